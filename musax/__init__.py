@@ -1,0 +1,1 @@
+"""What the musax model packages share: audio, notes, spectrograms, rendering, metrics, plots."""
