@@ -1,0 +1,275 @@
+"""Multi-head dot-product attention with caches for self- and cross-attention.
+
+Letters in shapes: B batch, Q queries, K keys, T encoder length, E embed, H heads, D head dim,
+L length of the cache.
+
+Decoding keeps, in the collection `cache`:
+
+* self-attention: `cached_key`, `cached_value` [B, H, L, D] and `cache_index` (int32 scalar),
+  written in place one step at a time;
+* cross-attention: `cross_key`, `cross_value` [B, H, T, D], the projected encoder outputs,
+  computed once before the first step.
+
+Head-major, position-minor caches make the products of one step read contiguous rows.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array, lax
+
+from t5x.layers.dense import DenseGeneral, Initializer, attention_kernel_init, shard
+from t5x.layers.masks import MASKED, combine_biases, mask_to_bias
+
+#: On CPU a decoding step attends to the smallest of these lengths (doubled from the first up
+#: to the length of the cache) which holds all positions so far, so early steps stay cheap.
+FIRST_CACHE_BUCKET = 64
+
+
+def dot_product_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None = None,
+    dropout_rng: Array | None = None,
+    dropout_rate: float = 0.0,
+    dtype: Any = jnp.float32,
+    float32_logits: bool = False,
+) -> Array:
+    """softmax(query key^T + bias) value, without the 1 / sqrt(D) (T5 puts it in the init).
+
+    Args:
+      query: [B, Q, H, D].
+      key: [B, K, H, D].
+      value: [B, K, H, D].
+      bias: broadcastable to [B, H, Q, K], or None.
+      dropout_rng: key of the dropout of attention weights; None means no dropout.
+      dropout_rate: probability of dropping a weight, the same for all queries.
+      dtype: type of the weights and of the result.
+      float32_logits: compute logits and softmax in float32 whatever the type of the inputs.
+
+    Returns:
+      [B, Q, H, D] in `dtype`.
+    """
+    if float32_logits:
+        query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
+    weights = _softmax(logits, bias, dtype)
+    if dropout_rng is not None and dropout_rate > 0.0:
+        weights = _drop_keys(weights, dropout_rng, dropout_rate)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _softmax(logits: Array, bias: Array | None, dtype: Any) -> Array:
+    if bias is not None:
+        logits = logits + bias.astype(logits.dtype)
+    return jax.nn.softmax(logits).astype(dtype)
+
+
+def _drop_keys(weights: Array, rng: Array, rate: float) -> Array:
+    """Drops the same keys for all queries of a head, as T5 does."""
+    keep = jax.random.bernoulli(rng, 1.0 - rate, (*weights.shape[:-2], 1, weights.shape[-1]))
+    return weights * (keep.astype(weights.dtype) / jnp.asarray(1.0 - rate, weights.dtype))
+
+
+def _cached_attention(
+    query: Array, key: Array, value: Array, bias: Array | None, dtype: Any, float32_logits: bool
+) -> Array:
+    """As `dot_product_attention`, for head-major [B, H, ., D] queries, keys and values."""
+    if float32_logits:
+        query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query, key)
+    return jnp.einsum("bhqk,bhkd->bhqd", _softmax(logits, bias, dtype), value)
+
+
+def cache_buckets(length: int, first: int = FIRST_CACHE_BUCKET) -> list[int]:
+    """`first`, doubled again and again below `length`, then `length` itself."""
+    buckets = []
+    while first < length:
+        buckets.append(first)
+        first *= 2
+    return [*buckets, length]
+
+
+class MultiHeadDotProductAttention(nn.Module):
+    """Attention of `inputs_q` to `inputs_kv`; without biases, kernels stored as matrices.
+
+    Attributes:
+      num_heads: H.
+      head_dim: D; heads are H * D wide, whatever E is.
+      dtype: type of the computation.
+      dropout_rate: dropout of the attention weights.
+      kernel_init: initialiser of all four kernels; the query's is divided by sqrt(D).
+      float32_logits: logits and softmax in float32.
+      cross_attention: when decoding, project `inputs_kv` once and keep the result, instead of
+        appending a step to a growing cache.
+    """
+
+    num_heads: int
+    head_dim: int
+    dtype: Any = jnp.float32
+    dropout_rate: float = 0.0
+    kernel_init: Initializer = attention_kernel_init
+    float32_logits: bool = False
+    cross_attention: bool = False
+
+    def setup(self):
+        def query_init(*args):
+            return self.kernel_init(*args) / np.sqrt(self.head_dim)
+
+        self.query = self._heads(query_init)
+        self.key = self._heads(self.kernel_init)
+        self.value = self._heads(self.kernel_init)
+
+    def _heads(self, init: Initializer) -> DenseGeneral:
+        return DenseGeneral(
+            (self.num_heads, self.head_dim),
+            dtype=self.dtype,
+            kernel_init=init,
+            kernel_axes=("embed", "joined_kv"),
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs_q: Array,
+        inputs_kv: Array | None,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        *,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+        deterministic: bool = False,
+    ) -> Array:
+        """Attends from `inputs_q` to `inputs_kv`.
+
+        Args:
+          inputs_q: [B, Q, E].
+          inputs_kv: [B, K, E']; when decoding self-attention, the same new steps as `inputs_q`;
+            not read (may be None) by cross-attention whose cache is filled.
+          mask: [B, 1 or H, Q, K], 1 where attention is allowed, or None. Cached self-attention
+            adds its own causal mask; `mask` and `bias` are then over the cache, K = L.
+          bias: added to the logits, broadcastable to [B, H, Q, K], or None.
+          decode: use the cache. Without one, allocate it, for K positions (or
+            `max_decode_length`), and attend as if not decoding.
+          max_decode_length: length of a cache allocated by this call.
+          deterministic: no dropout.
+
+        Returns:
+          [B, Q, E] in `dtype`.
+        """
+        query = shard(self.query(inputs_q), "batch", "length", "heads", "kv")
+        bias = combine_biases(mask_to_bias(mask, self.dtype), bias)
+        if decode and self.has_cache():
+            attend = self._attend_cross if self.cross_attention else self._attend_cached
+            x = attend(query, inputs_kv, bias)
+        else:
+            if inputs_kv is None:
+                raise ValueError("attention without a filled cache needs inputs_kv")
+            if decode:
+                self.init_cache(inputs_kv, max_decode_length)
+            x = self._attend(query, inputs_kv, bias, deterministic)
+        x = shard(x, "batch", "length", "heads", "kv")
+        return DenseGeneral(
+            inputs_q.shape[-1],
+            axis=(-2, -1),
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            kernel_axes=("joined_kv", "embed"),
+            name="out",
+        )(x)
+
+    def has_cache(self) -> bool:
+        """Whether the cache of this layer exists."""
+        name = "cross_key" if self.cross_attention else "cached_key"
+        return self.has_variable("cache", name)
+
+    def init_cache(self, inputs_kv: Array, max_decode_length: int | None = None) -> None:
+        """Fills the cross-attention cache from [B, T, E], or allocates the self-attention one.
+
+        The self-attention cache is for `max_decode_length` (default: the length of
+        `inputs_kv`) positions of a batch as large as that of `inputs_kv`.
+        """
+        if self.cross_attention:
+            self.put_variable("cache", "cross_key", self._head_major(self.key(inputs_kv)))
+            self.put_variable("cache", "cross_value", self._head_major(self.value(inputs_kv)))
+            return
+        length = max_decode_length or inputs_kv.shape[1]
+        shape = (inputs_kv.shape[0], self.num_heads, length, self.head_dim)
+        for name in ("cached_key", "cached_value"):
+            self.put_variable("cache", name, jnp.zeros(shape, self.dtype))
+        self.put_variable("cache", "cache_index", jnp.zeros((), jnp.int32))
+
+    def _head_major(self, x: Array) -> Array:
+        return shard(jnp.swapaxes(x, 1, 2), "batch", "heads", "length", "kv")
+
+    def _attend(
+        self, query: Array, inputs_kv: Array, bias: Array | None, deterministic: bool
+    ) -> Array:
+        key = shard(self.key(inputs_kv), "batch", "length", "heads", "kv")
+        value = shard(self.value(inputs_kv), "batch", "length", "heads", "kv")
+        dropping = not deterministic and self.dropout_rate > 0.0
+        return dot_product_attention(
+            query,
+            key,
+            value,
+            bias,
+            dropout_rng=self.make_rng("dropout") if dropping else None,
+            dropout_rate=self.dropout_rate,
+            dtype=self.dtype,
+            float32_logits=self.float32_logits,
+        )
+
+    def _attend_cross(self, query: Array, inputs_kv: Array | None, bias: Array | None) -> Array:
+        del inputs_kv  # projected once, when the cache was filled
+        key = self.get_variable("cache", "cross_key")
+        value = self.get_variable("cache", "cross_value")
+        x = _cached_attention(
+            jnp.swapaxes(query, 1, 2), key, value, bias, self.dtype, self.float32_logits
+        )
+        return jnp.swapaxes(x, 1, 2)
+
+    def _attend_cached(self, query: Array, inputs_kv: Array, bias: Array | None) -> Array:
+        index = self.get_variable("cache", "cache_index")
+        start = (0, 0, index, 0)
+        new_key = self._head_major(self.key(inputs_kv))
+        new_value = self._head_major(self.value(inputs_kv))
+        key = lax.dynamic_update_slice(self.get_variable("cache", "cached_key"), new_key, start)
+        value = lax.dynamic_update_slice(
+            self.get_variable("cache", "cached_value"), new_value, start
+        )
+        steps, length = query.shape[1], key.shape[2]
+        self.put_variable("cache", "cached_key", key)
+        self.put_variable("cache", "cached_value", value)
+        self.put_variable("cache", "cache_index", index + steps)
+        position = index + jnp.arange(steps)[:, None]
+        future = jnp.where(jnp.arange(length)[None, :] > position, MASKED, 0.0)[None, None]
+        bias = combine_biases(future.astype(self.dtype), bias)
+        return self._attend_prefix(jnp.swapaxes(query, 1, 2), key, value, bias, index + steps)
+
+    def _attend_prefix(
+        self, query: Array, key: Array, value: Array, bias: Array, used: Array
+    ) -> Array:
+        """Attends to the cache, of which the first `used` positions are filled."""
+
+        def attend(n: int):
+            return lambda: _cached_attention(
+                query,
+                key[:, :, :n],
+                value[:, :, :n],
+                bias[..., :n],
+                self.dtype,
+                self.float32_logits,
+            )
+
+        # A branch on the host costs an accelerator more than reading the whole cache.
+        buckets = cache_buckets(key.shape[2])
+        which = jnp.searchsorted(jnp.asarray(buckets), used)
+        x = lax.platform_dependent(
+            cpu=lambda: lax.switch(which, [attend(n) for n in buckets]),
+            default=attend(key.shape[2]),
+        )
+        return jnp.swapaxes(x, 1, 2)

@@ -1,0 +1,143 @@
+"""The pre-norm residual layers of T5-like encoders and decoders.
+
+The parameters are named as in T5 1.1 checkpoints. Positions are no concern of a layer: a bias
+may be passed in. Letters in shapes: B batch, L length, T encoder length, E embed, H heads.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from flax import linen as nn
+from jax import Array
+
+from t5x.layers.attention import MultiHeadDotProductAttention
+from t5x.layers.dense import broadcast_dropout, shard
+from t5x.layers.mlp import MlpBlock
+from t5x.layers.norms import RMSNorm
+
+
+class LayerConfig(Protocol):
+    """What a layer reads from a network's configuration."""
+
+    dtype: Any
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: Sequence[str]
+    dropout_rate: float
+    float32_attention_logits: bool
+
+
+def _attention(config: LayerConfig, *, cross: bool = False) -> MultiHeadDotProductAttention:
+    return MultiHeadDotProductAttention(
+        num_heads=config.num_heads,
+        head_dim=config.head_dim,
+        dtype=config.dtype,
+        dropout_rate=config.dropout_rate,
+        float32_logits=config.float32_attention_logits,
+        cross_attention=cross,
+    )
+
+
+def _mlp(config: LayerConfig) -> MlpBlock:
+    return MlpBlock(
+        intermediate_dim=config.mlp_dim,
+        activations=config.mlp_activations,
+        intermediate_dropout_rate=config.dropout_rate,
+        dtype=config.dtype,
+    )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward; each x + dropout(f(norm(x)))."""
+
+    config: LayerConfig
+
+    def setup(self):
+        self.pre_attention_layer_norm = RMSNorm(dtype=self.config.dtype)
+        self.attention = _attention(self.config)
+        self.pre_mlp_layer_norm = RMSNorm(dtype=self.config.dtype)
+        self.mlp = _mlp(self.config)
+        self.dropout = broadcast_dropout(self.config.dropout_rate)
+
+    def __call__(
+        self,
+        inputs: Array,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        deterministic: bool = False,
+    ) -> Array:
+        """Maps [B, T, E] to [B, T, E]; `mask` [B, 1, T, T], `bias` [1, H, T, T]."""
+        inputs = shard(inputs, "batch", "length", "embed")
+        x = self.pre_attention_layer_norm(inputs)
+        x = self.attention(x, x, mask, bias, deterministic=deterministic)
+        x = inputs + self.dropout(x, deterministic=deterministic)
+        y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=deterministic)
+        y = self.dropout(y, deterministic=deterministic)
+        return shard(x + y, "batch", "length", "embed")
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention, then feed-forward; each pre-norm and residual."""
+
+    config: LayerConfig
+
+    def setup(self):
+        dtype = self.config.dtype
+        self.pre_self_attention_layer_norm = RMSNorm(dtype=dtype)
+        self.self_attention = _attention(self.config)
+        self.pre_cross_attention_layer_norm = RMSNorm(dtype=dtype)
+        self.encoder_decoder_attention = _attention(self.config, cross=True)
+        self.pre_mlp_layer_norm = RMSNorm(dtype=dtype)
+        self.mlp = _mlp(self.config)
+        self.dropout = broadcast_dropout(self.config.dropout_rate)
+
+    def __call__(
+        self,
+        inputs: Array,
+        encoded: Array,
+        decoder_mask: Array | None = None,
+        encoder_decoder_mask: Array | None = None,
+        bias: Array | None = None,
+        *,
+        deterministic: bool = False,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+    ) -> Array:
+        """Maps [B, L, E] to [B, L, E].
+
+        Args:
+          inputs: [B, L, E].
+          encoded: [B, T, E]; not read once the cross-attention cache is filled.
+          decoder_mask: [B, 1, L, L] or None.
+          encoder_decoder_mask: [B, 1, L, T] or None.
+          bias: [1, H, L, L], added to the self-attention logits, or None.
+          deterministic: no dropout.
+          decode: use the caches.
+          max_decode_length: length of caches allocated by this call.
+        """
+        inputs = shard(inputs, "batch", "length", "embed")
+        x = self.pre_self_attention_layer_norm(inputs)
+        x = self.self_attention(
+            x,
+            x,
+            decoder_mask,
+            bias,
+            decode=decode,
+            max_decode_length=max_decode_length,
+            deterministic=deterministic,
+        )
+        x = inputs + self.dropout(x, deterministic=deterministic)
+        y = self.pre_cross_attention_layer_norm(x)
+        y = self.encoder_decoder_attention(
+            y, encoded, encoder_decoder_mask, decode=decode, deterministic=deterministic
+        )
+        y = x + self.dropout(y, deterministic=deterministic)
+        z = self.mlp(self.pre_mlp_layer_norm(y), deterministic=deterministic)
+        z = self.dropout(z, deterministic=deterministic)
+        return shard(y + z, "batch", "length", "embed")
+
+    def init_cache(self, encoded: Array, max_decode_length: int) -> None:
+        """Allocates the self-attention cache and projects `encoded` [B, T, E] once."""
+        self.self_attention.init_cache(encoded, max_decode_length)
+        self.encoder_decoder_attention.init_cache(encoded)

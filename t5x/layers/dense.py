@@ -1,0 +1,86 @@
+"""Dense projections with logical axes, and the sharding helper every layer uses.
+
+Letters in shapes: B batch, L length, E embed, H heads, D head dim, M mlp.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen import partitioning as nn_partitioning
+from jax import Array, lax
+
+from t5x import partitioning
+
+type Initializer = Callable[..., Any]
+
+param_with_axes = nn_partitioning.param_with_axes
+
+#: T5 1.1's initialiser of MLP and logits kernels: truncated normal, variance 1 / fan-in.
+default_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+#: T5 1.1's initialiser of attention kernels: normal, variance 1 / fan-in.
+attention_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def shard(x: Array, *logical_axes: str | None) -> Array:
+    """Constrains `x` to the layout of its logical axes; does nothing outside a mesh."""
+    return partitioning.with_sharding_constraint(x, logical_axes)
+
+
+def _as_tuple(x: Iterable[int] | int) -> tuple[int, ...]:
+    return tuple(x) if isinstance(x, Iterable) else (x,)
+
+
+class DenseGeneral(nn.Module):
+    """Linear map without bias over the axes `axis`, from a kernel stored as a matrix.
+
+    Attributes:
+      features: size, or sizes, of the new trailing axes.
+      axis: axes of the input to contract, negative or not.
+      dtype: type of the computation; the kernel itself is float32.
+      kernel_init: initialiser, called with the matrix shape (inputs, outputs).
+      kernel_axes: logical names of the two axes of the matrix.
+    """
+
+    features: Iterable[int] | int
+    axis: Iterable[int] | int = -1
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = default_kernel_init
+    kernel_axes: tuple[str | None, ...] = ()
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Maps [..., contracted axes] to [..., *features], in `dtype`."""
+        features = _as_tuple(self.features)
+        axis = tuple(a % inputs.ndim for a in _as_tuple(self.axis))
+        contracted = tuple(inputs.shape[a] for a in axis)
+        matrix = (int(np.prod(contracted)), int(np.prod(features)))
+        kernel = param_with_axes(
+            "kernel",
+            self.kernel_init,
+            matrix,
+            jnp.float32,
+            axes=self.kernel_axes or (None, None),
+        )
+        kernel = jnp.asarray(kernel, self.dtype).reshape(contracted + features)
+        contract = ((axis, tuple(range(len(axis)))), ((), ()))
+        return lax.dot_general(jnp.asarray(inputs, self.dtype), kernel, contract)
+
+
+def activation_fn(name: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The activation called `name`: 'linear', or any function of `flax.linen` by its name."""
+    if callable(name):
+        return name
+    if name == "linear":
+        return lambda x: x
+    fn = getattr(nn, name, None)
+    if fn is None:
+        raise ValueError(f"unknown activation {name!r}: give 'linear' or a name in flax.linen")
+    return fn
+
+
+def broadcast_dropout(rate: float, dims: Sequence[int] = (-2,), name: str | None = None):
+    """Dropout whose mask is shared along `dims` (by default the length axis of [B, L, E])."""
+    return nn.Dropout(rate=rate, broadcast_dims=tuple(dims), name=name)

@@ -1,0 +1,206 @@
+"""Token embeddings, sinusoidal positions and T5's relative position biases."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array, lax
+
+from t5x.layers.dense import Initializer, param_with_axes, shard
+
+
+class Embed(nn.Module):
+    """Rows of a table [V, E], by token id; `attend` is the tied output projection.
+
+    Attributes:
+      num_embeddings: V.
+      features: E.
+      dtype: type of the embedded tokens.
+      attend_dtype: type of the product in `attend`, default `dtype`.
+      embedding_init: initialiser of the table.
+      one_hot: look up by a product with one-hot rows, which a vocabulary sharded over a TPU
+        mesh prefers; otherwise by gather.
+    """
+
+    num_embeddings: int
+    features: int
+    dtype: Any = jnp.float32
+    attend_dtype: Any = None
+    embedding_init: Initializer = nn.initializers.normal(stddev=1.0)
+    one_hot: bool = False
+
+    def setup(self):
+        self.embedding = param_with_axes(
+            "embedding",
+            self.embedding_init,
+            (self.num_embeddings, self.features),
+            jnp.float32,
+            axes=("vocab", "embed"),
+            module=self,
+        )
+
+    def __call__(self, inputs: Array) -> Array:
+        """Embeds integer ids [B, L] as [B, L, E]; raises ValueError for other types."""
+        if not jnp.issubdtype(inputs.dtype, jnp.integer):
+            raise ValueError(f"Embed wants integer token ids, got {inputs.dtype}")
+        table = jnp.asarray(self.embedding, self.dtype)
+        if self.one_hot:
+            ids = jnp.arange(self.num_embeddings, dtype=inputs.dtype)
+            output = jnp.dot(jnp.asarray(inputs[..., None] == ids, self.dtype), table)
+        else:
+            output = jnp.take(table, inputs, axis=0, mode="clip")
+        return shard(output, "batch", "length", "embed")
+
+    def attend(self, query: Array) -> Array:
+        """Scores [..., V] of `query` [..., E] against every row of the table."""
+        dtype = self.attend_dtype or self.dtype
+        return jnp.dot(query, jnp.asarray(self.embedding, dtype).T)
+
+
+def sinusoids(
+    positions: np.ndarray, features: int, min_scale: float = 1.0, max_scale: float = 10000.0
+) -> np.ndarray:
+    """Sinusoids of `positions` [N] (any real numbers), float32 [N, features].
+
+    The first half of the columns are sines, the second half cosines, of frequencies
+    min_scale * exp(-j ln(max_scale / min_scale) / (features / 2 - 1)) radians per position.
+    """
+    half = features // 2
+    step = -np.log(max_scale / min_scale) / max(half - 1, 1)
+    frequencies = min_scale * np.exp(np.arange(half) * step)
+    angles = np.asarray(positions, np.float64)[:, None] * frequencies
+    table = np.zeros((len(angles), features), np.float32)
+    table[:, :half] = np.sin(angles)
+    table[:, half : 2 * half] = np.cos(angles)
+    return table
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed position table (no parameters), with a running position when decoding.
+
+    Attributes:
+      features: E.
+      max_length: rows kept for decoding; longer sequences get a longer table.
+      dtype: type of the output.
+    """
+
+    features: int
+    max_length: int = 2048
+    dtype: Any = jnp.float32
+
+    def __call__(
+        self, length: int, positions: Array | None = None, *, decode: bool = False
+    ) -> Array:
+        """Rows [1 or B, length, E].
+
+        Args:
+          length: number of positions.
+          positions: int [B, length]; by default 0 .. length - 1.
+          decode: continue from the position in the cache, and advance it by `length`.
+        """
+        table = jnp.asarray(sinusoids(np.arange(max(self.max_length, length)), self.features))
+        table = table.astype(self.dtype)
+        if decode and self.has_variable("cache", "position_index"):
+            start = self.get_variable("cache", "position_index")
+            self.put_variable("cache", "position_index", start + length)
+            return lax.dynamic_slice_in_dim(table, start, length, axis=0)[None]
+        if decode:
+            self.init_cache()
+        if positions is None:
+            return table[None, :length]
+        return jnp.take(table, positions, axis=0, mode="clip")
+
+    def init_cache(self) -> None:
+        """Sets the running position to 0."""
+        self.put_variable("cache", "position_index", jnp.zeros((), jnp.int32))
+
+
+def relative_position_bucket(
+    relative_position: np.ndarray,
+    bidirectional: bool = True,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+) -> np.ndarray:
+    """Bucket, int32, of each relative position (key position minus query position).
+
+    Half of the buckets hold exact distances, the others grow logarithmically up to
+    `max_distance`; when bidirectional, keys to the right use the upper half of the buckets
+    (Raffel et al. 2020, section 2.1). Float32 arithmetic, so that the edges are T5's.
+    """
+    distance = -np.asarray(relative_position)
+    bucket = np.zeros_like(distance, dtype=np.int32)
+    if bidirectional:
+        num_buckets //= 2
+        bucket += (distance < 0).astype(np.int32) * num_buckets
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(distance, 0)
+    exact = num_buckets // 2
+    ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
+    growth = np.log(ratio) / np.log(max_distance / exact) * (num_buckets - exact)
+    far = np.minimum(exact + growth.astype(np.int32), num_buckets - 1)
+    return (bucket + np.where(distance < exact, distance, far)).astype(np.int32)
+
+
+class RelativePositionBiases(nn.Module):
+    """T5's learned bias of attention logits by bucketed distance, shared by all layers.
+
+    Attributes:
+      num_buckets: buckets of distance.
+      max_distance: distances from here on share the last bucket.
+      num_heads: H.
+      dtype: type of the bias.
+      embedding_init: initialiser of the table [H, num_buckets].
+    """
+
+    num_buckets: int
+    max_distance: int
+    num_heads: int
+    dtype: Any = jnp.float32
+    embedding_init: Initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+
+    def setup(self):
+        self.rel_embedding = param_with_axes(
+            "rel_embedding",
+            self.embedding_init,
+            (self.num_heads, self.num_buckets),
+            jnp.float32,
+            axes=("heads", "relpos_buckets"),
+            module=self,
+        )
+
+    def __call__(
+        self, qlen: int, klen: int, bidirectional: bool = True, *, decode: bool = False
+    ) -> Array:
+        """Bias [1, H, qlen, klen].
+
+        With `decode` the queries are the next `qlen` positions after those already decoded
+        (the running position lives in the cache) and `klen` is the length of the key cache:
+        only the needed rows are computed.
+        """
+        table = jnp.asarray(self.rel_embedding, self.dtype)
+        if decode and self.has_variable("cache", "position_index"):
+            start = self.get_variable("cache", "position_index")
+            self.put_variable("cache", "position_index", start + qlen)
+            # One bucket per possible distance: rows of the bias are windows of this vector.
+            every = np.arange(1 - klen - qlen, klen + qlen)
+            buckets = self._buckets(every, bidirectional)
+            offsets = jnp.arange(klen)[None, :] - (start + jnp.arange(qlen)[:, None])
+            rows = jnp.take(buckets, offsets + (klen + qlen - 1), mode="clip")
+        else:
+            if decode:
+                self.init_cache()
+            rows = self._buckets(np.arange(klen)[None, :] - np.arange(qlen)[:, None], bidirectional)
+        return jnp.take(table, rows, axis=1)[None]
+
+    def _buckets(self, relative_position: np.ndarray, bidirectional: bool) -> Array:
+        return jnp.asarray(
+            relative_position_bucket(
+                relative_position, bidirectional, self.num_buckets, self.max_distance
+            )
+        )
+
+    def init_cache(self) -> None:
+        """Sets the running position to 0."""
+        self.put_variable("cache", "position_index", jnp.zeros((), jnp.int32))
