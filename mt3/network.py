@@ -1,0 +1,420 @@
+"""The T5 1.1 variant of MT3: spectrogram frames in, event tokens out.
+
+Differences from T5: inputs are continuous, positions are fixed sinusoids added to the inputs of
+both stacks, and there is no relative position bias. With the default options this is the network
+of Gardner et al. 2021 (arXiv 2111.03017), parameter for parameter; the options after
+`logits_via_embedding` in `T5Config` are ours and change nothing unless set.
+
+Letters in shapes: B batch, F input features, T encoder positions, L target length, E embed,
+V vocabulary, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+from jax import Array
+
+from t5x.layers import (
+    DecoderLayer,
+    DenseGeneral,
+    Embed,
+    EncoderLayer,
+    RMSNorm,
+    SinusoidalPositions,
+    combine_masks,
+    make_attention_mask,
+    make_cross_mask,
+    make_decoder_mask,
+    param_with_axes,
+    shard,
+    sinusoids,
+)
+from t5x.layers.dense import broadcast_dropout, default_kernel_init
+
+
+@struct.dataclass
+class T5Config:
+    """Sizes and options of the network.
+
+    Attributes:
+      vocab_size: V, rows of the embedding (a multiple of 128 above the vocabulary).
+      dtype: type of activations; parameters and logits are float32.
+      emb_dim: E.
+      num_heads: attention heads.
+      num_encoder_layers: layers of the encoder.
+      num_decoder_layers: layers of the decoder.
+      head_dim: size of a head.
+      mlp_dim: inner size of the feed-forward blocks.
+      mlp_activations: one activation, or several whose product gates.
+      dropout_rate: of all dropouts.
+      logits_via_embedding: tie the logits to the token embedding (scaled by 1 / sqrt(E)).
+      float32_attention_logits: attention logits and softmax in float32.
+      encoder_output_positions: add the position table once more to the encoder's output, so
+        that cross-attention can address time directly; learning of time is much faster.
+      frame_stack: input frames concatenated into one encoder position.
+      frame_stride: input frames from one encoder position to the next.
+      shift_token_range: ids [first, after last] of the tokens "shift by 0, 1, ... steps"; their
+        embeddings and logits columns are initialised with the sinusoids of their own time.
+      shift_step_in_encoder_frames: encoder positions per shift step, not necessarily whole.
+      shift_origin_in_encoder_frames: encoder position of time 0 (with audio context before the
+        segment, or centred windows, not 0).
+      conv_channels: channels of the 3x3 convolutions over (time, frequency) before stacking.
+      conv_pool: halve the frequency axis after each convolution (maximum of neighbours).
+    """
+
+    vocab_size: int
+    dtype: Any = jnp.float32
+    emb_dim: int = 512
+    num_heads: int = 8
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    head_dim: int = 64
+    mlp_dim: int = 2048
+    mlp_activations: Sequence[str] = ("relu",)
+    dropout_rate: float = 0.1
+    logits_via_embedding: bool = False
+    float32_attention_logits: bool = False
+    encoder_output_positions: bool = False
+    frame_stack: int = 1
+    frame_stride: int = 1
+    shift_token_range: tuple[int, int] | None = None
+    shift_step_in_encoder_frames: float = 1.0
+    shift_origin_in_encoder_frames: float = 0.0
+    conv_channels: tuple[int, ...] = ()
+    conv_pool: bool = False
+
+
+def num_encoder_positions(num_frames: int, config: T5Config) -> int:
+    """T of an input of `num_frames` frames; raises ValueError if they fill no window."""
+    if num_frames < config.frame_stack:
+        raise ValueError(
+            f"{num_frames} input frames are fewer than frame_stack={config.frame_stack}: "
+            "give longer inputs or stack fewer frames"
+        )
+    return (num_frames - config.frame_stack) // config.frame_stride + 1
+
+
+def stack_frames(inputs: Array, frame_stack: int, frame_stride: int) -> Array:
+    """Windows of `frame_stack` frames every `frame_stride`: [B, N, F] -> [B, T, stack * F].
+
+    Frames which do not fill a last window are dropped: T = (N - stack) // stride + 1.
+    """
+    if frame_stack == 1:
+        return inputs[:, ::frame_stride]
+    num_windows = (inputs.shape[1] - frame_stack) // frame_stride + 1
+    span = (num_windows - 1) * frame_stride + 1
+    parts = [inputs[:, i : i + span : frame_stride] for i in range(frame_stack)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def shift_sinusoids(config: T5Config) -> np.ndarray:
+    """The position vectors of the shift tokens' own times, float32 [number of shifts, E].
+
+    Scaled to mean square 1, the variance of a freshly initialised embedding.
+    """
+    assert config.shift_token_range is not None
+    first, end = config.shift_token_range
+    if not 0 <= first < end <= config.vocab_size:
+        raise ValueError(
+            f"shift_token_range={config.shift_token_range} must be [first, after last] within "
+            f"the vocabulary of {config.vocab_size} rows"
+        )
+    times = np.arange(end - first) * config.shift_step_in_encoder_frames
+    return np.sqrt(2.0) * sinusoids(times + config.shift_origin_in_encoder_frames, config.emb_dim)
+
+
+def _embedding_init(config: T5Config):
+    """Normal(0, 1), but sinusoids of their time for the shift tokens."""
+    normal = nn.initializers.normal(stddev=1.0)
+    if config.shift_token_range is None:
+        return normal
+    first = config.shift_token_range[0]
+    rows = shift_sinusoids(config)
+
+    def init(key, shape, dtype):
+        return normal(key, shape, dtype).at[first : first + len(rows)].set(rows)
+
+    return init
+
+
+def _logits_init(config: T5Config):
+    """T5's kernel initialiser, but sinusoids of their time in the shift tokens' columns."""
+    if config.shift_token_range is None:
+        return default_kernel_init
+    first = config.shift_token_range[0]
+    columns = shift_sinusoids(config).T / np.sqrt(config.emb_dim)
+
+    def init(key, shape, dtype):
+        kernel = default_kernel_init(key, shape, dtype)
+        return kernel.at[:, first : first + columns.shape[1]].set(columns)
+
+    return init
+
+
+class ConvStem(nn.Module):
+    """3x3 convolutions over (time, frequency), each with RMS norm over channels and GELU."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Maps [B, N, F] to [B, N, F' * C] with F' = F, or F / 2^convolutions if pooled."""
+        cfg = self.config
+        x = jnp.asarray(inputs, cfg.dtype)[..., None]
+        for i, channels in enumerate(cfg.conv_channels):
+            x = self._convolve(x, channels, f"conv_{i}")
+            x = nn.gelu(RMSNorm(dtype=cfg.dtype, name=f"norm_{i}")(x))
+            if cfg.conv_pool:
+                x = nn.max_pool(x, window_shape=(1, 2), strides=(1, 2))
+        return x.reshape(*x.shape[:2], -1)
+
+    def _convolve(self, x: Array, channels: int, name: str) -> Array:
+        kernel = param_with_axes(
+            f"{name}_kernel",
+            default_kernel_init,
+            (3, 3, x.shape[-1], channels),
+            jnp.float32,
+            axes=(None, None, None, "embed"),
+        )
+        return jax.lax.conv_general_dilated(
+            x,
+            jnp.asarray(kernel, x.dtype),
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class Encoder(nn.Module):
+    """Frames [B, N, F] to encodings [B, T, E]."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        if cfg.conv_channels:
+            self.conv_stem = ConvStem(cfg)
+        self.continuous_inputs_projection = DenseGeneral(
+            cfg.emb_dim, dtype=cfg.dtype, kernel_axes=("vocab", "embed")
+        )
+        self.position_embedder = SinusoidalPositions(cfg.emb_dim, dtype=cfg.dtype)
+        self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
+        self.encoder_norm = RMSNorm(dtype=cfg.dtype)
+        self.input_dropout = broadcast_dropout(cfg.dropout_rate)
+        self.output_dropout = nn.Dropout(rate=cfg.dropout_rate)
+
+    def __call__(
+        self, inputs: Array, encoder_mask: Array | None = None, deterministic: bool = False
+    ) -> Array:
+        """Encodes float [B, N, F] as [B, T, E]; `encoder_mask` is [B, 1, T, T] or None."""
+        cfg = self.config
+        if inputs.ndim != 3:
+            raise ValueError(f"encoder inputs must be [batch, frames, features]: {inputs.shape}")
+        num_positions = num_encoder_positions(inputs.shape[1], cfg)
+        x = self.conv_stem(inputs) if cfg.conv_channels else inputs
+        x = stack_frames(x, cfg.frame_stack, cfg.frame_stride)
+        positions = self.position_embedder(num_positions)
+        x = self.continuous_inputs_projection(x) + positions
+        x = self.input_dropout(x, deterministic=deterministic).astype(cfg.dtype)
+        for layer in self.layers:
+            x = layer(x, encoder_mask, deterministic=deterministic)
+        x = self.output_dropout(self.encoder_norm(x), deterministic=deterministic)
+        return x + positions if cfg.encoder_output_positions else x
+
+
+class Decoder(nn.Module):
+    """Encodings [B, T, E] and tokens [B, L] to logits [B, L, V]."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        self.token_embedder = Embed(
+            cfg.vocab_size,
+            cfg.emb_dim,
+            dtype=cfg.dtype,
+            attend_dtype=jnp.float32,
+            embedding_init=_embedding_init(cfg),
+        )
+        self.position_embedder = SinusoidalPositions(cfg.emb_dim, dtype=cfg.dtype)
+        self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
+        self.decoder_norm = RMSNorm(dtype=cfg.dtype)
+        self.dropout = broadcast_dropout(cfg.dropout_rate)
+        if not cfg.logits_via_embedding:
+            self.logits_dense = DenseGeneral(
+                cfg.vocab_size,
+                dtype=jnp.float32,  # float32 logits are more stable
+                kernel_init=_logits_init(cfg),
+                kernel_axes=("embed", "vocab"),
+            )
+
+    def __call__(
+        self,
+        encoded: Array,
+        decoder_input_tokens: Array,
+        decoder_positions: Array | None = None,
+        decoder_mask: Array | None = None,
+        encoder_decoder_mask: Array | None = None,
+        *,
+        deterministic: bool = False,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+    ) -> Array:
+        """Float32 logits [B, L, V] of the tokens which follow `decoder_input_tokens` [B, L]."""
+        cfg = self.config
+        length = decoder_input_tokens.shape[-1]
+        y = self.token_embedder(decoder_input_tokens.astype(jnp.int32))
+        y = y + self.position_embedder(length, decoder_positions, decode=decode)
+        y = self.dropout(y, deterministic=deterministic).astype(cfg.dtype)
+        for layer in self.layers:
+            y = layer(
+                y,
+                encoded,
+                decoder_mask,
+                encoder_decoder_mask,
+                deterministic=deterministic,
+                decode=decode,
+                max_decode_length=max_decode_length,
+            )
+        y = self.dropout(self.decoder_norm(y), deterministic=deterministic)
+        if cfg.logits_via_embedding:
+            logits = self.token_embedder.attend(y) / jnp.sqrt(y.shape[-1])
+        else:
+            logits = self.logits_dense(y)
+        return shard(logits, "batch", "length", "vocab")
+
+    def init_cache(self, encoded: Array, max_decode_length: int) -> None:
+        """Allocates the caches of all layers and projects `encoded` [B, T, E] into them."""
+        self.position_embedder.init_cache()
+        for layer in self.layers:
+            layer.init_cache(encoded, max_decode_length)
+
+
+class Transformer(nn.Module):
+    """The encoder-decoder of MT3."""
+
+    config: T5Config
+
+    def setup(self):
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def encode(
+        self,
+        encoder_input_tokens: Array,
+        encoder_segment_ids: Array | None = None,
+        enable_dropout: bool = True,
+    ) -> Array:
+        """Encodes frames, float [B, N, F], as [B, T, E]; padding frames are attended to.
+
+        With `encoder_segment_ids` [B, T], positions only see their own segment.
+        """
+        mask = None
+        if encoder_segment_ids is not None:
+            mask = make_attention_mask(
+                encoder_segment_ids, encoder_segment_ids, jnp.equal, self.config.dtype
+            )
+        return self.encoder(encoder_input_tokens, mask, deterministic=not enable_dropout)
+
+    def decode(
+        self,
+        encoded: Array,
+        encoder_input_tokens: Array,
+        decoder_input_tokens: Array,
+        decoder_target_tokens: Array,
+        encoder_segment_ids: Array | None = None,
+        decoder_segment_ids: Array | None = None,
+        decoder_positions: Array | None = None,
+        enable_dropout: bool = True,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+    ) -> Array:
+        """Logits, float32 [B, L, V].
+
+        Args:
+          encoded: [B, T, E] from `encode`.
+          encoder_input_tokens: float [B, N, F]; kept for the signature, never read.
+          decoder_input_tokens: int [B, L], the targets shifted right.
+          decoder_target_tokens: int [B, L], 0 is padding, which sees and is seen by nothing.
+          encoder_segment_ids: int [B, T] or None.
+          decoder_segment_ids: int [B, L] or None.
+          decoder_positions: int [B, L] or None for 0 .. L - 1.
+          enable_dropout: use dropout, from the rng `dropout`.
+          decode: take the tokens as the next steps of a cached decoding.
+          max_decode_length: length of caches allocated by this call.
+        """
+        del encoder_input_tokens
+        dtype = self.config.dtype
+        if decode:
+            # Every encoder position is visible, the caches know what is causal.
+            decoder_mask = cross_mask = None
+        else:
+            decoder_mask = make_decoder_mask(
+                decoder_target_tokens, dtype, decoder_segment_ids=decoder_segment_ids
+            )
+            cross_mask = make_cross_mask(
+                decoder_target_tokens,
+                jnp.ones(encoded.shape[:2], dtype),
+                decoder_segment_ids,
+                encoder_segment_ids,
+                dtype,
+            )
+        return self.decoder(
+            encoded,
+            decoder_input_tokens,
+            decoder_positions,
+            combine_masks(decoder_mask, dtype=dtype),
+            cross_mask,
+            deterministic=not enable_dropout,
+            decode=decode,
+            max_decode_length=max_decode_length,
+        )
+
+    def init_cache(
+        self, encoded: Array, encoder_input_tokens: Array, max_decode_length: int
+    ) -> None:
+        """Builds the collection `cache` for decoding up to `max_decode_length` steps.
+
+        Call with `mutable=["cache"]`. Keys and values of `encoded` [B, T, E] are projected here,
+        once; nothing else is computed.
+        """
+        del encoder_input_tokens
+        self.decoder.init_cache(encoded, max_decode_length)
+
+    def __call__(
+        self,
+        encoder_input_tokens: Array,
+        decoder_input_tokens: Array,
+        decoder_target_tokens: Array,
+        encoder_segment_ids: Array | None = None,
+        decoder_segment_ids: Array | None = None,
+        encoder_positions: Array | None = None,
+        decoder_positions: Array | None = None,
+        *,
+        enable_dropout: bool = True,
+        decode: bool = False,
+    ) -> Array:
+        """Logits, float32 [B, L, V], of frames [B, N, F] and target tokens [B, L].
+
+        Arguments as in `encode` and `decode`; `encoder_positions` is accepted and not used.
+        """
+        del encoder_positions
+        encoded = self.encode(
+            encoder_input_tokens, encoder_segment_ids, enable_dropout=enable_dropout
+        )
+        return self.decode(
+            encoded,
+            encoder_input_tokens,
+            decoder_input_tokens,
+            decoder_target_tokens,
+            encoder_segment_ids,
+            decoder_segment_ids,
+            decoder_positions,
+            enable_dropout=enable_dropout,
+            decode=decode,
+        )
