@@ -1,0 +1,261 @@
+"""Notes to and from MIDI files, pretty_midi objects and NoteSequences.
+
+A note-off ends every sounding note of its pitch and channel, except one struck at the same tick
+(pretty_midi's rule); a note never ended is dropped. The sustain pedal (CC64) of a channel
+lengthens that channel's notes as in `musax.notes.apply_sustain`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musax import midi_file
+from musax.midi_file import MidiError
+from musax.notes import (
+    DRUM_INSTRUMENT,
+    apply_sustain,
+    assign_instruments,
+    empty_notes,
+    make_controls,
+    make_notes,
+    sort_notes,
+    validate_notes,
+    voice_keys,
+)
+
+__all__ = [
+    "MidiError",
+    "from_note_sequence",
+    "from_pretty_midi",
+    "load_midi",
+    "midi_to_bytes",
+    "save_midi",
+    "to_note_sequence",
+    "to_pretty_midi",
+]
+
+_NUM_CHANNELS = 16
+
+
+def load_midi(source: str | os.PathLike | bytes, *, sustain: bool = True) -> np.ndarray:
+    """Notes of a Standard MIDI file, sorted by onset, times in seconds under its tempo map.
+
+    Args:
+      source: a path, or the bytes of a file.
+      sustain: whether the sustain pedal lengthens notes.
+
+    Raises:
+      MidiError: naming the file, where it cannot be read as MIDI.
+      OSError: where the file cannot be opened.
+    """
+    if isinstance(source, bytes):
+        data, name = source, "MIDI data"
+    else:
+        data, name = Path(source).read_bytes(), os.fspath(source)
+    contents = midi_file.parse(data, name)
+    tables = [_channel_notes(track, i) for i, track in enumerate(contents.tracks)]
+    table = np.concatenate(tables) if tables else np.empty((0, 7), np.int64)
+    start, end, pitch, velocity, program, channel, instrument = table.T
+    notes = make_notes(
+        contents.seconds(start),
+        contents.seconds(end),
+        pitch,
+        velocity,
+        program,
+        channel == DRUM_INSTRUMENT,
+    )
+    if sustain and len(notes):
+        notes = apply_sustain(notes, _controls(contents), instrument)
+    return sort_notes(notes)
+
+
+def _channel_notes(track: np.ndarray, track_index: int) -> np.ndarray:
+    """int64 [N, 7]: start and end tick, pitch, velocity, program, channel, instrument."""
+    program = [0] * _NUM_CHANNELS
+    sounding: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    found = []
+    wanted = np.isin(track[:, 1], (midi_file.NOTE_OFF, midi_file.NOTE_ON, midi_file.PROGRAM))
+    for tick, kind, channel, first, second in track[wanted].tolist():
+        if kind == midi_file.PROGRAM:
+            program[channel] = first
+            continue
+        voice = (channel, first)
+        if kind == midi_file.NOTE_ON and second:
+            sounding.setdefault(voice, []).append((tick, second, program[channel]))
+            continue
+        struck = sounding.pop(voice, [])
+        ended = [note for note in struck if note[0] != tick]
+        instrument = track_index * _NUM_CHANNELS + channel
+        for start, velocity, its_program in ended:
+            found.append((start, tick, first, velocity, its_program, channel, instrument))
+        if 0 < len(ended) < len(struck):
+            sounding[voice] = [note for note in struck if note[0] == tick]
+    return np.array(found, np.int64).reshape(-1, 7)
+
+
+def _controls(contents: midi_file.MidiFile) -> np.ndarray:
+    tables = [
+        np.c_[track, np.full(len(track), i)][track[:, 1] == midi_file.CONTROL]
+        for i, track in enumerate(contents.tracks)
+    ]
+    tick, _, channel, number, value, track_index = np.concatenate(tables).T
+    instrument = track_index * _NUM_CHANNELS + channel
+    return make_controls(contents.seconds(tick), number, value, instrument)
+
+
+def save_midi(
+    path: str | os.PathLike,
+    notes: np.ndarray,
+    *,
+    tempo: float = 120.0,
+    ticks_per_quarter: int = 1000,
+) -> None:
+    """Writes notes as a format-1 MIDI file with one track per program; complete or not at all.
+
+    Args:
+      path: the file to write.
+      notes: note array [N].
+      tempo: quarter notes per minute; it sets where bar lines fall, not the times of notes.
+      ticks_per_quarter: resolution, 1 to 32767; times are rounded to
+        60 / (tempo * ticks_per_quarter) s (0.5 ms by default).
+
+    A note lasts at least one tick and ends where its pitch is next struck, so that a reader
+    finds the same notes again.
+    """
+    path = Path(path)
+    data = midi_to_bytes(notes, tempo=tempo, ticks_per_quarter=ticks_per_quarter, source=str(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def midi_to_bytes(
+    notes: np.ndarray,
+    *,
+    tempo: float = 120.0,
+    ticks_per_quarter: int = 1000,
+    source: str = "notes",
+) -> bytes:
+    """The bytes that `save_midi` writes; raises ValueError for invalid notes or tempo."""
+    validate_notes(notes, source)
+    tempo_us = round(6e7 / tempo) if tempo > 0 else 0
+    if not 0 < tempo_us < 1 << 24:
+        raise ValueError(f"tempo {tempo} quarter notes per minute cannot be written (3.6 to 6e7)")
+    if not 0 < ticks_per_quarter < 1 << 15:
+        raise ValueError(f"ticks_per_quarter {ticks_per_quarter} is not in 1..32767")
+    ticks_per_second = ticks_per_quarter * 1e6 / tempo_us
+    instruments = assign_instruments(notes)
+    tracks, names = [], []
+    for instrument in np.unique(instruments):
+        part = notes[instruments == instrument]
+        channel, name = DRUM_INSTRUMENT, "Drums"
+        if not part["is_drum"].all():
+            # 15 melodic channels; beyond those, tracks share channels.
+            channel = [c for c in range(_NUM_CHANNELS) if c != DRUM_INSTRUMENT][
+                int(instrument - (instrument > DRUM_INSTRUMENT)) % (_NUM_CHANNELS - 1)
+            ]
+            name = f"Program {part['program'][0]}"
+        tracks.append(_track_events(part, ticks_per_second, channel))
+        names.append(name)
+    return midi_file.serialize(tracks, names, ticks_per_quarter, tempo_us)
+
+
+def _track_events(notes: np.ndarray, ticks_per_second: float, channel: int) -> np.ndarray:
+    """int64 [E, 5]: the track of one instrument, a program change first."""
+    start = np.rint(notes["onset"] * ticks_per_second).astype(np.int64)
+    end = np.maximum(np.rint(notes["offset"] * ticks_per_second).astype(np.int64), start + 1)
+    keys = voice_keys(notes)
+    order = np.lexsort((start, keys))
+    following = np.append(order[1:], 0)
+    restruck = np.append(keys[order[1:]] == keys[order[:-1]], False)
+    end[order] = np.where(restruck, np.minimum(end[order], start[following]), end[order])
+    kept = end > start
+    start, end, part = start[kept], end[kept], notes[kept]
+    constant = np.full(len(part), channel)
+    offs = np.c_[end, constant * 0 + midi_file.NOTE_OFF, constant, part["pitch"], constant * 0]
+    ons = np.c_[start, constant * 0 + midi_file.NOTE_ON, constant, part["pitch"], part["velocity"]]
+    events = np.concatenate([offs, ons])
+    events = events[np.lexsort((events[:, 1], events[:, 0]))]
+    program = int(notes["program"][0]) if len(notes) else 0
+    return np.concatenate([[[0, midi_file.PROGRAM, channel, program, 0]], events])
+
+
+def to_pretty_midi(notes: np.ndarray, *, tempo: float = 120.0) -> Any:
+    """A `pretty_midi.PrettyMIDI` with one instrument per program, times in seconds."""
+    import pretty_midi
+
+    piece = pretty_midi.PrettyMIDI(initial_tempo=tempo)
+    instruments = assign_instruments(notes)
+    for number in np.unique(instruments):
+        part = notes[instruments == number]
+        instrument = pretty_midi.Instrument(int(part["program"][0]), bool(part["is_drum"][0]))
+        instrument.notes = [
+            pretty_midi.Note(velocity, pitch, onset, offset)
+            for onset, offset, pitch, velocity, _, _ in part.tolist()
+        ]
+        piece.instruments.append(instrument)
+    return piece
+
+
+def from_pretty_midi(piece: Any, *, sustain: bool = True) -> np.ndarray:
+    """Notes of a `pretty_midi.PrettyMIDI`, sorted by onset; its CC64 lengthens notes."""
+    notes, numbers, controls = [], [], []
+    for number, instrument in enumerate(piece.instruments):
+        for note in instrument.notes:
+            row = (note.start, note.end, note.pitch, note.velocity)
+            notes.append((*row, instrument.program, instrument.is_drum))
+            numbers.append(number)
+        controls += [(c.time, c.number, c.value, number) for c in instrument.control_changes]
+    return _assemble(notes, numbers, controls, sustain, "PrettyMIDI")
+
+
+def from_note_sequence(sequence: Any, *, sustain: bool = True) -> np.ndarray:
+    """Notes of a `note_seq.NoteSequence`, sorted by onset; its CC64 lengthens notes."""
+    notes = [
+        (n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum)
+        for n in sequence.notes
+    ]
+    numbers = [n.instrument for n in sequence.notes]
+    controls = [
+        (c.time, c.control_number, c.control_value, c.instrument) for c in sequence.control_changes
+    ]
+    return _assemble(notes, numbers, controls, sustain, "NoteSequence")
+
+
+def to_note_sequence(notes: np.ndarray) -> Any:
+    """A `note_seq.NoteSequence` of the notes, instruments as `assign_instruments`.
+
+    Needs the note-seq package (its protocol buffers).
+    """
+    from note_seq.protobuf import music_pb2
+
+    sequence = music_pb2.NoteSequence(ticks_per_quarter=220)
+    for row, instrument in zip(notes.tolist(), assign_instruments(notes).tolist()):
+        onset, offset, pitch, velocity, program, is_drum = row
+        sequence.notes.add(
+            start_time=onset,
+            end_time=offset,
+            pitch=pitch,
+            velocity=velocity,
+            program=program,
+            is_drum=is_drum,
+            instrument=instrument,
+        )
+    sequence.total_time = float(notes["offset"].max()) if len(notes) else 0.0
+    return sequence
+
+
+def _assemble(
+    rows: list[tuple], numbers: list[int], controls: list[tuple], sustain: bool, source: str
+) -> np.ndarray:
+    if not rows:
+        return empty_notes()
+    notes = validate_notes(make_notes(*zip(*rows)), source)
+    if sustain and controls:
+        notes = apply_sustain(notes, make_controls(*zip(*controls)), np.array(numbers))
+    return sort_notes(notes)
