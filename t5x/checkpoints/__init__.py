@@ -1,0 +1,29 @@
+"""Checkpoints: written with Orbax; read from Orbax, legacy T5X folders and safetensors.
+
+manager = CheckpointManager(model_dir, keep=3)        # training
+params = load_params("pretrained/mt3/model.safetensors")  # inference, any of the three formats
+check_params(params, expected)                        # says what is missing or of another shape
+"""
+
+from t5x.checkpoints.loading import (
+    CheckpointError,
+    check_params,
+    checkpoint_kind,
+    latest_checkpoint,
+    load_params,
+    load_state,
+)
+from t5x.checkpoints.orbax import CheckpointManager
+from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointManager",
+    "check_params",
+    "checkpoint_kind",
+    "latest_checkpoint",
+    "load_params",
+    "load_safetensors",
+    "load_state",
+    "save_safetensors",
+]

@@ -1,0 +1,171 @@
+"""Reads parameters and states whatever their format, and checks that they fit a model."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
+from t5x.checkpoints.safetensors import load_safetensors
+
+Tree = Any
+_STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
+_MAX_LISTED = 20
+
+
+def checkpoint_kind(path: str | Path) -> str:
+    """Which format `path` is: "legacy", "orbax" or "safetensors".
+
+    Raises:
+      CheckpointError: none of them; the message says what was looked for.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return "safetensors"
+    if is_legacy_checkpoint(path):
+        return "legacy"
+    if _orbax_state(path) is not None:
+        return "orbax"
+    raise CheckpointError(
+        f"{path}: no checkpoint here. Expected a `.safetensors` file, or a checkpoint_<step> "
+        "folder with a file `checkpoint` (T5X) or a folder `state` (Orbax)"
+        + ("." if path.exists() else "; this path does not exist.")
+    )
+
+
+def _orbax_state(path: Path) -> Path | None:
+    """The folder of an Orbax pytree in checkpoint `path`."""
+    for folder in (path / "state", path / "default", path):
+        if (folder / "_METADATA").is_file() or (folder / "manifest.ocdbt").is_file():
+            return folder
+    return None
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """The `checkpoint_<step>` folder with the highest step in `folder`, or None."""
+    return max(all_checkpoints(folder), key=checkpoint_step, default=None)
+
+
+def all_checkpoints(folder: str | Path) -> list[Path]:
+    """Whole `checkpoint_<step>` folders in `folder`, by step."""
+    folder = Path(folder)
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = [p for p in found if p.is_dir() and _STEP_FOLDER.fullmatch(p.name)]
+    return sorted(steps, key=checkpoint_step)
+
+
+def checkpoint_step(path: str | Path) -> int:
+    """The step in the name of a `checkpoint_<step>` folder; 0 for other names."""
+    match = _STEP_FOLDER.fullmatch(Path(path).name)
+    return int(match.group(1)) if match else 0
+
+
+def _resolve(path: str | Path) -> Path:
+    """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
+    path = Path(path).expanduser()
+    if path.is_dir() and not is_legacy_checkpoint(path) and _orbax_state(path) is None:
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        return latest_checkpoint(path) or path
+    return path
+
+
+def load_params(path: str | Path) -> Tree:
+    """Reads a model's parameters.
+
+    Args:
+      path: a `.safetensors` file, a `checkpoint_<step>` folder of T5X or Orbax, or a folder with
+        `model.safetensors` or with such checkpoints, of which the latest is taken.
+
+    Returns:
+      Nested dicts of numpy arrays, with the stored dtypes.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it is damaged; the message names the file.
+    """
+    path = _resolve(path)
+    kind = checkpoint_kind(path)
+    if kind == "safetensors":
+        return load_safetensors(path)[0]
+    tree = load_state(path, "target")
+    if "target" not in tree:
+        raise CheckpointError(f"{path}: holds no `target`, so no parameters: {sorted(tree)}.")
+    return tree["target"]
+
+
+def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
+    """Reads a whole training state, or its `subtree`, as nested dicts of numpy arrays.
+
+    Raises:
+      CheckpointError: as `load_params`; also for safetensors, which hold parameters only, unless
+        `subtree` is "target".
+    """
+    path = _resolve(path)
+    kind = checkpoint_kind(path)
+    if kind == "legacy":
+        return read_legacy_checkpoint(path, subtree)
+    if kind == "orbax":
+        return _read_orbax(_orbax_state(path) or path, subtree)
+    if subtree != "target":
+        raise CheckpointError(f"{path}: a .safetensors file holds parameters only.")
+    return {"target": load_safetensors(path)[0]}
+
+
+def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
+    import jax
+    import orbax.checkpoint as ocp
+
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+    metadata = handler.metadata(folder.absolute())
+    tree = getattr(metadata, "tree", metadata)
+    if subtree:
+        tree = {k: v for k, v in tree.items() if k == subtree}
+    arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    item = jax.tree.map(lambda leaf: 0, tree)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=arrays, partial_restore=True)
+    return handler.restore(folder.absolute(), args=args)
+
+
+def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:
+    """Checks that `params` has exactly the names and shapes of `expected` (arrays or structs).
+
+    Raises:
+      CheckpointError: lists what is missing, unknown, or of another shape.
+    """
+    check_tree(params, expected, source)
+
+
+def check_tree(found: Tree, expected: Tree, source: str | Path) -> None:
+    """As `check_params`, for any nested dicts or flat dicts with '/'-joined names."""
+    have, want = _shapes(found), _shapes(expected)
+    unknown = sorted(have.keys() - want.keys())
+    problems = []
+    for name in sorted(want.keys() - have.keys()):
+        close = difflib.get_close_matches(name, unknown, n=1, cutoff=0.8)
+        hint = f" (it has {close[0]})" if close else ""
+        problems.append(f"missing: {name} {want[name]}{hint}")
+    problems += [f"unknown to the model: {name} {have[name]}" for name in unknown]
+    problems += [
+        f"shape: {name} is {have[name]}, the model expects {want[name]}"
+        for name in sorted(have.keys() & want.keys())
+        if have[name] != want[name]
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:_MAX_LISTED])
+        more = len(problems) - _MAX_LISTED
+        tail = f"\n  ... and {more} more" if more > 0 else ""
+        raise CheckpointError(f"{source} does not fit the model:\n  {shown}{tail}")
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    flat = flax.traverse_util.flatten_dict(dict(tree), sep="/") if tree else {}
+    return {
+        name: tuple(np.shape(leaf)) if not hasattr(leaf, "shape") else tuple(leaf.shape)
+        for name, leaf in flat.items()
+        if leaf is not None and not isinstance(leaf, Mapping)
+    }

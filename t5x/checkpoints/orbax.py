@@ -1,0 +1,205 @@
+"""Whole training states with Orbax: asynchronous, written beside and renamed, N kept.
+
+    MODEL_DIR/checkpoint_<step>/state/     parameters, optimizer, mutables (the state_dict)
+                               /run/       JSON: seed, random keys, anything small of the run
+                               /dataset/   JSON: one data iterator state per process
+
+A run that is killed while saving leaves a folder that Orbax takes for unfinished, and the last
+whole checkpoint before it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t5x.checkpoints.errors import CheckpointError
+
+Tree = Any
+STEP_PREFIX = "checkpoint"
+
+
+class CheckpointManager:
+    """Saves and restores the checkpoints of one run.
+
+    Args:
+      directory: the run's folder, MODEL_DIR.
+      keep: how many checkpoints to keep, newest first; None keeps all.
+      save_dtype: dtype of the parameters ("target") on disk; None keeps theirs.
+      read_only: never write or delete.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        keep: int | None = None,
+        save_dtype: Any = None,
+        read_only: bool = False,
+    ):
+        import orbax.checkpoint as ocp
+
+        _quiet_orbax()
+        self._ocp = ocp
+        self.directory = Path(directory).absolute()
+        self._save_dtype = None if save_dtype is None else jnp.dtype(save_dtype)
+        options = ocp.CheckpointManagerOptions(
+            step_prefix=STEP_PREFIX,
+            max_to_keep=keep,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only,
+            save_root_metadata=False,
+        )
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(use_ocdbt=True),
+            "run": ocp.JsonCheckpointHandler(),
+            "dataset": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, item_handlers=handlers
+        )
+
+    def all_steps(self) -> list[int]:
+        """Steps of the whole checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """The newest step, or None."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        step: int,
+        state: Tree,
+        run: Mapping[str, Any] | None = None,
+        dataset: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Starts saving; returns when the arrays are copied, while files are still written.
+
+        Args:
+          step: the number in the folder's name.
+          state: a state_dict of arrays.
+          run: small JSON values.
+          dataset: this process's data iterator state, JSON.
+
+        Returns:
+          False when a checkpoint of this step exists already.
+        """
+        if step in self._manager.all_steps():
+            return False
+        ocp = self._ocp
+        items = {
+            "state": ocp.args.PyTreeSave(state, save_args=self._save_args(state)),
+            "run": ocp.args.JsonSave(dict(run or {})),
+        }
+        if dataset is not None:
+            items["dataset"] = ocp.args.JsonSave({"processes": _gather_json(dataset)})
+        return self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _save_args(self, state: Tree) -> Tree:
+        def args(path: tuple[Any, ...], leaf: Any) -> Any:
+            cast = self._save_dtype is not None and path[0].key == "target"
+            floating = jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+            return self._ocp.SaveArgs(dtype=self._save_dtype if cast and floating else None)
+
+        return jax.tree_util.tree_map_with_path(args, state)
+
+    def restore(self, step: int, expected: Tree) -> Tree:
+        """Restores the state of `step`.
+
+        Args:
+          step: one of `all_steps()`.
+          expected: a state_dict of `jax.ShapeDtypeStruct`s, with shardings; arrays come in these
+            dtypes and on these devices.
+
+        Returns:
+          The same tree of arrays.
+
+        Raises:
+          CheckpointError: the checkpoint's arrays are not those expected; the message lists them.
+        """
+        from t5x.checkpoints.loading import check_tree
+
+        where = f"{self.directory}/{STEP_PREFIX}_{step}"
+        check_tree(self.array_shapes(step), expected, where)
+        restore_args = self._ocp.checkpoint_utils.construct_restore_args(expected)
+        restored = self._manager.restore(
+            step,
+            args=self._ocp.args.Composite(
+                state=self._ocp.args.PyTreeRestore(item=expected, restore_args=restore_args)
+            ),
+        )
+        return restored["state"]
+
+    def array_shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """'/'-joined names -> shape and dtype of the arrays of checkpoint `step`."""
+        metadata = self._manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise CheckpointError(f"{self.directory}/{STEP_PREFIX}_{step}: holds no `state`.")
+        tree = getattr(metadata, "tree", metadata)
+        flat = flax.traverse_util.flatten_dict(tree, sep="/")
+        return {
+            name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+            for name, leaf in flat.items()
+            if hasattr(leaf, "shape")
+        }
+
+    def restore_json(self, step: int, item: str) -> Any:
+        """The JSON of `run`, or this process's `dataset` state; None when there is none.
+
+        Raises:
+          CheckpointError: the run had another number of processes, so the states do not fit.
+        """
+        folder = self.directory / f"{STEP_PREFIX}_{step}" / item
+        if not folder.is_dir():
+            return None
+        args = self._ocp.args.Composite(**{item: self._ocp.args.JsonRestore()})
+        content = self._manager.restore(step, args=args)[item]
+        if item != "dataset":
+            return content
+        states = content["processes"]
+        if len(states) != jax.process_count():
+            raise CheckpointError(
+                f"{folder}: data iterator states of {len(states)} processes, but this run has "
+                f"{jax.process_count()}; use as many, or set restore_dataset=False to start the "
+                "data anew."
+            )
+        return states[jax.process_index()]
+
+    def wait(self) -> None:
+        """Waits until started saves are on disk; raises what went wrong in them."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and frees the threads."""
+        self._manager.close()
+
+
+def _gather_json(value: Mapping[str, Any]) -> list[Any]:
+    """The JSON of every process, in order, on every process."""
+    if jax.process_count() == 1:
+        return [dict(value)]
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(text.size))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: text.size] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths.ravel())]
+
+
+def _quiet_orbax() -> None:
+    """Orbax logs every phase of a save through absl at INFO."""
+    from absl import logging as absl_logging
+
+    if absl_logging.get_verbosity() > absl_logging.WARNING:
+        absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.WARNING)
