@@ -153,6 +153,7 @@ def apply_sustain(
     A note released under the pedal sounds until the pedal rises, until its pitch is struck again
     on the same instrument with the pedal down, or until the last event. A strike under the pedal
     also ends a held note of that pitch; of two notes struck together there, the last one stays.
+    Drums are left alone.
 
     Args:
       notes: note array [N].
@@ -165,15 +166,16 @@ def apply_sustain(
       A note array of at most N notes, in the order given.
     """
     pedal = controls[controls["number"] == SUSTAIN_CONTROL]
-    if not len(notes) or not len(pedal):
+    pitched = ~notes["is_drum"]
+    if not pitched.any() or not len(pedal):
         return notes.copy()
     if instruments is None:
         instruments = np.zeros(len(notes), np.int64)
-    last_event = max(notes["onset"].max(), notes["offset"].max(), pedal["time"].max())
+    last_event = max(notes["offset"][pitched].max(), pedal["time"].max())
     end_time = last_event if end_time is None else end_time
     sustained = notes.copy()
     for instrument in np.unique(pedal["instrument"]):
-        mine = np.flatnonzero(instruments == instrument)
+        mine = np.flatnonzero((instruments == instrument) & pitched)
         own = pedal[pedal["instrument"] == instrument]
         sustained["offset"][mine] = _sustained_offsets(notes[mine], own, end_time)
     # A note that lost its whole duration to a simultaneous strike is that strike's twin.

@@ -58,7 +58,8 @@ def sustain_by_events(notes, controls):
     """The rule of `apply_sustain`, event by event: pedal down, pedal up, strikes, releases."""
     notes = notes.copy()
     events = []
-    for i, note in enumerate(notes):
+    for i in np.flatnonzero(~notes["is_drum"]):
+        note = notes[i]
         events += [(note["onset"], 2, i), (note["offset"], 3, i)]
     for control in controls[controls["number"] == 64]:
         events.append((control["time"], 0 if control["value"] >= 64 else 1, -1))
