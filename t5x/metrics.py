@@ -232,3 +232,17 @@ def set_duration(metrics: MetricsMap, seconds: float) -> dict[str, Metric]:
 def compute(metrics: MetricsMap) -> dict[str, float]:
     """Reads all metrics to the host in one transfer and computes them."""
     return {name: float(metric.compute()) for name, metric in jax.device_get(metrics).items()}
+
+
+def empty_like(metrics: MetricsMap) -> dict[str, Metric]:
+    """Zeros of the shapes of `metrics` (arrays or structs), to `accumulate` into."""
+    return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), dict(metrics))
+
+
+def accumulate(total: MetricsMap, new: MetricsMap, first: Array) -> dict[str, Metric]:
+    """`new` if `first` (a boolean scalar) else both merged; so `total` may start as anything."""
+
+    def choose(merged: Array, alone: Array, before: Array) -> Array:
+        return jnp.where(first, alone, merged).astype(jnp.result_type(before))
+
+    return jax.tree.map(choose, merge(total, new), dict(new), dict(total))

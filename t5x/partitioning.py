@@ -254,21 +254,14 @@ class PjitPartitioner:
         Raises:
           PartitioningError: names the array that the mesh does not divide.
         """
-        logical = self.get_logical_axes(train_state)
-        specs = jax.tree.map(
-            lambda axes: logical_to_mesh_axes(axes, self.logical_axis_rules),
-            logical,
-            is_leaf=_is_axes,
-        )
-        shapes = jax.tree_util.tree_leaves_with_path(train_state)
-        leaves = jax.tree.leaves(specs, is_leaf=_is_axes)
-        if len(shapes) != len(leaves):
-            raise PartitioningError(
-                f"The train state has {len(shapes)} arrays but {len(leaves)} axis annotations."
-            )
-        for (path, array), spec in zip(shapes, leaves):
+        paths, treedef = jax.tree_util.tree_flatten_with_path(train_state)
+        logical = treedef.flatten_up_to(self.get_logical_axes(train_state))
+        specs = []
+        for (path, array), axes in zip(paths, logical):
+            spec = logical_to_mesh_axes(axes, self.logical_axis_rules)
             _check_divides(array.shape, spec, self.mesh, jax.tree_util.keystr(path))
-        return specs
+            specs.append(spec)
+        return treedef.unflatten(specs)
 
     def shardings(self, axes: Any) -> Any:
         """A tree of `PartitionSpec`s (None = replicated) as `NamedSharding`s."""
