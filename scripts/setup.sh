@@ -1,0 +1,33 @@
+# Sourced by scripts/demo, scripts/test and .ci/run: makes `.venv` from uv.lock, from nothing.
+# Usage: setup EXTRA...   (extras of pyproject.toml)
+
+python_312() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.12 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then
+      command -v "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+setup() {
+  local python extras=() extra
+  for extra in "$@"; do extras+=(--extra "$extra"); done
+  if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then
+    if python=$(python_312); then
+      "$python" -m venv --clear .venv
+    elif command -v uv >/dev/null; then
+      uv venv --quiet --clear --seed --python 3.12 .venv
+    else
+      echo "musax needs Python 3.12. Install it (or uv), or set PYTHON to its path, and try again." >&2
+      return 1
+    fi
+  fi
+  if ! .venv/bin/python -c 'import uv' 2>/dev/null; then
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+  fi
+  # --inexact keeps uv itself, which the lock file does not know.
+  VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv sync --quiet --frozen --inexact "${extras[@]}"
+}
