@@ -1,0 +1,472 @@
+"""Task features to model features, with seqio's semantics.
+
+A converter works in three steps, of which the pipeline uses the parts: `prepare` checks one
+example and brings it to the form that is padded or packed, `collate` pads or packs examples (or
+rows of examples) to arrays [B, L], and `convert` computes the model features of the whole batch
+at once. Calling the converter does all three for a stream of single examples.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from t5x.data.features import cast_array
+from t5x.data.packing import Lengths, pack_batch, pack_rows, pad_batch, strip_padding
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """dtype and number of axes of a feature; the first axis is the sequence."""
+
+    dtype: type = np.int32
+    rank: int = 1
+
+
+TOKENS = FeatureSpec()
+
+
+def non_padding(tokens: np.ndarray) -> np.ndarray:
+    """1 where there is a token, 0 on padding, int32."""
+    return (tokens != 0).astype(np.int32)
+
+
+def shift_right(tokens: np.ndarray, first: int = 0) -> np.ndarray:
+    """Moves the last axis one to the right and puts `first` at position 0."""
+    shifted = np.empty_like(tokens)
+    shifted[..., 0] = first
+    shifted[..., 1:] = tokens[..., :-1]
+    return shifted
+
+
+def autoregressive_inputs(
+    targets: np.ndarray, segment_ids: np.ndarray | None = None, bos_id: int = 0
+) -> np.ndarray:
+    """Decoder inputs: targets [..., L] shifted right, `bos_id` at the start of every segment.
+
+    targets     [3, 8, 1, 9, 1, 5, 4, 1, 0, 0]
+    segment_ids [1, 1, 1, 2, 2, 3, 3, 3, 0, 0]
+    result      [0, 3, 8, 0, 9, 0, 5, 4, 0, 0]
+    """
+    inputs = shift_right(targets, bos_id)
+    if segment_ids is None:
+        return inputs
+    return np.where(segment_ids == shift_right(segment_ids), inputs, bos_id).astype(targets.dtype)
+
+
+def _check_names(expected: Iterable[str], got: Iterable[str], converter: str) -> None:
+    expected, got = set(expected), set(got)
+    if got - expected:
+        raise ValueError(
+            f"{converter}: task_feature_lengths contains extra features {sorted(got - expected)}; "
+            f"expected exactly {sorted(expected)}"
+        )
+    if expected - got:
+        raise ValueError(
+            f"{converter}: task_feature_lengths is missing features {sorted(expected - got)}; "
+            f"expected exactly {sorted(expected)}"
+        )
+
+
+class FeatureConverter:
+    """Base of the converters.
+
+    Args:
+      pack: whether several examples share a row.
+      use_custom_packing_ops: accepted for seqio's configurations; packing is the same without.
+      apply_length_check: whether an example longer than its length is an error; otherwise it is
+        trimmed.
+      bos_id: first decoder input of every sequence.
+      passthrough_features: {name: FeatureSpec} padded and handed on unchanged; not with packing.
+
+    Raises:
+      ValueError: on packing with passthrough features, or when the converter cannot pack.
+    """
+
+    TASK_FEATURES: ClassVar[dict[str, FeatureSpec]] = {}
+    MODEL_FEATURES: ClassVar[dict[str, FeatureSpec]] = {}
+    PACKING_FEATURE_DTYPES: ClassVar[dict[str, type] | None] = None
+
+    def __init__(
+        self,
+        pack: bool = True,
+        use_custom_packing_ops: bool = False,
+        apply_length_check: bool = True,
+        bos_id: int = 0,
+        passthrough_features: Mapping[str, FeatureSpec] | None = None,
+    ):
+        del use_custom_packing_ops
+        name = type(self).__name__
+        if pack and self.PACKING_FEATURE_DTYPES is None:
+            raise ValueError(f"{name} cannot pack; use pack=False")
+        if pack and passthrough_features is not None:
+            raise ValueError(f"{name}: packing is incompatible with passthrough_features")
+        self.pack = pack
+        self.bos_id = bos_id
+        self.apply_length_check = apply_length_check
+        self.passthrough_features = dict(passthrough_features or {})
+
+    def check_lengths(self, task_feature_lengths: Lengths) -> None:
+        """Raises ValueError unless there is exactly one length for each task feature."""
+        expected = [*self.TASK_FEATURES, *self.passthrough_features]
+        _check_names(expected, task_feature_lengths, type(self).__name__)
+
+    def prepare(self, example: dict, task_feature_lengths: Lengths) -> dict[str, np.ndarray]:
+        """One checked example in the form that `collate` takes.
+
+        Raises:
+          ValueError: naming the feature that is missing, has another dtype or rank, or is longer
+            than its length.
+        """
+        checked = self._check_example(example, task_feature_lengths)
+        if self.pack:
+            checked = {name: strip_padding(value, name) for name, value in checked.items()}
+        return self._prepare(checked)
+
+    def _check_example(self, example: dict, lengths: Lengths) -> dict[str, np.ndarray]:
+        checked = {}
+        for name, spec in {**self.TASK_FEATURES, **self.passthrough_features}.items():
+            if name not in example:
+                raise ValueError(
+                    f"{type(self).__name__}: the example is missing the feature {name!r}; "
+                    f"it has {sorted(example)}"
+                )
+            label = f"{type(self).__name__}: feature {name!r}"
+            value = cast_array(example[name], spec.dtype, label)
+            if value.ndim != spec.rank:
+                raise ValueError(f"{label} has rank {value.ndim}, expected {spec.rank}")
+            checked[name] = self._check_length(value, lengths[name], label)
+        return checked
+
+    def _check_length(self, value: np.ndarray, length, label: str) -> np.ndarray:
+        if value.ndim == 0:
+            return value
+        limits = (length,) if isinstance(length, int | np.integer) else tuple(length)
+        if all(n <= limit for n, limit in zip(value.shape, limits)):
+            return value
+        if self.apply_length_check:
+            raise ValueError(
+                f"{label} has length {value.shape[: len(limits)]}, more than the task feature "
+                f"length {limits}; raise task_feature_lengths or trim (trim_output_features)"
+            )
+        return value[tuple(slice(0, limit) for limit in limits)]
+
+    def _prepare(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return example
+
+    def prepared_lengths(self, task_feature_lengths: Lengths) -> Lengths:
+        """Lengths of the features that `prepare` returns."""
+        return task_feature_lengths
+
+    def collate(self, rows: Sequence, prepared_lengths: Lengths) -> dict[str, np.ndarray]:
+        """Prepared examples (packing: lists of them) -> arrays [B, L, ...]."""
+        if self.pack:
+            return pack_batch(rows, prepared_lengths)  # type: ignore[arg-type]
+        return pad_batch(rows, prepared_lengths)
+
+    def convert(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Collated features [B, L] -> model features [B, L]."""
+        raise NotImplementedError
+
+    def get_model_feature_lengths(self, task_feature_lengths: Lengths) -> dict:
+        """Length of every model feature."""
+        raise NotImplementedError
+
+    def __call__(
+        self, examples: Iterable[dict], task_feature_lengths: Lengths
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Converts a stream of task examples to model examples (arrays without batch axis)."""
+        self.check_lengths(task_feature_lengths)
+        prepared = (self.prepare(example, task_feature_lengths) for example in examples)
+        lengths = self.prepared_lengths(task_feature_lengths)
+        rows = pack_rows(prepared, lengths) if self.pack else prepared  # type: ignore[arg-type]
+        for row in rows:
+            batch = self.convert(self.collate([row], lengths))
+            yield {name: value[0] for name, value in batch.items()}
+
+    def _passthrough(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: batch[name] for name in self.passthrough_features}
+
+    def _passthrough_lengths(self, task_feature_lengths: Lengths) -> dict:
+        return {name: task_feature_lengths[name] for name in self.passthrough_features}
+
+
+class EncDecFeatureConverter(FeatureConverter):
+    """Encoder-decoder: `inputs` to the encoder; `targets`, shifted, to the decoder."""
+
+    TASK_FEATURES: ClassVar = {"inputs": TOKENS, "targets": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        "encoder_input_tokens": TOKENS,
+        "decoder_target_tokens": TOKENS,
+        "decoder_input_tokens": TOKENS,
+        "decoder_loss_weights": TOKENS,
+    }
+    PACKING_FEATURE_DTYPES: ClassVar = {
+        "encoder_segment_ids": np.int32,
+        "decoder_segment_ids": np.int32,
+        "encoder_positions": np.int32,
+        "decoder_positions": np.int32,
+    }
+
+    def convert(self, batch):
+        targets = batch["targets"]
+        segments = batch["targets_segment_ids"] if self.pack else None
+        converted = {
+            "encoder_input_tokens": batch["inputs"],
+            "decoder_target_tokens": targets,
+            "decoder_input_tokens": autoregressive_inputs(targets, segments, self.bos_id),
+            "decoder_loss_weights": non_padding(targets),
+            **self._passthrough(batch),
+        }
+        if self.pack:
+            converted["encoder_segment_ids"] = batch["inputs_segment_ids"]
+            converted["decoder_segment_ids"] = batch["targets_segment_ids"]
+            converted["encoder_positions"] = batch["inputs_positions"]
+            converted["decoder_positions"] = batch["targets_positions"]
+        return converted
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        inputs, targets = task_feature_lengths["inputs"], task_feature_lengths["targets"]
+        lengths = {
+            "encoder_input_tokens": inputs,
+            "decoder_target_tokens": targets,
+            "decoder_input_tokens": targets,
+            "decoder_loss_weights": targets,
+            **self._passthrough_lengths(task_feature_lengths),
+        }
+        if self.pack:
+            lengths |= {"encoder_segment_ids": inputs, "decoder_segment_ids": targets}
+            lengths |= {"encoder_positions": inputs, "decoder_positions": targets}
+        return lengths
+
+
+class ContinuousInputsEncDecFeatureConverter(EncDecFeatureConverter):
+    """`EncDecFeatureConverter` whose `inputs` are float32 frames [T, F], as MT3's; no packing.
+
+    Frames beyond the end of an example are padded with 0.0.
+    """
+
+    TASK_FEATURES: ClassVar = {"inputs": FeatureSpec(np.float32, 2), "targets": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        **EncDecFeatureConverter.MODEL_FEATURES,
+        "encoder_input_tokens": FeatureSpec(np.float32, 2),
+    }
+    PACKING_FEATURE_DTYPES: ClassVar = None
+
+    def __init__(self, pack: bool = False, **kwargs):
+        super().__init__(pack=pack, **kwargs)
+
+
+class LMFeatureConverter(FeatureConverter):
+    """Decoder-only language model on `targets`."""
+
+    TASK_FEATURES: ClassVar = {"targets": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        "decoder_target_tokens": TOKENS,
+        "decoder_input_tokens": TOKENS,
+        "decoder_loss_weights": TOKENS,
+    }
+    PACKING_FEATURE_DTYPES: ClassVar = {
+        "decoder_segment_ids": np.int32,
+        "decoder_positions": np.int32,
+    }
+
+    def convert(self, batch):
+        targets = batch["targets"]
+        segments = batch["targets_segment_ids"] if self.pack else None
+        converted = {
+            "decoder_target_tokens": targets,
+            "decoder_input_tokens": autoregressive_inputs(targets, segments, self.bos_id),
+            "decoder_loss_weights": non_padding(targets),
+            **self._passthrough(batch),
+        }
+        if self.pack:
+            converted["decoder_segment_ids"] = batch["targets_segment_ids"]
+            converted["decoder_positions"] = batch["targets_positions"]
+        return converted
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        names = [*LMFeatureConverter.MODEL_FEATURES]
+        if self.pack:
+            names += [*LMFeatureConverter.PACKING_FEATURE_DTYPES]
+        lengths = dict.fromkeys(names, task_feature_lengths["targets"])
+        return lengths | self._passthrough_lengths(task_feature_lengths)
+
+
+class PrefixLMFeatureConverter(LMFeatureConverter):
+    """Decoder-only model on `inputs` followed by `targets`; attention is full over the inputs.
+
+    `decoder_causal_attention` is 1 on the inputs and on one position more, because the decoder
+    inputs are shifted right. The length of a row is the sum of both lengths.
+
+    Args:
+      loss_on_targets_only: whether the inputs carry no loss.
+    """
+
+    TASK_FEATURES: ClassVar = {"inputs": TOKENS, "targets": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        **LMFeatureConverter.MODEL_FEATURES,
+        "decoder_causal_attention": TOKENS,
+    }
+
+    def __init__(self, loss_on_targets_only: bool = True, **kwargs):
+        self.loss_on_targets_only = loss_on_targets_only
+        super().__init__(**kwargs)
+
+    def _prepare(self, example):
+        inputs, targets = example["inputs"], example["targets"]
+        if not len(targets) and not self.pack:
+            targets = np.zeros(1, np.int32)  # a target of nothing is one padding token
+        tokens = np.concatenate([inputs, targets])
+        width = np.full(len(tokens), len(inputs), np.int32)
+        passthrough = {name: example[name] for name in self.passthrough_features}
+        return {
+            "targets": tokens,
+            "inputs_width": width,
+            "inputs_width_add_pos": width + 1,
+            **passthrough,
+        }
+
+    def prepared_lengths(self, task_feature_lengths):
+        total = task_feature_lengths["inputs"] + task_feature_lengths["targets"]  # type: ignore
+        names = ("targets", "inputs_width", "inputs_width_add_pos")
+        return dict.fromkeys(names, total) | self._passthrough_lengths(task_feature_lengths)
+
+    def convert(self, batch):
+        converted = super().convert(batch)
+        targets = batch["targets"]
+        positions = batch["targets_positions"] if self.pack else np.arange(targets.shape[-1])
+        causal = positions < batch["inputs_width_add_pos"]
+        converted["decoder_causal_attention"] = causal.astype(np.int32)
+        if self.loss_on_targets_only:
+            is_input = positions < batch["inputs_width"]
+            weights = is_input ^ (converted["decoder_loss_weights"] != 0)
+            converted["decoder_loss_weights"] = weights.astype(np.int32)
+        return converted
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        total = self.prepared_lengths(task_feature_lengths)["targets"]
+        lengths = super().get_model_feature_lengths({**task_feature_lengths, "targets": total})
+        return {**lengths, "decoder_causal_attention": total}
+
+
+class DecoderFeatureConverter(PrefixLMFeatureConverter):
+    """`PrefixLMFeatureConverter` when the lengths name `inputs`, else `LMFeatureConverter`."""
+
+    def __init__(self, loss_on_targets_only: bool = True, **kwargs):
+        super().__init__(loss_on_targets_only=loss_on_targets_only, **kwargs)
+        self._lm = LMFeatureConverter(**kwargs)
+
+    def _has_inputs(self, names) -> bool:
+        return "inputs" in names
+
+    def check_lengths(self, task_feature_lengths):
+        if self._has_inputs(task_feature_lengths):
+            super().check_lengths(task_feature_lengths)
+        else:
+            self._lm.check_lengths(task_feature_lengths)
+
+    def prepare(self, example, task_feature_lengths):
+        if self._has_inputs(task_feature_lengths):
+            return super().prepare(example, task_feature_lengths)
+        return self._lm.prepare(example, task_feature_lengths)
+
+    def prepared_lengths(self, task_feature_lengths):
+        if self._has_inputs(task_feature_lengths):
+            return super().prepared_lengths(task_feature_lengths)
+        return self._lm.prepared_lengths(task_feature_lengths)
+
+    def convert(self, batch):
+        return super().convert(batch) if "inputs_width" in batch else self._lm.convert(batch)
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        if self._has_inputs(task_feature_lengths):
+            return super().get_model_feature_lengths(task_feature_lengths)
+        return self._lm.get_model_feature_lengths(task_feature_lengths)
+
+
+class EncoderFeatureConverter(FeatureConverter):
+    """Encoder-only masked language model; the loss is taken where `inputs` is `mask_id`.
+
+    `inputs` and `targets` are aligned and have the same length.
+    """
+
+    TASK_FEATURES: ClassVar = {"inputs": TOKENS, "targets": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        "encoder_target_tokens": TOKENS,
+        "encoder_input_tokens": TOKENS,
+        "encoder_loss_weights": TOKENS,
+    }
+    PACKING_FEATURE_DTYPES: ClassVar = {
+        "encoder_segment_ids": np.int32,
+        "encoder_positions": np.int32,
+    }
+
+    def __init__(self, mask_id: int, **kwargs):
+        self.mask_id = mask_id
+        super().__init__(**kwargs)
+
+    def convert(self, batch):
+        inputs = batch["inputs"]
+        converted = {
+            "encoder_input_tokens": inputs,
+            "encoder_target_tokens": batch["targets"],
+            "encoder_loss_weights": (inputs == self.mask_id).astype(np.int32),
+            **self._passthrough(batch),
+        }
+        if self.pack:
+            converted["encoder_segment_ids"] = batch["inputs_segment_ids"]
+            converted["encoder_positions"] = batch["inputs_positions"]
+        return converted
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        names = [*self.MODEL_FEATURES, *(self.PACKING_FEATURE_DTYPES if self.pack else ())]
+        lengths = dict.fromkeys(names, task_feature_lengths["inputs"])
+        return lengths | self._passthrough_lengths(task_feature_lengths)
+
+
+class PassThroughFeatureConverter(FeatureConverter):
+    """Hands examples on unchanged; in a batch, features that have a length are padded to it.
+
+    Takes and ignores the options of the other converters.
+    """
+
+    def __init__(self, **unused):
+        super().__init__(pack=False)
+
+    def check_lengths(self, task_feature_lengths):
+        pass
+
+    def prepare(self, example, task_feature_lengths):
+        return dict(example)
+
+    def collate(self, rows, prepared_lengths):
+        names = list(rows[0])
+        if any(set(row) != set(names) for row in rows):
+            raise ValueError("PassThroughFeatureConverter: the examples have different features")
+        lengths = {n: prepared_lengths[n] for n in names if n in prepared_lengths}
+        batch = pad_batch(rows, lengths)
+        for name in names:
+            if name not in lengths:
+                batch[name] = _stack(name, [row[name] for row in rows])
+        return batch
+
+    def convert(self, batch):
+        return batch
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        return dict(task_feature_lengths)
+
+    def __call__(self, examples, task_feature_lengths):
+        return iter(examples)
+
+
+def _stack(name: str, values: Sequence) -> np.ndarray:
+    shapes = {np.shape(value) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"feature {name!r} has shapes {sorted(shapes)} in one batch; give it a length in "
+            "task_feature_lengths, or make the shapes equal in a preprocessor"
+        )
+    return np.stack([np.asarray(value) for value in values])

@@ -1,0 +1,125 @@
+"""Examples to rows of a batch: padding, and packing several examples into a row.
+
+Lengths are {feature: length of its first axis}, or {feature: tuple}, one length an axis.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+Lengths = Mapping[str, int | Sequence[int]]
+
+
+def pad_batch(examples: Sequence[dict], lengths: Lengths) -> dict[str, np.ndarray]:
+    """Trims and zero-pads each feature in `lengths`: B arrays [l_i, ...] -> [B, L, ...].
+
+    One array is allocated for a feature and each row is copied once.
+    """
+    return {name: _pad_feature([e[name] for e in examples], lengths[name]) for name in lengths}
+
+
+def _pad_feature(rows: Sequence[np.ndarray], length: int | Sequence[int]) -> np.ndarray:
+    first = np.asarray(rows[0])
+    if first.ndim == 0:
+        return np.asarray(rows)
+    limits = (length,) if isinstance(length, int | np.integer) else tuple(length)
+    batch = np.zeros((len(rows), *limits, *first.shape[len(limits) :]), first.dtype)
+    for i, row in enumerate(rows):
+        cut = row[tuple(slice(0, limit) for limit in limits)]
+        batch[(i, *(slice(0, n) for n in cut.shape[: len(limits)]))] = cut
+    return batch
+
+
+def strip_padding(tokens: np.ndarray, name: str) -> np.ndarray:
+    """Cuts trailing zeros.
+
+    Raises:
+      ValueError: for a zero between tokens, which in a packed row would read as padding.
+    """
+    count = np.count_nonzero(tokens)
+    if count == len(tokens):
+        return tokens
+    if np.count_nonzero(tokens[:count]) != count:
+        position = int(np.flatnonzero(tokens == 0)[0])
+        raise ValueError(
+            f"feature {name!r} has the padding id 0 at position {position}, before other tokens; "
+            "such examples cannot be packed"
+        )
+    return tokens[:count]
+
+
+class RowPacker:
+    """Greedy packing in order: a row is closed by the first example that does not fit.
+
+    As in seqio, a row is also closed after every `max(lengths)` examples, which bounds the
+    number of examples in a row.
+    """
+
+    def __init__(self, lengths: Mapping[str, int], seen: int = 0):
+        self._lengths = dict(lengths)
+        self._limit = max(self._lengths.values())
+        self._seen = seen
+        self._row: list[dict] = []
+        self._used = dict.fromkeys(self._lengths, 0)
+
+    @property
+    def seen(self) -> int:
+        """Examples since the last forced close."""
+        return self._seen
+
+    def closes_before(self, example: Mapping[str, np.ndarray]) -> bool:
+        """Whether `example` does not belong to the row that is being filled."""
+        full = any(self._used[n] + len(example[n]) > self._lengths[n] for n in self._lengths)
+        return bool(self._row) and (full or self._seen == self._limit)
+
+    def add(self, example: dict) -> list[dict] | None:
+        """Puts an example in the row; returns the row that it closed, if any."""
+        closed = self.flush() if self.closes_before(example) else None
+        if self._seen == self._limit:
+            self._seen = 0
+        self._seen += 1
+        self._row.append(example)
+        for name in self._used:
+            self._used[name] += len(example[name])
+        return closed
+
+    def flush(self) -> list[dict] | None:
+        """The examples of the unfinished row, if there are any."""
+        row, self._row = self._row, []
+        self._used = dict.fromkeys(self._lengths, 0)
+        return row or None
+
+
+def pack_rows(examples: Iterable[dict], lengths: Mapping[str, int]) -> Iterator[list[dict]]:
+    """Groups stripped and trimmed examples into rows that fit `lengths`."""
+    packer = RowPacker(lengths)
+    for example in examples:
+        if (row := packer.add(example)) is not None:
+            yield row
+    if (row := packer.flush()) is not None:
+        yield row
+
+
+def pack_batch(rows: Sequence[Sequence[dict]], lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Rows of examples -> for each feature int32 [B, L]: itself, `_segment_ids`, `_positions`.
+
+    Segment ids count the examples of a row from 1 and are 0 on padding; positions restart with
+    each example.
+    """
+    batch = {}
+    for name, length in lengths.items():
+        tokens = np.zeros((len(rows), length), np.int32)
+        segments = np.zeros_like(tokens)
+        positions = np.zeros_like(tokens)
+        for i, row in enumerate(rows):
+            start = 0
+            for segment, example in enumerate(row, start=1):
+                end = start + len(example[name])
+                tokens[i, start:end] = example[name]
+                segments[i, start:end] = segment
+                positions[i, start:end] = np.arange(end - start)
+                start = end
+        batch[name] = tokens
+        batch[f"{name}_segment_ids"] = segments
+        batch[f"{name}_positions"] = positions
+    return batch

@@ -1,0 +1,106 @@
+"""Examples as bytes (msgpack, never pickle) and as ArrayRecord shards."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgpack
+import numpy as np
+
+from t5x.data.features import Example
+
+_DTYPE, _SHAPE, _DATA = "d", "s", "b"
+
+
+def serialize_example(example: dict) -> bytes:
+    """Encodes a dict of arrays, numbers, strings and bytes.
+
+    Raises:
+      ValueError: for a value of another type, naming its feature.
+    """
+    return msgpack.packb({name: _encode(name, value) for name, value in example.items()})
+
+
+def deserialize_example(data: bytes) -> Example:
+    """The inverse of `serialize_example`: numbers come back as arrays, str and bytes as they are.
+
+    Raises:
+      ValueError: when `data` is not such a record.
+    """
+    try:
+        record = msgpack.unpackb(data)
+        return {name: _decode(value) for name, value in record.items()}
+    except (msgpack.UnpackException, ValueError, TypeError, KeyError, AttributeError) as e:
+        raise ValueError(
+            f"not an example written by serialize_example ({len(data)} bytes): {e}"
+        ) from e
+
+
+def _encode(name: str, value):
+    if isinstance(value, str | bytes):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(
+            f"feature {name!r}: cannot store dtype {array.dtype}; expected numbers, str or bytes"
+        )
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    data = np.ascontiguousarray(array).tobytes()
+    return {_DTYPE: array.dtype.str, _SHAPE: list(array.shape), _DATA: data}
+
+
+def _decode(value):
+    if not isinstance(value, dict):
+        return value
+    return np.frombuffer(value[_DATA], np.dtype(value[_DTYPE])).reshape(value[_SHAPE])
+
+
+def write_array_record(path: str | os.PathLike, examples: Iterable[dict]) -> int:
+    """Writes `examples` to one ArrayRecord file; returns how many.
+
+    Groups hold one example, so that each can be read by itself. The file appears under its name
+    only when it is complete.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    count = 0
+    try:
+        for example in examples:
+            writer.write(serialize_example(example))
+            count += 1
+        writer.close()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def write_shards(
+    prefix: str | os.PathLike, examples: Sequence[dict] | Iterable[dict], num_shards: int = 1
+) -> list[Path]:
+    """Writes `<prefix>-00000-of-0000N` files, example i to shard i % num_shards.
+
+    The examples are kept in memory for more than one shard; large datasets are written shard by
+    shard with `write_array_record`.
+    """
+    paths = [Path(f"{prefix}-{i:05d}-of-{num_shards:05d}") for i in range(num_shards)]
+    if num_shards == 1:
+        write_array_record(paths[0], examples)
+        return paths
+    everything = list(examples)
+    for i, path in enumerate(paths):
+        write_array_record(path, everything[i::num_shards])
+    return paths
+
+
+def read_array_record(path: str | os.PathLike) -> Iterator[Example]:
+    """All examples of one file, in order."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    source = ArrayRecordDataSource([str(path)])
+    for i in range(len(source)):
+        yield deserialize_example(source[i])

@@ -1,0 +1,168 @@
+"""Vocabularies: ids 0 padding, 1 EOS, 2 UNK, then regular ids, then extra ids at the top."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+PAD_ID = 0
+EOS_ID = 1
+UNK_ID = 2
+NUM_SPECIAL_IDS = 3
+
+DECODED_EOS = -1
+DECODED_INVALID = -2
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """What the trainer, the converters and the evaluator ask of a vocabulary."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special and extra ids included."""
+        ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def eos_id(self) -> int | None: ...
+
+    @property
+    def unk_id(self) -> int | None: ...
+
+    def encode(self, value: Any) -> Sequence[int]:
+        """Ids of `value`, without EOS."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> Any:
+        """The inverse of `encode`, up to and including the first EOS."""
+        ...
+
+
+def clean_ids(ids: Iterable[int], base_size: int | None, eos_id: int | None) -> list[int]:
+    """Ids at or above `base_size` become UNK (if given), and nothing follows the first EOS."""
+    cleaned = [int(i) for i in ids]
+    if base_size is not None:
+        cleaned = [UNK_ID if i >= base_size else i for i in cleaned]
+    if eos_id is not None and eos_id in cleaned:
+        cleaned = cleaned[: cleaned.index(eos_id) + 1]
+    return cleaned
+
+
+class PassThroughVocabulary:
+    """Ids are their own meaning: `encode` and `decode` change nothing but cut after EOS."""
+
+    def __init__(self, size: int, eos_id: int | None = None):
+        self._size = size
+        self._eos_id = eos_id
+
+    vocab_size = property(lambda self: self._size)
+    pad_id = property(lambda self: PAD_ID)
+    eos_id = property(lambda self: self._eos_id)
+    unk_id = property(lambda self: None)
+    extra_ids = property(lambda self: 0)
+
+    def encode(self, value: Sequence[int]) -> Sequence[int]:
+        return value
+
+    def decode(self, ids: Iterable[int]) -> list[int]:
+        return clean_ids(ids, None, self._eos_id)
+
+    def __eq__(self, other) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((self._size, self._eos_id))
+
+    def __repr__(self) -> str:
+        return f"PassThroughVocabulary(size={self._size}, eos_id={self._eos_id})"
+
+
+class ByteVocabulary:
+    """UTF-8 bytes as ids 3..258 (ByT5, arXiv 2105.13626), then `extra_ids` sentinels."""
+
+    def __init__(self, extra_ids: int = 0):
+        self._extra_ids = extra_ids
+
+    vocab_size = property(lambda self: NUM_SPECIAL_IDS + 256 + self._extra_ids)
+    pad_id = property(lambda self: PAD_ID)
+    eos_id = property(lambda self: EOS_ID)
+    unk_id = property(lambda self: UNK_ID)
+    extra_ids = property(lambda self: self._extra_ids)
+
+    def encode(self, value: str | bytes) -> list[int]:
+        data = value if isinstance(value, bytes) else value.encode("utf-8")
+        return [byte + NUM_SPECIAL_IDS for byte in data]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text up to EOS; special ids, extra ids and broken UTF-8 are left out."""
+        shifted = [i - NUM_SPECIAL_IDS for i in clean_ids(ids, None, EOS_ID)]
+        return bytes(i for i in shifted if 0 <= i < 256).decode("utf-8", errors="ignore")
+
+    def __eq__(self, other) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(("bytes", self._extra_ids))
+
+    def __repr__(self) -> str:
+        return f"ByteVocabulary(extra_ids={self._extra_ids})"
+
+
+class TokenVocabulary:
+    """Regular ids 0..regular_ids-1 shifted above the 3 special ids, `extra_ids` on top.
+
+    The vocabulary of event codecs (MT3's GenericTokenVocabulary): model id = regular id + 3.
+    """
+
+    def __init__(self, regular_ids: int, extra_ids: int = 0):
+        self._regular_ids = regular_ids
+        self._extra_ids = extra_ids
+
+    vocab_size = property(lambda self: NUM_SPECIAL_IDS + self._regular_ids + self._extra_ids)
+    pad_id = property(lambda self: PAD_ID)
+    eos_id = property(lambda self: EOS_ID)
+    unk_id = property(lambda self: UNK_ID)
+    extra_ids = property(lambda self: self._extra_ids)
+    num_regular_ids = property(lambda self: self._regular_ids)
+
+    def encode(self, value: Sequence[int]) -> list[int]:
+        """Raises ValueError for an id outside [0, regular_ids)."""
+        return self.encode_array(value).tolist()
+
+    def decode(self, ids: Iterable[int]) -> list[int]:
+        """Regular ids up to the first EOS, which is -1; ids that mean nothing are -2."""
+        cleaned = clean_ids(ids, NUM_SPECIAL_IDS + self._regular_ids, EOS_ID)
+        return self.decode_array(np.asarray(cleaned, np.int64)).tolist()
+
+    def encode_array(self, ids) -> np.ndarray:
+        """Model ids int32, same shape as `ids`."""
+        ids = np.asarray(ids, np.int64)
+        if ids.size and (ids.min() < 0 or ids.max() >= self._regular_ids):
+            bad = ids[(ids < 0) | (ids >= self._regular_ids)].flat[0]
+            raise ValueError(f"token id {bad} is outside [0, {self._regular_ids})")
+        return (ids + NUM_SPECIAL_IDS).astype(np.int32)
+
+    def decode_array(self, ids) -> np.ndarray:
+        """Vectorised decoding over the last axis, int32 [..., L] -> int32 [..., L].
+
+        EOS and everything after it is -1; special, extra and negative ids are -2.
+        """
+        ids = np.asarray(ids)
+        invalid = (ids < NUM_SPECIAL_IDS) | (ids >= NUM_SPECIAL_IDS + self._regular_ids)
+        ended = np.logical_or.accumulate(ids == EOS_ID, axis=-1) if ids.size else ids == EOS_ID
+        decoded = np.where(invalid, DECODED_INVALID, ids - NUM_SPECIAL_IDS)
+        return np.where(ended, DECODED_EOS, decoded).astype(np.int32)
+
+    def __eq__(self, other) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self._regular_ids, self._extra_ids))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(regular_ids={self._regular_ids}, extra_ids={self._extra_ids})"
+        )
