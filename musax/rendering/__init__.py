@@ -1,0 +1,1 @@
+"""Audio from notes: soundfonts, synthetic instruments, rooms and microphones."""
