@@ -368,11 +368,14 @@ def _log_mel(frames: Array, config: SpectrogramConfig, xp) -> Array:
     return log_with_floor(mel, config.log_floor, clamp=config.clamp, xp=xp)
 
 
-def compute_spectrogram(samples: Array, config: SpectrogramConfig | None = None, xp=np) -> Array:
+def compute_spectrogram(
+    samples: Array, config: SpectrogramConfig | None = None, xp=np, pad: str = "end"
+) -> Array:
     """Log-mel spectrogram: float [..., samples] -> float32 [..., frames, num_mel_bins].
 
     Frame i covers samples i·hop … i·hop + window - 1, with zeros after the end of the audio, so
-    there are ceil(samples / hop) frames. Source: MT3 `spectrograms.compute_spectrogram`.
+    there are ceil(samples / hop) frames; `pad` as in `num_frames`. Source: MT3
+    `spectrograms.compute_spectrogram`.
 
     Raises:
       ValueError: if `samples` is not floating point (full scale 1.0) or is a scalar.
@@ -384,7 +387,7 @@ def compute_spectrogram(samples: Array, config: SpectrogramConfig | None = None,
             f"compute_spectrogram: expected floating-point audio [..., samples] with full scale "
             f"1.0, got {samples.dtype} of shape {samples.shape}"
         )
-    frames = frame(samples.astype(np.float32), config.window, config.hop_width, xp=xp)
+    frames = frame(samples.astype(np.float32), config.window, config.hop_width, pad=pad, xp=xp)
     if xp is not np:
         return _log_mel(frames, config, xp)
     result = np.empty((*frames.shape[:-1], config.num_mel_bins), np.float32)
