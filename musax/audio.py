@@ -1,0 +1,345 @@
+"""Audio files to float32 arrays and back: decoding, mixing down, resampling, streaming.
+
+Audio is float32 [samples] or [samples, channels] with full scale 1.0, always beside its sample
+rate in Hz. Reading goes through libsndfile (WAV, FLAC, MP3, Ogg Vorbis/Opus, AIFF, CAF, …),
+resampling through soxr at high quality. `stream_audio` yields exactly the samples of `load_audio`
+in bounded memory.
+"""
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+_BLOCK_FRAMES = 1 << 16
+_QUALITY = "HQ"
+_LIBRARY_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, AssertionError)
+
+
+class AudioError(ValueError):
+    """An audio file cannot be read or written; the message names it and says what to do."""
+
+
+class AudioWarning(UserWarning):
+    """Audio was read or written, but not all of it as it should be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What a file says about itself. `samples` (per channel) is an estimate for some MP3 files."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+    format: str
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def audio_info(path: str | os.PathLike) -> AudioInfo:
+    """Rate, channels, length and format, without decoding the samples.
+
+    Raises:
+      AudioError: if the file is missing, unreadable, or not audio.
+    """
+    with _open(path) as file:
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+
+
+def load_audio(
+    path: str | os.PathLike, sample_rate: int | None = None, mono: bool = True
+) -> tuple[np.ndarray, int]:
+    """Decodes a whole file.
+
+    Args:
+      sample_rate: resample to this rate, Hz; None keeps the file's own.
+      mono: average the channels -> [samples]; otherwise [samples, channels].
+
+    Returns:
+      (audio float32, its sample rate).
+
+    Raises:
+      AudioError: if the file is missing, unreadable, not audio, empty, or has samples that are not
+        finite numbers. A file that breaks off is read up to there, with an `AudioWarning`.
+    """
+    rate = _check_rate(sample_rate, "sample_rate") or audio_info(path).sample_rate
+    blocks = list(_resampled_blocks(path, rate, mono))
+    return np.concatenate(blocks), rate
+
+
+def stream_audio(
+    path: str | os.PathLike,
+    sample_rate: int | None = None,
+    chunk_seconds: float = 10.0,
+    mono: bool = True,
+) -> Iterator[np.ndarray]:
+    """Decodes a file piece by piece, in memory that does not grow with its length.
+
+    Yields:
+      float32 chunks of `chunk_seconds`, the last one shorter; together they equal `load_audio`.
+
+    Raises:
+      AudioError: at the call if the file cannot be opened, later if it turns out to be bad.
+    """
+    rate = _check_rate(sample_rate, "sample_rate") or audio_info(path).sample_rate
+    audio_info(path)  # a missing file is an error here, not at the first chunk
+    size = round(chunk_seconds * rate)
+    if size < 1:
+        raise ValueError(f"chunk_seconds={chunk_seconds}: less than one sample at {rate} Hz")
+    return _rechunk(_resampled_blocks(path, rate, mono), size)
+
+
+def _rechunk(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    pending: list[np.ndarray] = []
+    held = 0
+    for block in blocks:
+        pending.append(block)
+        held += len(block)
+        if held < size:
+            continue
+        joined = np.concatenate(pending)
+        cut = held - held % size
+        yield from np.split(joined[:cut], range(size, cut, size))
+        pending, held = [joined[cut:]], held - cut
+    if held:
+        yield np.concatenate(pending)
+
+
+def _resampled_blocks(path, rate: int, mono: bool) -> Iterator[np.ndarray]:
+    with _open(path) as file:
+        resampler = ResampleStream(file.samplerate, rate, 1 if mono else file.channels)
+        for block in _decoded_blocks(file, path):
+            yield resampler.process(to_mono(block) if mono else block)
+        yield resampler.finish()
+
+
+def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
+    """float32 [frames, channels] blocks of an open file, checked."""
+    position, problem = 0, None
+    while True:
+        try:
+            block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except _LIBRARY_ERRORS as error:
+            problem, block = error, np.zeros((0, 1), np.float32)
+        if not len(block):
+            break
+        if not np.isfinite(block).all():
+            bad = position + int(np.argmin(np.isfinite(block).all(axis=1)))
+            raise AudioError(
+                f"{path}: the sample at {bad / file.samplerate:.3f} s is not a finite number; "
+                "export the file again, or repair it (numpy.nan_to_num)"
+            )
+        position += len(block)
+        yield block
+    if not position:
+        raise AudioError(
+            f"{path}: holds no audio that can be decoded"
+            + (f" ({problem})" if problem else " (0 samples)")
+            + "; export or download the file again"
+        )
+    # Frame counts of MP3 files without a header are estimates, so only a real shortfall counts.
+    if problem or position < file.frames - file.samplerate // 4:
+        warnings.warn(
+            f"{path}: breaks off after {position / file.samplerate:.2f} s"
+            + (f" of {file.frames / file.samplerate:.2f} s" if file.frames > position else "")
+            + (f" ({problem})" if problem else "")
+            + "; going on with what could be decoded",
+            AudioWarning,
+            stacklevel=4,
+        )
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+    """An open file, or an AudioError that says why not."""
+    location = Path(path).expanduser()
+    if location.is_dir():
+        raise AudioError(f"{path}: is a folder; give the path of one audio file")
+    if not location.exists():
+        raise AudioError(f"{path}: no such file; check the path")
+    if not os.access(location, os.R_OK):
+        raise AudioError(f"{path}: no permission to read it; check the file's mode and owner")
+    if location.is_file() and not location.stat().st_size:
+        raise AudioError(f"{path}: the file is empty (0 bytes); export or download it again")
+    try:
+        file = soundfile.SoundFile(location)
+    except (*_LIBRARY_ERRORS, TypeError) as error:
+        raise AudioError(
+            f"{path}: not audio that libsndfile can read ({_reason(error)}); expected WAV, FLAC, "
+            "MP3, Ogg, AIFF or CAF. Convert other formats first, for example: "
+            f"ffmpeg -i {location.name} {location.stem}.wav"
+        ) from error
+    with file:
+        yield file
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "error_string", None) or str(error) or type(error).__name__
+
+
+# ---------------------------------------------------------------------------------- conversions
+
+
+def to_mono(audio: np.ndarray) -> np.ndarray:
+    """Mean of the channels: [samples] or [samples, channels] -> [samples]."""
+    return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
+
+
+def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+    """Changes the sample rate (soxr, high quality, linear phase).
+
+    Args:
+      samples: float [samples] or [samples, channels].
+      rate, new_rate: Hz.
+
+    Returns:
+      float32, round(samples · new_rate / rate) long; the input itself if the rates are equal.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            f"resample: expected float audio [samples] or [samples, channels], got "
+            f"{samples.dtype} {samples.shape}"
+        )
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    stream = ResampleStream(rate, new_rate, channels)
+    start = stream.process(samples.astype(np.float32, copy=False))
+    end = stream.finish().reshape(-1, *start.shape[1:])
+    return np.concatenate([start, end]) if len(end) else start
+
+
+class ResampleStream:
+    """Resampling of a signal that arrives in pieces; the pieces' size does not show in the result.
+
+    `process(chunk)` returns what is ready so far (soxr holds back a few milliseconds), `finish()`
+    the rest. Chunks and results are float32 [samples] for one channel, or [samples, channels].
+    """
+
+    def __init__(self, rate: float, new_rate: float, channels: int = 1):
+        _check_rate(rate, "rate")
+        _check_rate(new_rate, "new_rate")
+        self._channels = channels
+        self._empty = np.zeros(0 if channels == 1 else (0, channels), np.float32)
+        self._stream = None
+        if rate != new_rate:
+            self._stream = soxr.ResampleStream(
+                rate, new_rate, channels, dtype="float32", quality=_QUALITY
+            )
+
+    def process(self, chunk: np.ndarray) -> np.ndarray:
+        """Takes the next samples, returns those that are ready."""
+        if self._stream is None or not len(chunk):
+            return chunk
+        return self._run(chunk, last=False)
+
+    def finish(self) -> np.ndarray:
+        """The samples still held back; call once, at the end."""
+        return self._empty if self._stream is None else self._run(self._empty, last=True)
+
+    def _run(self, chunk: np.ndarray, last: bool) -> np.ndarray:
+        assert self._stream is not None
+        chunk = np.ascontiguousarray(chunk, np.float32)
+        if self._channels == 1 and chunk.ndim == 2:  # soxr wants [samples] for one channel
+            return self._stream.resample_chunk(chunk[:, 0], last=last)[:, None]
+        return self._stream.resample_chunk(chunk, last=last)
+
+
+def _check_rate(rate, name: str):
+    if rate is not None and not (rate > 0 and np.isfinite(rate)):
+        raise ValueError(f"{name}={rate}: a sample rate must be positive (Hz)")
+    return rate
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def save_audio(
+    path: str | os.PathLike, samples: np.ndarray, rate: int, *, subtype: str | None = None
+) -> None:
+    """Writes an audio file, under a temporary name that is renamed when it is complete.
+
+    Args:
+      path: the suffix chooses the format (.wav, .flac, .ogg, .mp3, .aiff, …).
+      samples: float [samples] or [samples, channels], full scale 1.0.
+      rate: Hz.
+      subtype: libsndfile's name of the sample format ("PCM_24", "FLOAT"); None is the format's
+        default, for WAV 16-bit integers.
+
+    Raises:
+      AudioError: for an unknown suffix, a missing folder, samples that are not finite floats, a
+        rate the format does not know, or a full disk. Peaks beyond full scale are clipped by
+        integer formats, with an `AudioWarning`.
+    """
+    target = Path(path).expanduser()
+    samples = _check_samples(path, np.asarray(samples))
+    file_format = _format_of(path, target)
+    subtype = subtype or soundfile.default_subtype(file_format)
+    if not soundfile.check_format(file_format, subtype):
+        known = ", ".join(soundfile.available_subtypes(file_format))
+        raise AudioError(f"{path}: {file_format} has no subtype {subtype}; use one of {known}")
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak > 1.0 and subtype not in ("FLOAT", "DOUBLE"):
+        warnings.warn(
+            f"{path}: peak {peak:.3f} exceeds full scale and is clipped; scale the audio, or save "
+            "a WAV with subtype='FLOAT'",
+            AudioWarning,
+            stacklevel=2,
+        )
+    if not target.parent.is_dir():
+        raise AudioError(f"{path}: the folder {target.parent} does not exist; create it first")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        soundfile.write(
+            os.fspath(temporary), samples, int(rate), subtype=subtype, format=file_format
+        )
+        temporary.replace(target)
+    except (*_LIBRARY_ERRORS, TypeError, ValueError) as error:
+        raise AudioError(_write_problem(path, target, samples, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_samples(path, samples: np.ndarray) -> np.ndarray:
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"{path}: expected float samples [samples] or [samples, channels] with full scale 1.0, "
+            f"got {samples.dtype} {samples.shape}"
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: the samples to write hold NaN or infinity; find out where from")
+    return samples.astype(np.float32, copy=False)
+
+
+def _format_of(path, target: Path) -> str:
+    name = target.suffix.lstrip(".").upper()
+    name = {"AIF": "AIFF", "OPUS": "OGG", "OGA": "OGG"}.get(name, name)
+    if name not in soundfile.available_formats() or name == "RAW":
+        raise AudioError(f"{path}: unknown audio suffix {target.suffix!r}; use .wav, .flac or .ogg")
+    return name
+
+
+def _write_problem(path, target: Path, samples: np.ndarray, error: BaseException) -> str:
+    free = shutil.disk_usage(target.parent).free
+    if free < 4 * samples.size:
+        return f"{path}: no space left to write ({free} bytes free); free some or write elsewhere"
+    if not os.access(target.parent, os.W_OK):
+        return f"{path}: no permission to write into {target.parent}; choose another folder"
+    reason = _reason(error)
+    return (
+        f"{path}: cannot be written ({reason}); check the disk and its quota, and that the format "
+        "knows this sample rate and number of channels (WAV knows all)"
+    )
