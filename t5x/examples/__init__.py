@@ -1,0 +1,1 @@
+"""Model families that come with the trainer."""

@@ -1,0 +1,1 @@
+"""T5 1.1: network and size files."""
