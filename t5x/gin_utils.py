@@ -1,0 +1,306 @@
+"""Gin files and `--gin.X=Y` flags, with errors that say what to do.
+
+    --gin_file=t5x/examples/t5/tiny.gin --gin.TRAIN_STEPS=100 --gin.MODEL_DIR=/tmp/run
+
+Files are searched in the user's search paths, then in the working directory, then beside the
+packages. A later file or flag overrides an earlier one. A name that nothing has, a macro that
+nothing reads, and a required macro that nothing sets, all stop the run before it starts.
+"""
+
+import argparse
+import contextlib
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gin
+
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+_MACRO_LINE = re.compile(r"^\s*([A-Za-z_]\w*)\s*=")
+_PLAIN_TEXT = re.compile(r"[\w./~:+-]+")
+
+
+class GinError(ValueError):
+    """A configuration that cannot run; the message names the file or flag and the remedy."""
+
+
+# ---------------------------------------------------------------------- flags
+
+
+def rewrite_gin_args(args: Sequence[str]) -> list[str]:
+    """Turns `--gin.X.y=v` into `--gin_bindings=X.y = v`.
+
+    A value that is neither a gin literal nor a reference, such as a path, is taken as a string.
+
+    Raises:
+      GinError: a `--gin.` argument without `=`.
+    """
+    return [_rewrite(arg) if arg.startswith("--gin.") else arg for arg in args]
+
+
+def _rewrite(arg: str) -> str:
+    name, equals, value = arg.removeprefix("--gin.").partition("=")
+    if not equals:
+        raise GinError(f"{arg}: expected --gin.NAME=VALUE.")
+    if value and not value.startswith(("@", "%")) and _PLAIN_TEXT.fullmatch(value):
+        try:
+            gin.config.parse_value(value)
+        except (SyntaxError, ValueError):
+            value = repr(value)
+    return f"--gin_bindings={name} = {value}"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds `--gin_file`, `--gin_bindings` and `--gin_search_paths`."""
+    parser.add_argument(
+        "--gin_file", action="append", default=[], help="gin file; several are read in order"
+    )
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="overrides a binding or macro; short form --gin.NAME=VALUE",
+    )
+    parser.add_argument(
+        "--gin_search_paths",
+        default="",
+        help="folders, joined by commas, where gin files are found",
+    )
+
+
+def parse_flags(args: argparse.Namespace, entry: Callable[..., Any]) -> Callable[..., Any]:
+    """Parses what `add_flags` read; returns the gin-configured `entry`."""
+    paths = [p for p in args.gin_search_paths.split(",") if p]
+    return parse(args.gin_file, args.gin_bindings, paths, entry)
+
+
+# ---------------------------------------------------------------------- parsing
+
+
+def parse(
+    files: Sequence[str | os.PathLike[str]],
+    bindings: Sequence[str],
+    search_paths: Sequence[str | os.PathLike[str]],
+    entry: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Replaces the gin configuration by that of `files` and `bindings`.
+
+    Args:
+      files: gin files.
+      bindings: `NAME = VALUE` lines that override them.
+      search_paths: folders tried first.
+      entry: the function that will run, such as `t5x.train.train`. Its module stands for
+        `__main__` in the files, so that `import __main__ as train_script` finds it.
+
+    Returns:
+      `entry` with the configured arguments filled in.
+
+    Raises:
+      GinError: see the module's docstring.
+    """
+    gin.clear_config()
+    for folder in [*search_paths, ".", _PACKAGE_ROOT, _PACKAGE_ROOT / "t5x/configs"]:
+        _add_search_path(str(folder))
+    module = sys.modules[entry.__module__]
+    read: list[Path] = []
+    with _standing_for_main(module), _quiet_search():
+        _register(entry)
+        try:
+            for file in files:
+                read += _file_names(gin.parse_config_file(str(file)))
+            gin.parse_config(list(bindings))
+        except Exception as error:
+            raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
+    _check_macros(read, bindings)
+    return gin.get_configurable(entry)
+
+
+def _add_search_path(folder: str) -> None:
+    if folder not in gin.config._LOCATION_PREFIXES:
+        gin.add_config_file_search_path(folder)
+
+
+def _register(entry: Callable[..., Any]) -> None:
+    """Makes `entry` configurable as a gin file that imports its module would."""
+    package, _, name = entry.__module__.rpartition(".")
+    source = f"from {package} import {name}" if package else f"import {name}"
+    gin.parse_config(
+        f"from __gin__ import dynamic_registration\n{source}\n_ENTRY = @{name}.{entry.__name__}\n"
+    )
+    gin.config._CONFIG.pop(("_ENTRY", "gin.macro"), None)
+
+
+@contextlib.contextmanager
+def _standing_for_main(module: ModuleType) -> Iterator[None]:
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = module
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
+@contextlib.contextmanager
+def _quiet_search() -> Iterator[None]:
+    """gin logs an error for every folder where it does not find a file, found elsewhere or not."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _file_names(parsed: Any) -> list[Path]:
+    names = [Path(parsed.filename)]
+    for include in parsed.includes:
+        names += _file_names(include)
+    return names
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def _macro_values() -> dict[str, Any]:
+    return {
+        scope: values.get("value")
+        for (scope, selector), values in gin.config._CONFIG.items()
+        if selector == "gin.macro"
+    }
+
+
+def _references(kind: str) -> Iterator[str]:
+    """Names of the macros or constants that the configuration refers to."""
+    for reference in gin.config.iterate_references(gin.config._CONFIG):
+        if reference.configurable.selector == kind:
+            yield "/".join(reference.scopes)
+
+
+def _is_required(value: Any) -> bool:
+    if not isinstance(value, gin.config.ConfigurableReference):
+        return value is gin.REQUIRED
+    return (value.configurable.selector, value.scopes) == ("gin.constant", ["gin.REQUIRED"])
+
+
+def _check_macros(files: Iterable[Path], bindings: Sequence[str]) -> None:
+    values, used = _macro_values(), set(_references("gin.macro"))
+    where = _declarations(files)
+    problems = [
+        f"Macro {name} is used but never set.{_close(name, values)}{_how(name)}"
+        for name in sorted(used - values.keys())
+    ]
+    for name, value in values.items():
+        if _is_required(value):
+            declared = where.get(name, "on the command line")
+            problems.append(f"Macro {name} is required ({declared}) but not set.{_how(name)}")
+    for (scope, selector), arguments in gin.config._CONFIG.items():
+        for argument, value in arguments.items():
+            if selector != "gin.macro" and _is_required(value):
+                full = "/".join(filter(None, [scope, f"{selector}.{argument}"]))
+                problems.append(f"{full} is required but not set.{_how(full)}")
+    known = used | where.keys()
+    for binding in bindings:
+        match = _MACRO_LINE.match(binding)
+        if match and match.group(1) not in known:
+            name = match.group(1)
+            problems.append(f"--gin.{name}: no gin file has this macro.{_close(name, known)}")
+    for name in sorted(where.keys() - used):
+        close = difflib.get_close_matches(name, used, n=1, cutoff=0.85)
+        if close and close[0] not in where:
+            problems.append(f"Macro {name} ({where[name]}) is never used; did you mean {close[0]}?")
+    if problems:
+        raise GinError("\n".join(problems))
+
+
+def _how(name: str) -> str:
+    return f"\n  Set it with --gin.{name}=VALUE, or with `{name} = VALUE` in a gin file."
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {', '.join(close)}?" if close else ""
+
+
+def _declarations(files: Iterable[Path]) -> dict[str, str]:
+    """Macro name -> the place that first gives it, as `file:line`."""
+    where: dict[str, str] = {}
+    for file in files:
+        text = _locate(file).read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), start=1):
+            match = _MACRO_LINE.match(line)
+            if match:
+                where.setdefault(match.group(1), f"{file}:{number}")
+    return where
+
+
+def _locate(file: Path) -> Path:
+    candidates = (Path(prefix) / file for prefix in gin.config._LOCATION_PREFIXES)
+    return next((path for path in candidates if path.is_file()), file)
+
+
+def _suggestion(message: str) -> str:
+    """« Did you mean » for the unknown name in one of gin's error messages."""
+    found = re.search(r"doesn't have a parameter named '(\w+)'", message)
+    owner = re.search(r"onfigurable '([\w.]+)'", message)
+    if found and owner:
+        configurable = gin.get_configurable(owner.group(1))
+        return _close(found.group(1), inspect.signature(configurable).parameters)
+    found = re.search(r"<(?:module|class) '([\w.]+)'.*has no attribute (\w+)", message)
+    if found:
+        return _close(found.group(2), dir(_find_object(found.group(1))))
+    found = re.search(r"No configurable matching '([\w.]+)'", message)
+    if found:
+        selectors = [selector for selector, _ in gin.config._REGISTRY.items()]
+        wanted = found.group(1)
+        depth = wanted.count(".") + 1
+        return _close(wanted, {".".join(s.split(".")[-depth:]) for s in selectors})
+    return ""
+
+
+def _find_object(name: str) -> Any:
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        found: Any = sys.modules.get(".".join(parts[:size]))
+        if found is not None:
+            for part in parts[size:]:
+                found = getattr(found, part, None)
+            return found
+    return None
+
+
+# ---------------------------------------------------------------------- record, helpers
+
+
+def summarize_gin_config(model_dir: str, summary_writer: Any = None, step: int = 0) -> None:
+    """Writes the bindings that were used to `model_dir/config.gin`, and to TensorBoard."""
+    text = gin.operative_config_str()
+    path = Path(model_dir) / "config.gin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".config.gin.tmp-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    if summary_writer is not None:
+        summary_writer.write_text(step, "config", gin.markdown(text))
+
+
+def sum_fn(var1: Any, var2: Any) -> Any:
+    """var1 + var2, for gin files."""
+    return var1 + var2
+
+
+def bool_fn(var1: Any) -> bool:
+    """bool(var1), for gin files."""
+    return bool(var1)
+
+
+def string_split_fn(text: str, separator: str, maxsplit: int = -1, index: int | None = None) -> Any:
+    """The parts of `text`, or part `index`, for gin files."""
+    parts = text.split(separator, maxsplit)
+    return parts if index is None else parts[index]

@@ -1,0 +1,247 @@
+"""Where a train state comes from: initialized on the mesh, or read from a checkpoint.
+
+A run that resumes reads its own latest checkpoint whole. A run that starts from another one reads
+any format, may map names (`assignment_map`), and is checked name by name.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from t5x.checkpoints import CheckpointError, CheckpointManager, check_params, load_state
+from t5x.checkpoints.loading import (
+    all_checkpoints,
+    check_tree,
+    checkpoint_kind,
+    latest_checkpoint,
+)
+from t5x.partitioning import PjitPartitioner
+from t5x.train_state import FlaxOptimTrainState, InferenceState
+
+Tree = Any
+AssignmentMap = Iterable[tuple[str, str | None]]
+
+
+class TrainStateInitializer:
+    """Makes train states of one model, laid out on the mesh.
+
+    Args:
+      optimizer_def: the update rule; None makes an `InferenceState`.
+      init_fn: `model.get_initial_variables(rng, input_shapes, input_types)`.
+      input_shapes: name -> shape of a global batch.
+      partitioner: maps the state to devices.
+      model: unused; for configurations of upstream.
+      input_types: name -> dtype of a batch.
+
+    Attributes:
+      global_train_state_shape: the state with `jax.ShapeDtypeStruct`s.
+      train_state_axes: the state with `PartitionSpec`s.
+    """
+
+    def __init__(
+        self,
+        optimizer_def: Any,
+        init_fn: Callable[..., Mapping[str, Tree]],
+        input_shapes: Mapping[str, Any],
+        partitioner: PjitPartitioner,
+        model: Any = None,
+        input_types: Mapping[str, Any] | None = None,
+    ):
+        def make(rng: jax.Array) -> Any:
+            variables = init_fn(rng, input_shapes, input_types)
+            if optimizer_def is None:
+                return InferenceState.create(variables)
+            return FlaxOptimTrainState.create(optimizer_def, variables)
+
+        self._partitioner = partitioner
+        with partitioner.activate():
+            self.global_train_state_shape = jax.eval_shape(make, jax.random.PRNGKey(0))
+        self.train_state_axes = partitioner.get_mesh_axes(self.global_train_state_shape)
+        self._init = partitioner.partition(make, PartitionSpec(), self.train_state_axes)
+
+    def from_scratch(self, rng: jax.Array) -> Any:
+        """The initial state for random key `rng`."""
+        return self._init(rng)
+
+    @property
+    def expected(self) -> Tree:
+        """The state_dict with `jax.ShapeDtypeStruct`s that carry shardings."""
+        shardings = self._partitioner.shardings(self.train_state_axes)
+        structs = jax.tree.map(
+            lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+            self.global_train_state_shape,
+            shardings,
+        )
+        return structs.state_dict()
+
+    def from_manager(self, manager: CheckpointManager, step: int) -> Any:
+        """The state of checkpoint `step` of a run of this very model.
+
+        Raises:
+          CheckpointError: the checkpoint does not fit the model.
+        """
+        restored = manager.restore(step, self.expected)
+        return self.global_train_state_shape.restore_state(restored)
+
+    def from_checkpoint(
+        self,
+        path: str | Path,
+        rng: jax.Array,
+        dtype: Any = None,
+        assignment_map: AssignmentMap | None = None,
+        strict: bool = True,
+        fallback_to_scratch: bool = False,
+    ) -> Any:
+        """The state from a checkpoint of any format.
+
+        A `.safetensors` file gives the parameters, and a fresh optimizer at step 0.
+
+        Args:
+          path: see `t5x.checkpoints.load_params`.
+          rng: key of what is initialized rather than read.
+          dtype: parameters are cast to it, and stored in the model's dtype.
+          assignment_map: see `assign`.
+          strict: raise when the checkpoint has arrays that the model does not use.
+          fallback_to_scratch: initialize what the checkpoint lacks.
+
+        Raises:
+          CheckpointError: lists what is missing, unknown or of another shape.
+        """
+        expected = self.expected
+        if checkpoint_kind(path) == "safetensors":
+            found = load_state(path, "target")
+            check_params(found["target"], expected["target"], path)
+            fresh = self.from_scratch(rng)
+            return fresh.replace_params(_place(_cast(found, dtype), expected)["target"])
+        found = flax.traverse_util.flatten_dict(load_state(path), sep="/")
+        wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
+        chosen, used = assign(wanted, found, assignment_map or ())
+        absent = [n for n, v in chosen.items() if v is None and _is_array(wanted[n])]
+        unused = {} if not strict or assignment_map else {n: found[n] for n in found.keys() - used}
+        if unused or (absent and not fallback_to_scratch):
+            check_tree({**_without(chosen, absent), **unused}, _arrays(wanted), path)
+        elif not absent:
+            check_tree(chosen, _arrays(wanted), path)
+        if absent:
+            fresh = self.from_scratch(rng).state_dict()
+            fresh = flax.traverse_util.flatten_dict(fresh, sep="/", keep_empty_nodes=True)
+            chosen |= {name: fresh[name] for name in absent}
+            check_tree(chosen, _arrays(wanted), path)
+        chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
+        tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
+        return self.global_train_state_shape.restore_state(_place(_cast(tree, dtype), expected))
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "shape")
+
+
+def _arrays(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in flat.items() if _is_array(x)}
+
+
+def _without(flat: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    names = set(names)
+    return {name: x for name, x in flat.items() if name not in names}
+
+
+def assign(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], rules: AssignmentMap
+) -> tuple[dict[str, Any], set[str]]:
+    """Chooses an array of a checkpoint for every array of a state.
+
+    The first rule (pattern, replacement) whose pattern matches the whole name in the state decides:
+    the replacement, with the pattern's groups put in, is the name in the checkpoint; None means
+    that the array is initialized. A name that no rule matches is the same in both.
+
+    Args:
+      wanted: '/'-joined names in the state, such as "target/decoder/logits_dense/kernel".
+      found: '/'-joined names in the checkpoint -> arrays.
+      rules: the pairs, in order.
+
+    Returns:
+      (name in the state -> array, or None when there is none; names of `found` that were used).
+
+    Raises:
+      CheckpointError: a rule matches nothing, or names an array that the checkpoint lacks.
+    """
+    rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    matched: set[int] = set()
+    chosen: dict[str, Any] = {}
+    used: set[str] = set()
+    for name in wanted:
+        source: str | None = name
+        for number, (pattern, replacement) in enumerate(rules):
+            match = pattern.fullmatch(name)
+            if match:
+                matched.add(number)
+                source = None if replacement is None else match.expand(replacement)
+                if source is not None and source not in found:
+                    raise CheckpointError(
+                        f"assignment_map takes {name} from {source}, which the checkpoint lacks."
+                    )
+                break
+        chosen[name] = None if source is None else found.get(source)
+        if source in found:
+            used.add(source)
+    idle = [pattern.pattern for n, (pattern, _) in enumerate(rules) if n not in matched]
+    if idle:
+        raise CheckpointError(f"assignment_map rules that match no name of the model: {idle}")
+    return chosen, used
+
+
+def _cast(state: Tree, dtype: Any) -> Tree:
+    """Rounds floating parameters to `dtype`."""
+    if dtype is None:
+        return state
+
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return {**state, "target": jax.tree.map(cast, state["target"])}
+
+
+def _place(state: Tree, expected: Tree) -> Tree:
+    """Puts arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
+
+    def place(path: Any, x: Any) -> Any:
+        struct = expected
+        for key in path:
+            struct = struct[key.key]
+        array = np.asarray(x).astype(struct.dtype)
+        return jax.make_array_from_callback(struct.shape, struct.sharding, lambda i: array[i])
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list[Path]:
+    """The checkpoints that a restore configuration means.
+
+    Args:
+      path: one or several paths; [] means none.
+      mode: "specific" (the paths themselves), "latest" or "all" (of the runs in these folders).
+
+    Raises:
+      CheckpointError: an unknown mode, or a folder without checkpoints.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
+    if mode == "specific":
+        return paths
+    if mode not in ("latest", "all"):
+        raise CheckpointError(
+            f"RestoreCheckpointConfig.mode is {mode!r}, expected specific, latest or all."
+        )
+    result: list[Path] = []
+    for folder in paths:
+        newest = latest_checkpoint(folder)
+        if newest is None:
+            raise CheckpointError(f"{folder}: no checkpoint_<step> folder here (mode={mode!r}).")
+        result += [newest] if mode == "latest" else all_checkpoints(folder)
+    return result

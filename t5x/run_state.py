@@ -1,0 +1,155 @@
+"""A run on disk: where it stands, what its seed is, what it starts from, when it saves."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from t5x.checkpoints import CheckpointError, CheckpointManager
+from t5x.checkpoints.loading import checkpoint_kind, checkpoint_step
+from t5x.restoring import checkpoint_paths
+from t5x.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
+
+
+class Run:
+    """The checkpoints of one run in MODEL_DIR, and the little that is saved beside the state.
+
+    Attributes:
+      folder: MODEL_DIR.
+      resume_step: step of the latest whole checkpoint in `folder`, or None.
+      seed: the run's random seed, once `set_seed` was called.
+      first_step: step of the weights when the run began; None before the first restore.
+      origin: where the state came from, for the log.
+    """
+
+    def __init__(self, folder: Path, cfg: CheckpointConfig, manager: CheckpointManager | None):
+        self.folder = folder
+        self.seed = 0
+        self.first_step: int | None = None
+        self.origin = ""
+        self._cfg = cfg
+        self._manager = manager
+        self.resume_step = None if manager is None else manager.latest_step()
+        self._saved: dict[str, Any] = {}
+        if manager is not None and self.resume_step is not None:
+            self._saved = manager.restore_json(self.resume_step, "run") or {}
+            self.first_step = self._saved.get("first_step")
+
+    @classmethod
+    def open(cls, folder: Path, cfg: CheckpointConfig, read_only: bool = False) -> Self:
+        """Opens MODEL_DIR; makes it unless `read_only`."""
+        read_only = read_only or cfg.save is None
+        manager = None
+        if folder.is_dir() or not read_only:
+            keep = cfg.save.keep if cfg.save else None
+            dtype = cfg.save.dtype if cfg.save else None
+            manager = CheckpointManager(folder, keep, dtype, read_only)
+        return cls(folder, cfg, manager)
+
+    # ------------------------------------------------------------------ randomness
+
+    def set_seed(self, seed: int | None) -> None:
+        """Takes `seed`, else the saved one, else a new one that all processes share."""
+        if seed is None:
+            seed = self._saved.get("seed")
+        if seed is None:
+            seed = time.time_ns() % 2**31
+            if jax.process_count() > 1:
+                from jax.experimental import multihost_utils
+
+                seed = multihost_utils.broadcast_one_to_all(np.asarray(seed, np.int32))
+        self.seed = int(seed)
+
+    def keys(self) -> tuple[jax.Array, jax.Array]:
+        """(key of initialization, base key of training steps)."""
+        init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(self.seed))
+        saved = self._saved.get("rng")
+        if saved and self._saved.get("seed") == self.seed and len(saved) == trainer_rng.size:
+            trainer_rng = jax.numpy.asarray(saved, trainer_rng.dtype)
+        self._rng = np.asarray(trainer_rng).tolist()
+        return init_rng, trainer_rng
+
+    def seeded(self, cfg: DatasetConfig) -> DatasetConfig:
+        """`cfg` with the run's seed where it has none."""
+        return dataclasses.replace(cfg, seed=self.seed) if cfg.seed is None else cfg
+
+    # ------------------------------------------------------------------ reading
+
+    def restore_data(self, batches: Iterator[Any]) -> None:
+        """Puts the data iterator where the run, or the one it starts from, stood."""
+        manager, step = self._manager, self.resume_step
+        restore = self._cfg.restore
+        if step is None and restore and restore.restore_dataset and restore.path:
+            path = checkpoint_paths(restore.path, restore.mode)[-1]
+            manager = CheckpointManager(path.parent, read_only=True)
+            step = checkpoint_step(path)
+        if manager is None or step is None:
+            return
+        state = manager.restore_json(step, "dataset")
+        if state is not None:
+            batches.set_state(state)  # type: ignore[attr-defined]
+
+    def restore_or_create(self, initializer: Any, rng: jax.Array) -> Any:
+        """The run's own latest state, else that of the restore configuration, else a new one.
+
+        Raises:
+          CheckpointError: a checkpoint does not fit the model, or is not there.
+        """
+        if self._manager is not None and self.resume_step is not None:
+            self.origin = f"resumed from {self.folder}/checkpoint_{self.resume_step}"
+            return initializer.from_manager(self._manager, self.resume_step)
+        path = self._initial_checkpoint(self._cfg.restore)
+        if path is None:
+            self.origin = f"initialized with seed {self.seed}"
+            return initializer.from_scratch(rng)
+        restore = self._cfg.restore
+        self.origin = f"restored from {path}"
+        return initializer.from_checkpoint(
+            path,
+            rng,
+            dtype=restore.dtype,
+            assignment_map=restore.assignment_map,
+            strict=restore.strict,
+            fallback_to_scratch=restore.fallback_to_scratch,
+        )
+
+    def _initial_checkpoint(self, cfg: RestoreCheckpointConfig | None) -> Path | None:
+        if cfg is None or not cfg.path:
+            return None
+        try:
+            paths = checkpoint_paths(cfg.path, cfg.mode)
+            checkpoint_kind(paths[-1])
+        except CheckpointError:
+            if cfg.fallback_to_scratch:
+                return None
+            raise
+        if len(paths) > 1:
+            raise CheckpointError(f"Training starts from one checkpoint, got {len(paths)}: {paths}")
+        return paths[0]
+
+    # ------------------------------------------------------------------ writing
+
+    def is_save_step(self, step: int) -> bool:
+        """Does the configuration ask for a checkpoint after `step`?"""
+        save = self._cfg.save
+        if save is None:
+            return False
+        periodic = save.period is not None and step % save.period == 0
+        return periodic or step in (save.checkpoint_steps or ())
+
+    def save(self, step: int, train_state: Any, batches: Any) -> bool:
+        """Starts writing checkpoint `step`; False if it exists or nothing is to be saved."""
+        if self._cfg.save is None or self._manager is None:
+            return False
+        run = {"seed": self.seed, "rng": self._rng, "first_step": self.first_step}
+        return self._manager.save(step, train_state.state_dict(), run, batches.get_state())
+
+    def close(self) -> None:
+        """Waits until checkpoints are whole; raises what went wrong in writing them."""
+        if self._manager is not None:
+            self._manager.wait()
+            self._manager.close()

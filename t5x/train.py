@@ -1,0 +1,334 @@
+"""Trains a model: `python -m t5x.train --gin_file=... --gin.MODEL_DIR=...`.
+
+`train` reads top to bottom: seed, data, state, loop, end. Everything of a run lies in MODEL_DIR:
+`checkpoint_<step>/`, `config.gin`, and metrics in `train/`, `training_eval/<task>/` and
+`inference_eval/`. Started again, a run continues where it stood, with the same examples in the same
+order; SIGTERM or Ctrl-C saves and ends with exit status 0.
+"""
+
+import argparse
+import contextlib
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from t5x import gin_utils, utils
+from t5x.actions import MODES, BaseAction
+from t5x.device_prefetch import DevicePrefetcher
+from t5x.dry_run import describe_run
+from t5x.evaluating import Evaluations
+from t5x.loggers import Console, MetricWriter
+from t5x.partitioning import PjitPartitioner
+from t5x.preemption import StopRequest
+from t5x.run_state import Run
+from t5x.run_stats import Stats
+from t5x.trainer import Trainer
+
+_STATS_PERIOD = 100
+
+
+def train(
+    *,
+    model: Any,
+    train_dataset_cfg: utils.DatasetConfig,
+    train_eval_dataset_cfg: utils.DatasetConfig | None = None,
+    infer_eval_dataset_cfg: utils.DatasetConfig | None = None,
+    checkpoint_cfg: utils.CheckpointConfig,
+    partitioner: PjitPartitioner,
+    trainer_cls: Callable[..., Trainer],
+    model_dir: str,
+    total_steps: int,
+    eval_steps: int | None = None,
+    eval_period: int = 1000,
+    relative_steps: int | None = None,
+    stats_period: int | None = None,
+    random_seed: int | None = None,
+    use_hardware_rng: bool = False,
+    summarize_config_fn: Callable[..., None] | None = gin_utils.summarize_gin_config,
+    inference_evaluator_cls: Callable[..., Any] | None = None,
+    get_dataset_fn: Callable[..., Any] = utils.get_dataset,
+    concurrent_metrics: bool = True,
+    actions: Mapping[str, Sequence[BaseAction]] | None = None,
+    train_eval_get_dataset_fn: Callable[..., Any] = utils.get_training_eval_datasets,
+    run_eval_before_training: bool = False,
+    train_state_initializer_cls: Callable[..., Any] = utils.TrainStateInitializer,
+    use_orbax: bool = True,
+    gc_period: int = 0,
+    dry_run: bool = False,
+) -> tuple[int, Any]:
+    """Trains to `total_steps`, from where MODEL_DIR stands.
+
+    Args:
+      model: see `t5x.models.BaseModel`.
+      train_dataset_cfg: the training data.
+      train_eval_dataset_cfg: data of the teacher-forced evaluation; None leaves it out.
+      infer_eval_dataset_cfg: data whose predictions are scored; None leaves it out.
+      checkpoint_cfg: when to save, and what a new run starts from.
+      partitioner: the mesh and its rules.
+      trainer_cls: makes the `Trainer`.
+      model_dir: the run's folder.
+      total_steps: step to end at, counted from the first step of the weights.
+      eval_steps: batches of each teacher-forced evaluation; None evaluates the whole split.
+      eval_period: steps between evaluations; 0 never evaluates.
+      relative_steps: end this many steps after the run's first step instead of at total_steps.
+      stats_period: steps between reports; None means 100, or eval_period if that is less.
+      random_seed: of initialization, dropout and, where a dataset gives none, data. None draws one
+        and keeps it with the checkpoints.
+      use_hardware_rng: faster random numbers that differ between kinds of devices.
+      summarize_config_fn: called as f(model_dir, writer, step) to record the configuration.
+      inference_evaluator_cls: makes the evaluator of predictions; None takes `t5x.data.Evaluator`.
+      get_dataset_fn: makes the training batches.
+      concurrent_metrics: of upstream, without effect: evaluations end before training goes on.
+      actions: mode (TRAIN, TRAIN_EVAL, INFER_EVAL) -> what may end the run by its metrics.
+      train_eval_get_dataset_fn: makes the batches of the teacher-forced evaluation.
+      run_eval_before_training: evaluate also before the first step of this process.
+      train_state_initializer_cls: makes or restores the state.
+      use_orbax: of upstream; checkpoints are always written with Orbax.
+      gc_period: collect garbage only every so many steps; 0 leaves it to Python.
+      dry_run: build everything, print it, and train nothing.
+
+    Returns:
+      (step reached, train state).
+
+    Raises:
+      ValueError: something in the configuration does not fit; the message says what.
+    """
+    del concurrent_metrics, use_orbax
+    start_time = time.perf_counter()
+    _check_actions(actions)
+    if use_hardware_rng:
+        jax.config.update("jax_default_prng_impl", "unsafe_rbg")
+    folder = Path(os.path.expanduser(model_dir)).absolute()
+    log_folder = folder if jax.process_index() == 0 else None
+
+    # ------------------------------------------------------------ where the run stands, its seed
+    run = Run.open(folder, checkpoint_cfg, read_only=dry_run)
+    run.set_seed(random_seed)
+    init_rng, trainer_rng = run.keys()
+
+    # ------------------------------------------------------------ data
+    layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
+    host_batches = get_dataset_fn(
+        run.seeded(train_dataset_cfg),
+        layout.shard_id,
+        layout.num_shards,
+        model.FEATURE_CONVERTER_CLS,
+    )
+    run.restore_data(host_batches)
+    batch_spec = global_batch_spec(host_batches, layout.num_shards)
+
+    # ------------------------------------------------------------ state and trainer
+    initializer = train_state_initializer_cls(
+        optimizer_def=model.optimizer_def,
+        init_fn=model.get_initial_variables,
+        input_shapes={name: x.shape for name, x in batch_spec.items()},
+        input_types={name: x.dtype for name, x in batch_spec.items()},
+        partitioner=partitioner,
+        model=model,
+    )
+    if dry_run:
+        train_state = initializer.global_train_state_shape
+    else:
+        train_state = run.restore_or_create(initializer, init_rng)
+    trainer = trainer_cls(
+        model=model,
+        train_state=train_state,
+        partitioner=partitioner,
+        eval_names=(),
+        summary_dir=str(folder),
+        train_state_axes=initializer.train_state_axes,
+        rng=trainer_rng,
+    )
+    del train_state  # the trainer gives its memory to the next state
+    if dry_run:
+        host_batches.close()
+        return _dry_run(trainer, batch_spec, total_steps)
+
+    first = step = int(trainer.train_state.step)
+    run.first_step = step if run.first_step is None else run.first_step
+    if relative_steps is not None:
+        total_steps = run.first_step + relative_steps
+
+    # ------------------------------------------------------------ evaluation and logs
+    evaluations = Evaluations(
+        model,
+        trainer,
+        log_folder,
+        step,
+        eval_steps,
+        train_eval_dataset_cfg and run.seeded(train_eval_dataset_cfg),
+        infer_eval_dataset_cfg and run.seeded(infer_eval_dataset_cfg),
+        train_eval_get_dataset_fn,
+        inference_evaluator_cls,
+    )
+    console = Console(step, total_steps, quiet=log_folder is None)
+    writer = MetricWriter(log_folder and log_folder / "train", step)
+    if summarize_config_fn is not None and log_folder is not None:
+        summarize_config_fn(str(folder), writer, step)
+    console.say(f"{run.origin}; training from step {step} to {total_steps} in {folder}")
+
+    # ------------------------------------------------------------ loop
+    stats_period = stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD)
+    batches = DevicePrefetcher(host_batches, partitioner.shard_batch)
+    stats = Stats(trainer, batches, train_dataset_cfg.batch_size, step, start_time)
+    with StopRequest() as stop, _managed_garbage(gc_period), contextlib.ExitStack() as stack:
+        for part in (evaluations, writer, console, batches):
+            stack.callback(part.close)
+        if run_eval_before_training:
+            with stats.aside("evaluate"):
+                evaluations.run(step, console)
+        done = step >= total_steps
+        while not done:
+            trainer.step(next(batches))
+            step += 1
+            console.step(step)
+
+            last = step >= total_steps
+            evaluate = bool(eval_period) and (last or step % eval_period == 0)
+            report = last or evaluate or step % stats_period == 0 or run.is_save_step(step)
+            stopping = stop.requested if jax.process_count() == 1 else report and stop.agreed()
+            done = last or stopping
+            if report or stopping:
+                metrics = stats.read(step)
+                writer.write(step, metrics)
+                console.report(step, metrics)
+                done |= _acts(actions, "TRAIN", step, {"train": metrics})
+            if run.is_save_step(step):
+                with stats.aside("checkpoint"):
+                    run.save(step, trainer.train_state, batches)
+            if evaluate and not stopping:
+                with stats.aside("evaluate"):
+                    results = evaluations.run(step, console)
+                for mode, by_task in results.items():
+                    done |= _acts(actions, mode, step, by_task)
+            if gc_period and step % gc_period == 0:
+                gc.collect()
+
+        # -------------------------------------------------------- end
+        if step > first:
+            run.save(step, trainer.train_state, batches)
+        run.close()
+        console.say(f"ended at step {step} of {total_steps}")
+    return step, trainer.train_state
+
+
+def global_batch_spec(batches: Any, num_shards: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a global batch; `batches` gives `element_spec` of one shard's."""
+    return {
+        name: jax.ShapeDtypeStruct((shape[0] * num_shards, *shape[1:]), dtype)
+        for name, (shape, dtype) in batches.element_spec.items()
+    }
+
+
+def _check_actions(actions: Mapping[str, Any] | None) -> None:
+    unknown = sorted(set(actions or ()) - set(MODES))
+    if unknown:
+        raise ValueError(f"train.actions has modes {unknown}, expected some of {MODES}.")
+
+
+def _acts(
+    actions: Mapping[str, Sequence[BaseAction]] | None,
+    mode: str,
+    step: int,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> bool:
+    """Does any action of `mode` end the run? All are asked, since they keep count."""
+    votes = [action.run(step, metrics) for action in (actions or {}).get(mode, ())]
+    return any(votes)
+
+
+@contextlib.contextmanager
+def _managed_garbage(period: int) -> Iterator[None]:
+    if period:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if period:
+            gc.enable()
+
+
+def _dry_run(
+    trainer: Trainer, batch_spec: Mapping[str, jax.ShapeDtypeStruct], total_steps: int
+) -> tuple[int, Any]:
+    """Traces one step, which finds what does not fit, and prints the run."""
+    with trainer.partitioner.activate():
+        jax.eval_shape(trainer.train_step, trainer.train_state, dict(batch_spec))
+    print(
+        describe_run(
+            trainer.train_state,
+            trainer.partitioner,
+            batch_spec,
+            trainer.learning_rate_fn,
+            total_steps,
+        )
+    )
+    return 0, trainer.train_state
+
+
+# ---------------------------------------------------------------------- command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="t5x.train", description=__doc__, allow_abbrev=False)
+    gin_utils.add_flags(parser)
+    parser.add_argument("--dry_run", action="store_true", help="build and print, do not train")
+    parser.add_argument("--coordinator_address", help="host:port of process 0, several processes")
+    parser.add_argument("--process_count", type=int, help="number of processes")
+    parser.add_argument("--process_index", type=int, help="this process's number")
+    parser.add_argument("--multiprocess_gpu", action="store_true", help="several GPU processes")
+    parser.add_argument("--initialization_timeout", type=int, default=300, help="seconds")
+    parser.add_argument("--tfds_data_dir", help="data folder of seqio tasks")
+    parser.add_argument(
+        "--seqio_additional_cache_dirs", default="", help="folders of cached seqio tasks"
+    )
+    return parser
+
+
+def _start_processes(args: argparse.Namespace) -> None:
+    if args.coordinator_address or args.multiprocess_gpu:
+        jax.distributed.initialize(
+            args.coordinator_address,
+            args.process_count,
+            args.process_index,
+            initialization_timeout=args.initialization_timeout,
+        )
+
+
+def _set_seqio_folders(args: argparse.Namespace) -> None:
+    if args.tfds_data_dir or args.seqio_additional_cache_dirs:
+        import seqio
+
+        if args.tfds_data_dir:
+            seqio.set_tfds_data_dir_override(args.tfds_data_dir)
+        folders = [f for f in args.seqio_additional_cache_dirs.split(",") if f]
+        seqio.add_global_cache_dirs(folders)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = _parser().parse_args(gin_utils.rewrite_gin_args(argv))
+        _start_processes(args)
+        _set_seqio_folders(args)
+        configured = gin_utils.parse_flags(args, train)
+        utils.enable_compilation_cache()
+        configured(**({"dry_run": True} if args.dry_run else {}))
+    except gin_utils.GinError as error:
+        print(f"t5x.train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    # The module under its own name, so that there is one `train` whichever way gin files import it.
+    from t5x.train import main as _main
+
+    sys.exit(_main())
