@@ -77,7 +77,7 @@ def notes_to_tokens(
         raise ValueError(f"align must be 'file' or 'segment', got {align!r}")
     rate = codec.steps_per_second
     end = np.inf if segment_end is None else segment_end
-    chosen = _notes_near(notes, segment_start - 2 / rate, end + 2 / rate)
+    chosen = _notes_near(notes, segment_start - 2 / rate, end + 2 / rate, spec)
     if align == "file":
         first = step_at(segment_start, rate)
         last = None if segment_end is None else step_at(segment_end, rate)
@@ -87,7 +87,7 @@ def notes_to_tokens(
     return segment_tokens(table, 0, last, codec, spec)
 
 
-def _notes_near(notes: np.ndarray, start: float, end: float) -> np.ndarray:
+def _notes_near(notes: np.ndarray, start: float, end: float, spec: EncodingSpec) -> np.ndarray:
     """Notes that sound in [start, end], and those before that share a voice with one held over."""
     onset, offset = notes["onset"], notes["offset"]
     chosen = (onset <= end) & (offset >= start)
@@ -98,12 +98,22 @@ def _notes_near(notes: np.ndarray, start: float, end: float) -> np.ndarray:
         earliest = near["onset"][held].min()
         others = np.flatnonzero((offset >= earliest) & (onset < start) & ~chosen)
         shared = np.zeros(2 * _NUM_VOICES, bool)
-        shared[voice_keys(near[held])] = True
-        others = others[shared[voice_keys(notes[others])]]
+        shared[_voices(near[held], spec)] = True
+        others = others[shared[_voices(notes[others], spec)]]
         if len(others):
             chosen[others] = True
             return notes[chosen]
     return near
+
+
+def _voices(notes: np.ndarray, spec: EncodingSpec) -> np.ndarray:
+    """int64 [N]: numbers that notes share if they cannot sound together in the encoding."""
+    if not spec.canonical:
+        return voice_keys(notes)
+    programs = np.where(notes["is_drum"], 0, map_programs(notes["program"], spec.granularity))
+    return (notes["is_drum"] * NUM_PITCHES + programs.astype(np.int64)) * NUM_PITCHES + notes[
+        "pitch"
+    ]
 
 
 def step_at(seconds: float, steps_per_second: float) -> int:
@@ -117,7 +127,11 @@ def step_at(seconds: float, steps_per_second: float) -> int:
 def event_table(
     notes: np.ndarray, codec: Codec, spec: EncodingSpec, *, origin: float = 0.0
 ) -> EventTable:
-    """All events of `notes`; step 0 is at `origin` seconds."""
+    """All events of `notes`; step 0 is at `origin` seconds.
+
+    In the reference's order notes of length 0 are left out (the reference refuses them); drums
+    have no length there.
+    """
     if spec.canonical:
         return _canonical_events(notes, codec, spec, origin)
     if not spec.offsets:
@@ -125,6 +139,8 @@ def event_table(
         time = notes["onset"]
         is_onset = np.ones(len(notes), bool)
     else:
+        # With its offset before its onset a note of length 0 would never end.
+        notes = notes[notes["is_drum"] | (notes["offset"] > notes["onset"])]
         notes = notes[np.argsort(voice_keys(notes), kind="stable")]
         held = notes[~notes["is_drum"]]
         time = np.concatenate([held["offset"], notes["onset"]])
@@ -139,10 +155,8 @@ def _canonical_events(
     notes: np.ndarray, codec: Codec, spec: EncodingSpec, origin: float
 ) -> EventTable:
     """Events ordered within each step, of notes that do not overlap within a voice."""
-    programs = np.where(notes["is_drum"], 0, map_programs(notes["program"], spec.granularity))
-    keys = programs * NUM_PITCHES + notes["pitch"] + notes["is_drum"] * _NUM_VOICES
-    if not spec.offsets:
-        keys = notes["pitch"].astype(np.int64)
+    keys = _voices(notes, spec) if spec.offsets else notes["pitch"].astype(np.int64)
+    programs = keys // NUM_PITCHES % NUM_PITCHES
     rate = codec.steps_per_second
     start = np.rint((notes["onset"] - origin) * rate).astype(np.int64)
     stop = np.maximum(np.rint((notes["offset"] - origin) * rate).astype(np.int64), start + 1)
