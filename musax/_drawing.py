@@ -1,0 +1,244 @@
+"""How `musax.plots` puts notes and spectra on paper."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musax._spectrum_image import SpectrumImage, hz_to_pitch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
+
+_INK = "#22272e"
+_DYNAMIC_RANGE_DB = 45.0
+
+
+def note_name(pitch: float) -> str:
+    """ "C4" for 60 (middle C)."""
+    number = round(pitch)
+    return f"{NOTE_NAMES[number % 12]}{number // 12 - 1}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NoteGroup:
+    """Notes that share a legend entry. `colours`: one for all, or one per note [N, 4]."""
+
+    label: str
+    notes: np.ndarray
+    colours: Any
+    is_drum: bool = False
+    dashed: bool = False
+
+    def cut(self, start: float, end: float) -> "NoteGroup":
+        """Only what is seen between `start` and `end` (s); of drums, the strokes."""
+        first = self.notes["onset" if self.is_drum else "offset"]
+        keep = (self.notes["onset"] < end) & (first >= start)
+        colours = self.colours if isinstance(self.colours, str) else self.colours[keep]
+        return dataclasses.replace(self, notes=self.notes[keep], colours=colours)
+
+
+def paper(groups, seconds: float):
+    """An empty figure: the main axes and, if there are drums, a strip below them."""
+    from matplotlib.figure import Figure
+
+    drums = any(group.is_drum for group in groups)
+    width = float(np.clip(4.0 + 0.9 * seconds, 8.0, 22.0))
+    figure = Figure(figsize=(width, 6.8 if drums else 5.6), layout="constrained")
+    if not drums:
+        return figure, figure.add_subplot(), None
+    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    return figure, axes, strip
+
+
+def draw_spectrum(axes: "Axes", image: SpectrumImage, pitches, seconds) -> None:
+    """Grey on white, so that colours belong to the notes alone."""
+    frames = np.linspace(*image.seconds, image.level_db.shape[1])
+    rows = np.linspace(*image.pitches, image.level_db.shape[0])
+    visible = image.level_db[(rows >= pitches[0]) & (rows <= pitches[1])]
+    visible = visible[:, (frames >= seconds[0]) & (frames <= seconds[1])]
+    loudest = np.percentile(visible, 99.8) if visible.size else 0.0
+    axes.imshow(
+        image.level_db,
+        cmap="Greys",
+        vmin=loudest - _DYNAMIC_RANGE_DB,
+        vmax=loudest + 10.0,  # the loudest partial is dark grey, so lines still show on it
+        extent=(*image.seconds, *image.pitches),
+        origin="lower",
+        aspect="auto",
+        interpolation="bilinear",
+        zorder=0,
+    )
+
+
+def _boxes(notes: np.ndarray, height: float = 0.9) -> np.ndarray:
+    """Corners of each note's box: [N, 5, 2], closed."""
+    left, right = notes["onset"], np.maximum(notes["offset"], notes["onset"] + 0.015)
+    low, high = notes["pitch"] - height / 2, notes["pitch"] + height / 2
+    x = np.stack([left, right, right, left, left], axis=1)
+    y = np.stack([low, low, high, high, low], axis=1)
+    return np.stack([x, y], axis=-1)
+
+
+def draw_outlines(axes: "Axes", group: NoteGroup) -> None:
+    from matplotlib import collections, patheffects
+
+    halo = [patheffects.withStroke(linewidth=3.2, foreground="white", alpha=0.85)]
+    lines = collections.LineCollection(
+        list(_boxes(group.notes)),
+        colors=group.colours,
+        linewidths=1.5,
+        linestyles=(0, (3, 1.5)) if group.dashed else "solid",
+        path_effects=halo,
+        zorder=3,
+    )
+    axes.add_collection(lines, autolim=False)
+    onsets = np.stack([_boxes(group.notes, 1.25)[:, i] for i in (0, 3)], axis=1)
+    axes.add_collection(
+        collections.LineCollection(list(onsets), colors=group.colours, linewidths=3.0, zorder=4),
+        autolim=False,
+    )
+
+
+def draw_partials(axes: "Axes", group: NoteGroup, partials: int, highest: float) -> None:
+    """Thin lines where the partials of a note would sound, fainter with their number."""
+    from matplotlib import collections
+
+    if group.dashed:
+        return
+    notes = group.notes
+    for number in range(2, partials + 1):
+        height = notes["pitch"] + 12 * np.log2(number)
+        keep = height < highest
+        ends = [np.stack([notes[k], height], axis=1) for k in ("onset", "offset")]
+        colours = group.colours if isinstance(group.colours, str) else group.colours[keep]
+        axes.add_collection(
+            collections.LineCollection(
+                list(np.stack(ends, axis=1)[keep]),
+                colors=colours,
+                linewidths=1.0,
+                alpha=0.75 / number**0.5,
+                zorder=2,
+            ),
+            autolim=False,
+        )
+
+
+def draw_bars(axes: "Axes", group: NoteGroup) -> None:
+    from matplotlib import collections, colors
+
+    face = np.broadcast_to(colors.to_rgba_array(group.colours), (len(group.notes), 4)).copy()
+    if isinstance(group.colours, str):
+        face[:, 3] = 0.3 + 0.6 * group.notes["velocity"] / 127
+    axes.add_collection(
+        collections.PolyCollection(
+            list(_boxes(group.notes)),
+            facecolors="none" if group.dashed else face,
+            edgecolors=group.colours,
+            linewidths=1.2 if group.dashed else 0.6,
+            linestyles=(0, (3, 1.5)) if group.dashed else "solid",
+            zorder=3,
+        ),
+        autolim=False,
+    )
+
+
+def draw_keyboard(axes: "Axes", limits) -> None:
+    """A light band behind every black key."""
+    for pitch in range(int(np.floor(limits[0])), int(np.ceil(limits[1])) + 1):
+        if "♯" in NOTE_NAMES[pitch % 12] or "♭" in NOTE_NAMES[pitch % 12]:
+            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#f0f2f5", linewidth=0, zorder=0)
+
+
+def draw_drums(axes: "Axes", group: NoteGroup) -> None:
+    axes.scatter(
+        group.notes["onset"],
+        group.notes["pitch"],
+        s=8 + 32 * (group.notes["velocity"] / 127) ** 2,
+        marker="o",
+        facecolors="none" if group.dashed else group.colours,
+        edgecolors=group.colours,
+        linewidths=1.2,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def finish(figure, axes, drum_axes, groups, scale, seconds, pitches, title) -> None:
+    """Scales, names, legend."""
+    axes.set_xlim(*seconds)
+    axes.set_ylim(*pitches)
+    _name_pitches(axes, pitches)
+    bottom = axes if drum_axes is None else drum_axes
+    bottom.set_xlabel("time (s)", color=_INK)
+    if drum_axes is not None:
+        axes.tick_params(labelbottom=False)
+        _name_drums(drum_axes, groups)
+    for each in filter(None, (axes, drum_axes)):
+        each.tick_params(colors=_INK, labelsize=9)
+        each.spines[["top", "right"]].set_visible(False)
+        each.spines[["left", "bottom"]].set_color("#9aa4af")
+    if scale is not None:
+        figure.colorbar(scale, ax=axes, label="velocity", pad=0.01, aspect=30)
+    else:
+        _legend(axes, groups)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=26 if scale is None else 8)
+
+
+def _legend(axes: "Axes", groups) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [0], [0],
+            color=group.colours,
+            linewidth=0 if group.is_drum else 2.4,
+            linestyle=(0, (2, 1)) if group.dashed else "-",
+            marker="o" if group.is_drum else None,
+            markersize=6,
+            markerfacecolor="none" if group.dashed else group.colours,
+            label=group.label,
+        )
+        for group in groups
+    ]  # fmt: skip
+    if handles:
+        axes.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, frameon=False,
+            fontsize=9, borderaxespad=0.2, handlelength=1.6, columnspacing=1.4, labelcolor=_INK,
+        )  # fmt: skip
+
+
+def _name_pitches(axes: "Axes", limits) -> None:
+    """Note names on the left (every C; more of them when there is room), Hz on the right."""
+    low, high = int(np.ceil(limits[0])), int(np.floor(limits[1]))
+    steps = {0} if high - low > 40 else {0, 4, 7, 9} if high - low > 26 else {0, 2, 4, 5, 7, 9, 11}
+    named = [pitch for pitch in range(low, high + 1) if pitch % 12 in steps]
+    axes.set_yticks(named, [note_name(pitch) for pitch in named])
+    octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    for pitch in octaves:
+        axes.axhline(pitch - 0.5, color="#7b8794", linewidth=0.5, alpha=0.45, zorder=1)
+    axes.set_ylabel("pitch", color=_INK)
+    right = axes.secondary_yaxis("right")
+    hz = np.array([50, 100, 200, 500, 1000, 2000, 5000])
+    heights = hz_to_pitch(hz)
+    inside = (heights > limits[0]) & (heights < limits[1])
+    labels = [f"{v // 1000} kHz" if v >= 1000 else f"{v} Hz" for v in hz[inside]]
+    right.set_yticks(heights[inside], labels)
+    right.tick_params(colors="#6b7682", labelsize=8, length=3)
+    right.spines["right"].set_visible(False)
+
+
+def _name_drums(axes: "Axes", groups) -> None:
+    import pretty_midi
+
+    keys = np.unique(np.concatenate([g.notes["pitch"] for g in groups if g.is_drum]))
+    names = [pretty_midi.note_number_to_drum_name(int(key)) or str(key) for key in keys]
+    axes.set_yticks(keys, names)
+    axes.tick_params(labelsize=7)
+    if len(keys):
+        axes.set_ylim(keys[0] - 1.5, keys[-1] + 1.5)
+    axes.grid(axis="y", color="#e3e7eb", linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
