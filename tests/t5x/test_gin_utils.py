@@ -1,0 +1,118 @@
+import gin
+import pytest
+
+from t5x import gin_utils, partitioning, train
+
+BASE = """
+from __gin__ import dynamic_registration
+import __main__ as train_script
+from t5x import partitioning
+MODEL_DIR = %gin.REQUIRED
+BATCH_SIZE = 8
+PARTS = 1
+train_script.train:
+  model_dir = %MODEL_DIR
+  total_steps = %BATCH_SIZE
+  partitioner = @partitioning.PjitPartitioner()
+partitioning.PjitPartitioner.num_partitions = %PARTS
+"""
+
+
+@pytest.fixture
+def parse(tmp_path):
+    def parse(text, *flags):
+        (tmp_path / "base.gin").write_text(BASE)
+        (tmp_path / "run.gin").write_text(text)
+        args = gin_utils.rewrite_gin_args(flags)
+        bindings = [a.removeprefix("--gin_bindings=") for a in args]
+        return gin_utils.parse(["run.gin"], bindings, [tmp_path], train.train)
+
+    yield parse
+    gin.clear_config()
+    gin.config._LOCATION_PREFIXES[:] = [""]
+
+
+def test_rewrites_flags():
+    assert gin_utils.rewrite_gin_args(
+        ["--gin_file=a.gin", "--gin.A.b=3", "--gin.DIR=/tmp/a b", "--gin.D=/tmp/x", "--gin.C=@f()"]
+    ) == [
+        "--gin_file=a.gin",
+        "--gin_bindings=A.b = 3",
+        "--gin_bindings=DIR = /tmp/a b",
+        "--gin_bindings=D = '/tmp/x'",
+        "--gin_bindings=C = @f()",
+    ]
+    assert gin_utils.rewrite_gin_args(["--gin.X='a'", "--gin.Y=None", "--gin.Z=1e-3"]) == [
+        "--gin_bindings=X = 'a'",
+        "--gin_bindings=Y = None",
+        "--gin_bindings=Z = 1e-3",
+    ]
+    with pytest.raises(gin_utils.GinError, match=r"--gin.X: expected --gin.NAME=VALUE"):
+        gin_utils.rewrite_gin_args(["--gin.X"])
+
+
+def test_main_is_the_training_module(parse):
+    configured = parse('include "base.gin"', "--gin.MODEL_DIR=/tmp/x", "--gin.BATCH_SIZE=5")
+    assert gin.query_parameter("train.total_steps").scopes == ["BATCH_SIZE"]
+    with pytest.raises(TypeError, match="'model', 'train_dataset_cfg'"):
+        configured()
+
+
+def test_later_files_override(parse):
+    parse('include "base.gin"\nBATCH_SIZE = 3', "--gin.MODEL_DIR=/tmp/x")
+    assert gin.query_parameter("BATCH_SIZE/macro.value") == 3
+
+
+def test_required_macro_names_file_line_and_flag(parse):
+    with pytest.raises(gin_utils.GinError) as error:
+        parse('include "base.gin"')
+    assert "MODEL_DIR is required (base.gin:5)" in str(error.value)
+    assert "--gin.MODEL_DIR=VALUE" in str(error.value)
+
+
+SET = "--gin.MODEL_DIR=/tmp/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("", ["--gin.BATCH_SIZ=3"], r"(?s)BATCH_SIZ: no gin file.*Did you mean BATCH_SIZE\?"),
+        ("", ["--gin.train.totl_steps=3"], r"(?s)'totl_steps'.*Did you mean total_steps"),
+        ("", ["--gin.trainn.total_steps=3"], r"(?s)'trainn'.*Did you mean train"),
+        ("", ["--gin.train.total_steps=%PARTZ"], r"PARTZ is used but never set. Did you mean PA"),
+        ("partitioning.Pjit.x = 2", [], r'(?s)no attribute Pjit.*run.gin", line \d'),
+        ("partitioning.PjitPartitionr.x = 2", [], r"(?s)Did you mean PjitPartitioner"),
+        ("train_script.train.eval_steps = %gin.REQUIRED", [], r"train.eval_steps is required"),
+        ('include "absent.gin"', [], r"absent.gin"),
+        ("PARTS = ", [], r"run.gin, line 1\d"),
+    ],
+)
+def test_errors_say_what_to_do(parse, text, flags, message):
+    with pytest.raises(gin_utils.GinError, match=message):
+        parse(BASE + text, SET, *flags)
+
+
+def test_mistyped_macro_in_a_file(parse):
+    text = 'include "base.gin"\nfrom t5x import partitioning\n'
+    text = "from __gin__ import dynamic_registration\n" + text
+    with pytest.raises(
+        gin_utils.GinError, match=r"EVAL_PERIODS .* is never used; did you mean EVAL_PERIOD"
+    ):
+        parse(text + "EVAL_PERIODS = 3\npartitioning.PjitPartitioner.backend = %EVAL_PERIOD", SET)
+
+
+def test_config_is_recorded_and_can_be_read_again(parse, tmp_path):
+    parse('include "base.gin"', SET)
+    gin.get_configurable(partitioning.PjitPartitioner)()
+    gin_utils.summarize_gin_config(str(tmp_path))
+    text = (tmp_path / "config.gin").read_text()
+    assert "partitioning.PjitPartitioner.num_partitions = %PARTS" in text
+    parse(text)
+    assert gin.query_parameter("partitioning.PjitPartitioner.backend") is None
+
+
+def test_helpers():
+    assert gin_utils.sum_fn(2, 3) == 5
+    assert gin_utils.bool_fn([]) is False
+    assert gin_utils.string_split_fn("a:b:c", ":", 1) == ["a", "b:c"]
+    assert gin_utils.string_split_fn("a:b:c", ":", index=-1) == "c"
