@@ -1,0 +1,335 @@
+"""Transcription of recordings.
+
+    transcriber = Transcriber.from_pretrained("mt3-piano-tiny")
+    transcription = transcriber.transcribe_file("song.wav")
+    musax.midi.save_midi("song.mid", transcription.notes)
+
+Segments are decoded in batches, independently of each other, and their tokens are then read in
+order, so that notes may cross borders. A recording of any length takes the memory of one batch.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt3.model_config import ModelConfig, read_model_config, recognise_layout
+from mt3.prediction import DECODES, Predictor
+from mt3.segments import segment_features
+from mt3.streaming import StreamedSegment, stream_segments
+from mt3.vocabularies import build_codec, vocabulary_from_codec
+from musax import pretrained
+from musax.audio import audio_info, resample, stream_audio, to_mono
+from musax.events.decode import DecodingState
+from musax.notes import sort_notes, voice_keys
+from t5x.checkpoints import load_params
+from t5x.compilation_cache import enable_compilation_cache
+from t5x.data.vocabularies import DECODED_EOS
+
+#: How long a note may sound whose end was never predicted, s. See `Transcriber.transcribe`.
+MAX_DANGLING_SECONDS = 4.0
+_CHUNK_SECONDS = 10.0
+_CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
+
+#: (seconds of audio done, seconds in all, or None if unknown)
+Progress = Callable[[float, float | None], None]
+#: (features float32 [N, frames, F], decode, batch size) -> vocabulary ids int32 [N or more, L]
+Predict = Callable[[np.ndarray, str, int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcription:
+    """What was heard in a recording.
+
+    Attributes:
+      notes: `musax.notes` array, by onset; times in s.
+      seconds: length of the recording.
+      silent: every sample of it is 0, so there is nothing to hear.
+      invalid_events: predicted events that make no sense, which were skipped.
+      dropped_events: predicted events later than the end of their segment, which were skipped.
+      unmatched_events: with `decode="constrained"`, ends and ties of notes which turned out not to
+        sound once the segments before were known; taken out of the tokens.
+    """
+
+    notes: np.ndarray
+    seconds: float
+    silent: bool
+    invalid_events: int
+    dropped_events: int
+    unmatched_events: int = 0
+
+
+class Transcriber:
+    """Recordings to notes, with one model.
+
+    Args:
+      config: the model's configuration.
+      predict: from features to tokens: a `mt3.prediction.Predictor`, or anything that is called
+        like one.
+    """
+
+    def __init__(self, config: ModelConfig, predict: Predict):
+        self.config = config
+        self._predict = predict
+        self._codec = build_codec(config.vocabulary)
+        self._vocabulary = vocabulary_from_codec(self._codec)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | os.PathLike,
+        *,
+        config: ModelConfig | Mapping[str, Any] | str | os.PathLike | None = None,
+    ) -> "Transcriber":
+        """Loads a model.
+
+        Args:
+          name_or_dir: the name of a shipped model, a model folder, or a checkpoint: a folder of
+            released T5X checkpoints (ismir2021 and mt3 are told by their shapes) or one that
+            training wrote, of which the latest is taken.
+          config: the configuration, or the path of its `config.json`; needed where neither the
+            folder nor its parent has a `config.json`, and the shapes are not those of a release.
+
+        Raises:
+          PretrainedError: an unknown name; the message lists the known ones.
+          CheckpointError: no checkpoint, or arrays are missing or do not fit; names them.
+          ModelConfigError: a wrong configuration; names the field.
+        """
+        enable_compilation_cache()
+        path = pretrained.resolve(name_or_dir)
+        params = load_params(path)
+        if config is None:
+            beside = [folder / pretrained.CONFIG_NAME for folder in (path, path.parent)]
+            config = next((file for file in beside if file.is_file()), None)
+        if config is None:
+            config = recognise_layout(params, path)
+        elif not isinstance(config, ModelConfig):
+            config = read_model_config(config if isinstance(config, Mapping) else Path(config))
+        return cls(config, Predictor(config, params, path))
+
+    # ------------------------------------------------------------------------- transcription
+
+    def transcribe(
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        *,
+        decode: str = "constrained",
+        batch_size: int | None = None,
+        max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
+        progress: Progress | None = None,
+    ) -> Transcription:
+        """Transcribes samples.
+
+        Args:
+          audio: float [samples] or [samples, channels], full scale 1.0; channels are averaged.
+          sample_rate: Hz; other rates than the model's are resampled.
+          decode: "greedy" takes the likeliest token at each step; "constrained" the likeliest which
+            makes sense after those before it; "t5x_beam1" is the reference's beam search of width
+            1, which may end a segment earlier.
+          batch_size: segments decoded together; default 16, or 64 on an accelerator.
+          max_dangling_seconds: how long a note lasts at most whose end was not predicted, where the
+            encoding has no ties: one that is cut off by the next note of its pitch or by the end
+            of the recording. None for no limit, as in the reference.
+          progress: called after each segment.
+
+        Raises:
+          ValueError: the audio is of a wrong type or shape, empty, or not finite.
+        """
+        samples = _check_audio(audio, sample_rate)
+        samples = resample(to_mono(samples), sample_rate, self.config.spectrogram.sample_rate)
+        seconds = len(audio) / sample_rate
+        return self._transcribe(
+            [samples], seconds, decode, batch_size, max_dangling_seconds, progress
+        )
+
+    def transcribe_file(
+        self,
+        path: str | os.PathLike,
+        *,
+        decode: str = "constrained",
+        batch_size: int | None = None,
+        max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
+        progress: Progress | None = None,
+    ) -> Transcription:
+        """Transcribes an audio file as it is read, in the memory of one batch.
+
+        Arguments as in `transcribe`. A file that breaks off is transcribed up to there, with a
+        `musax.audio.AudioWarning`.
+
+        Raises:
+          AudioError: the file is missing, unreadable or not audio, or its samples are not finite.
+        """
+        chunks = stream_audio(path, self.config.spectrogram.sample_rate, _CHUNK_SECONDS)
+        seconds = audio_info(path).seconds  # an estimate for some formats
+        return self._transcribe(chunks, seconds, decode, batch_size, max_dangling_seconds, progress)
+
+    def _transcribe(
+        self,
+        chunks: Iterable[np.ndarray],
+        seconds: float,
+        decode: str,
+        batch_size: int | None,
+        max_dangling_seconds: float | None,
+        progress: Progress | None,
+    ) -> Transcription:
+        if decode not in DECODES:
+            raise ValueError(f"decode={decode!r} is not one of {', '.join(DECODES)}")
+        batch_size = _default_batch_size() if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        meter = _Meter(chunks, self.config.spectrogram.sample_rate)
+        segments = stream_segments(
+            meter, self.config.segment, self.config.spectrogram, self._codec.steps_per_second
+        )
+        state = DecodingState(self._codec, self.config.spec)
+        parts = []
+        decoded = _notify(self._decode(segments, decode, batch_size), progress, seconds)
+        for segment, tokens, limit in _with_limits(decoded):
+            state.decode_segment(tokens, segment.start_time, limit)
+            parts.append(state.take_notes())
+        parts.append(state.flush())
+        if max_dangling_seconds is not None and self.config.spec.offsets:
+            parts = self._end_dangling_notes(parts, max_dangling_seconds)
+        constrained = decode == "constrained"
+        return Transcription(
+            notes=sort_notes(np.concatenate(parts)),
+            seconds=meter.seconds,
+            silent=meter.silent,
+            invalid_events=0 if constrained else state.invalid_events,
+            dropped_events=state.dropped_events,
+            # The grammar rules out all other mistakes, as it knows all but the segments before.
+            unmatched_events=state.invalid_events if constrained else 0,
+        )
+
+    def _decode(
+        self, segments: Iterator[StreamedSegment], decode: str, batch_size: int
+    ) -> Iterator[tuple[StreamedSegment, np.ndarray]]:
+        """Segments in order with their codec ids, int [L]."""
+        running: tuple[tuple[StreamedSegment, ...], Any] | None = None
+        for batch in batched(segments, batch_size):
+            heard = [segment.audio for segment in batch if not segment.silent]
+            tokens = None
+            if heard:
+                features = np.stack([self._features(audio) for audio in heard])
+                tokens = self._predict(features, decode, batch_size)
+            # The device works on this batch while the one before is read.
+            if running is not None:
+                yield from self._collect(*running)
+            running = batch, tokens
+        if running is not None:
+            yield from self._collect(*running)
+
+    def _features(self, audio: np.ndarray) -> np.ndarray:
+        return segment_features(audio, self.config.segment, self.config.spectrogram)
+
+    def _collect(
+        self, batch: tuple[StreamedSegment, ...], tokens: Any
+    ) -> Iterator[tuple[StreamedSegment, np.ndarray]]:
+        rows = iter([] if tokens is None else np.asarray(tokens))
+        for segment in batch:
+            yield segment, self._silence() if segment.silent else self._codec_ids(next(rows))
+
+    def _silence(self) -> np.ndarray:
+        """What the encoding says of a segment in which nothing sounds."""
+        ties = self.config.spec.ties
+        return np.array([self._codec.event_type_range("tie")[0]] if ties else [], np.int32)
+
+    def _codec_ids(self, tokens: np.ndarray) -> np.ndarray:
+        """Codec ids before EOS of vocabulary ids, int [L]; negative where one means nothing."""
+        ids = self._vocabulary.decode_array(tokens)
+        ends = np.flatnonzero(ids == DECODED_EOS)
+        return ids[: ends[0]] if len(ends) else ids
+
+    def _end_dangling_notes(self, parts: list[np.ndarray], limit: float) -> list[np.ndarray]:
+        """Shortens to `limit` s notes without an end of their own; `parts[-1]` never ended."""
+        if self.config.spec.ties:
+            return parts
+        notes = np.concatenate(parts)
+        onsets = set(zip(voice_keys(notes).tolist(), notes["onset"].tolist()))
+        ends = zip(voice_keys(notes).tolist(), notes["offset"].tolist())
+        dangling = np.fromiter((end in onsets for end in ends), bool, len(notes))
+        dangling[len(notes) - len(parts[-1]) :] = True
+        latest = np.where(dangling, notes["onset"] + limit, np.inf)
+        notes["offset"] = np.minimum(notes["offset"], latest)
+        return [notes]
+
+
+class _Meter:
+    """Passes chunks on, and knows how long they were and whether anything sounded."""
+
+    def __init__(self, chunks: Iterable[np.ndarray], sample_rate: int):
+        self._chunks = chunks
+        self._sample_rate = sample_rate
+        self._samples = 0
+        self.silent = True
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for chunk in self._chunks:
+            self._samples += len(chunk)
+            self.silent = self.silent and not chunk.any()
+            yield chunk
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / self._sample_rate
+
+
+def _with_limits(
+    decoded: Iterator[tuple[StreamedSegment, np.ndarray]],
+) -> Iterator[tuple[StreamedSegment, np.ndarray, float | None]]:
+    """Adds the start of the segment after each, or None."""
+    held = next(decoded, None)
+    for following in decoded:
+        assert held is not None
+        yield *held, following[0].start_time
+        held = following
+    if held is not None:
+        yield *held, None
+
+
+def _notify(
+    decoded: Iterator[tuple[StreamedSegment, np.ndarray]],
+    progress: Progress | None,
+    seconds: float,
+) -> Iterator[tuple[StreamedSegment, np.ndarray]]:
+    for segment, tokens in decoded:
+        yield segment, tokens
+        if progress is not None:
+            progress(min(segment.end_time, seconds), seconds)
+
+
+def _default_batch_size() -> int:
+    import jax
+
+    return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+
+
+def _check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
+    """Float audio, or a ValueError that says what is wrong with it."""
+    audio = np.asarray(audio)
+    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(
+            f"audio: expected float samples [samples] or [samples, channels] with full scale 1.0, "
+            f"got {audio.dtype} {audio.shape}; divide integers by their full scale (32768 for "
+            "int16)"
+        )
+    if not audio.size:
+        raise ValueError(f"audio: no samples (shape {audio.shape})")
+    if audio.ndim == 2 and audio.shape[1] > audio.shape[0]:
+        raise ValueError(
+            f"audio: shape {audio.shape} has more channels than samples; expected "
+            "[samples, channels]: transpose it"
+        )
+    finite = np.isfinite(audio).reshape(len(audio), -1).all(axis=1)
+    if not finite.all():
+        where = int(np.argmin(finite)) / sample_rate
+        raise ValueError(
+            f"audio: the sample at {where:.3f} s is not a finite number; find out where it comes "
+            "from, or use numpy.nan_to_num"
+        )
+    return audio.astype(np.float32, copy=False)

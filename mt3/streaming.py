@@ -1,0 +1,79 @@
+"""A stream of samples cut into segments, in memory that does not grow with the recording."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from mt3.segments import SegmentConfig
+from musax.events.decode import segment_start_time
+from musax.spectrograms import SpectrogramConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedSegment:
+    """One segment of a recording.
+
+    Attributes:
+      start_time: what shift 0 in its tokens means, s.
+      end_time: end of the audio it covers, s.
+      audio: float32 [before + samples + after] for `mt3.segments.segment_features`; the last one of
+        a recording may be shorter unless segments are centred.
+    """
+
+    start_time: float
+    end_time: float
+    audio: np.ndarray
+
+    @property
+    def silent(self) -> bool:
+        """Whether every sample is 0."""
+        return not self.audio.any()
+
+
+def stream_segments(
+    chunks: Iterable[np.ndarray],
+    segment: SegmentConfig,
+    spectrogram: SpectrogramConfig,
+    steps_per_second: float,
+) -> Iterator[StreamedSegment]:
+    """Cuts a recording into consecutive segments.
+
+    Centred segments cover it up to its last sample and start at their first sample. Others follow
+    the reference: the recording gets `hop - length % hop` zeros first (so always at least one), the
+    last segment is what is left, and segments start at the token step of their first frame.
+
+    Args:
+      chunks: float32 [n] pieces of the recording, in order and of any lengths.
+      segment, spectrogram: how to cut.
+      steps_per_second: of the tokens, Hz.
+    """
+    before, after = segment.margins(spectrogram)
+    length = segment.samples(spectrogram)
+    needed = before + length + after
+    buffer, count, total = np.zeros(before, np.float32), 0, 0
+
+    def make(audio: np.ndarray) -> StreamedSegment:
+        start = count * segment.frames / spectrogram.frames_per_second
+        end = start + segment.seconds(spectrogram)
+        if not segment.centred:
+            start = segment_start_time(float(np.float32(start)), steps_per_second)
+        return StreamedSegment(start, end, audio)
+
+    for chunk in chunks:
+        total += len(chunk)
+        buffer = np.concatenate([buffer, chunk])
+        position = 0
+        while len(buffer) - position >= needed:
+            yield make(buffer[position : position + needed].copy())
+            position += length
+            count += 1
+        buffer = buffer[position:]
+    if not segment.centred:
+        hop = spectrogram.hop_width
+        yield make(np.pad(buffer, (0, hop - len(buffer) % hop)))
+        return
+    while count * length < total:
+        yield make(np.pad(buffer, (0, max(0, needed - len(buffer))))[:needed])
+        buffer = buffer[length:]
+        count += 1
