@@ -1,0 +1,64 @@
+"""The command `musax`.
+
+A verb is a module of `musax.commands` with `add_parser(verbs)` and `run(args) -> exit status`.
+Those modules import what they need inside `run`, so `musax --help` is quick, and no package is
+loaded for the sake of another.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from musax.commands import models, render, transcribe
+from musax.commands.console import report_error
+
+COMMANDS = (transcribe, render, models)
+
+_EPILOG = """\
+examples:
+  musax transcribe song.mp3                     writes song.mid beside it
+  musax transcribe recordings/ -o out --format mid,csv,png
+  musax render song.mid -o song.wav
+  musax models
+  musax transcribe --help                       options and examples of a verb
+"""
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="musax",
+        description="Learned models of music: transcribe recordings, render MIDI files.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for command in COMMANDS:
+        command.add_parser(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status (0 good, 1 some failed, 2 wrong usage)."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"musax {version('musax')}")
+        return 0
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        report_error("interrupted; finished files are complete, others were not written")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `musax models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,258 @@
+"""`musax transcribe`: recordings to notes."""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from musax.commands.console import (
+    audio_progress,
+    describe_exception,
+    minutes,
+    report_error,
+    report_warning,
+)
+from musax.commands.files import (
+    InputError,
+    Job,
+    ensure_writable,
+    existing,
+    expand_inputs,
+    plan_outputs,
+)
+
+FORMATS = ("mid", "csv", "json", "png", "wav")
+DECODES = ("constrained", "greedy", "t5x_beam1")
+DEFAULT_MODEL = "mt3-piano-tiny"
+
+PNG_SECONDS = 60.0  # of music can be told apart in one picture
+_PNG_RATE = 16000
+
+_EPILOG = """\
+examples:
+  musax transcribe song.mp3                         writes song.mid beside it
+  musax transcribe recordings/ 'live/*.flac' -o out
+  musax transcribe song.wav -o out --format mid,csv,png,wav
+  musax transcribe song.wav --model checkpoints/mt3 --decode t5x_beam1
+
+formats:
+  mid   Standard MIDI file            csv, json   one note a row, times in seconds
+  png   notes over the spectrum of the first minute
+  wav   the notes played by a soundfont
+
+exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Adds the verb to the subparsers `verbs`."""
+    parser = verbs.add_parser(
+        "transcribe",
+        help="write the notes of recordings as MIDI, CSV, JSON, pictures or audio",
+        description="Transcribes recordings to notes. Files of any length are read as they are "
+        "transcribed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="audio files, folders of them, or patterns"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the results; default: beside each input, where nothing is overwritten",
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|DIR",
+        help="a name from `musax models`, or a folder with a model or checkpoint; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=("mid",),
+        metavar="F,...",
+        help=f"any of {','.join(FORMATS)}; default: mid",
+    )
+    parser.add_argument(
+        "--decode",
+        choices=DECODES,
+        default=DECODES[0],
+        help="constrained: only tokens that make sense; greedy: the likeliest token; t5x_beam1: as "
+        "the released MT3 decodes; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="segments transcribed together; more is faster and needs more memory",
+    )
+    parser.add_argument(
+        "--soundfont", metavar="F", help="for wav: path or name of an .sf2/.sf3 file"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results beside inputs")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+    parser.set_defaults(run=run)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(part.strip().lower().lstrip(".") for part in text.split(",")))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}"
+        )
+    return formats
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
+    try:
+        jobs = plan_outputs(expand_inputs(args.inputs), args.format, args.output)
+        for folder in {path.parent for job in jobs for path in job.outputs.values()}:
+            ensure_writable(folder)
+        _check_extras(args.format)
+    except InputError as error:
+        report_error(error)
+        return 2
+    model = _load_model(args.model)
+    if model is None:
+        return 2
+    failures = 0
+    for job in jobs:
+        try:
+            _transcribe(job, model, args)
+        except Exception as error:
+            report_error(describe_exception(error, job.source))
+            failures += 1
+    if failures and len(jobs) > 1:
+        report_error(f"{failures} of {len(jobs)} inputs failed")
+    return 1 if failures else 0
+
+
+def _check_extras(formats: tuple[str, ...]) -> None:
+    """Raises InputError before any work, rather than after it, if a format needs an extra."""
+    import importlib.util
+
+    for suffix, module, extra in (
+        ("png", "matplotlib", "plots"),
+        ("wav", "tinysoundfont", "render"),
+    ):
+        if suffix in formats and importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"format {suffix} needs {module}, which is not installed: "
+                f"pip install 'musax[{extra}]'"
+            )
+
+
+def _load_model(name: str) -> Any:
+    from musax import pretrained
+
+    try:
+        return pretrained.load(name)
+    except Exception as error:
+        report_error(describe_exception(error, name))
+        return None
+
+
+def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> None:
+    """Transcribes one input and writes its results."""
+    there = existing(job.outputs.values())
+    if there and args.output is None and not args.overwrite:
+        raise InputError(
+            f"{job.source}: {there[0]} exists already; give -o DIR, or --overwrite to replace it"
+        )
+    started = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        with audio_progress(job.source.name, enabled=not args.quiet) as progress:
+            result = model.transcribe_file(
+                job.source, decode=args.decode, batch_size=args.batch_size, progress=progress
+            )
+        write_results(result.notes, job, args.soundfont)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        report_warning(message)
+    if args.quiet:
+        return
+    written = ", ".join(str(path) for path in job.outputs.values())
+    if result.silent:
+        print(f"{job.source}: silent (every sample is 0), so there are no notes -> {written}")
+        return
+    print(
+        f"{job.source}: {len(result.notes)} notes in {minutes(result.seconds)} of audio, "
+        f"{time.monotonic() - started:.1f} s -> {written}",
+        flush=True,
+    )
+
+
+def write_results(notes: Any, job: Job, soundfont: str | None = None) -> None:
+    """Writes the outputs of `job`; every file appears complete or not at all."""
+    for suffix, path in job.outputs.items():
+        _WRITERS[suffix](path, notes, job.source, soundfont)
+
+
+def _write_midi(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
+    from musax.midi import save_midi
+
+    save_midi(path, notes)
+
+
+def _write_csv(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
+    from musax.notes_io import save_notes_csv
+
+    save_notes_csv(path, notes)
+
+
+def _write_json(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
+    from musax.notes_io import save_notes_json
+
+    save_notes_json(path, notes)
+
+
+def _write_png(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
+    import numpy as np
+
+    from musax.audio import stream_audio
+    from musax.plots import plot_transcription, save_figure
+
+    chunks = stream_audio(source, _PNG_RATE, chunk_seconds=PNG_SECONDS)
+    audio = next(chunks)
+    seconds = len(audio) / _PNG_RATE
+    longer = next(chunks, np.zeros(0, np.float32)).size > 0
+    shown = notes[notes["onset"] < seconds]
+    part = f" (the first {minutes(seconds)})" if longer else ""
+    figure = plot_transcription(
+        shown, audio=audio, sample_rate=_PNG_RATE, seconds=seconds, title=source.name + part
+    )
+    save_figure(figure, path)
+
+
+def _write_wav(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
+    from musax.commands.render import write_rendering
+
+    write_rendering(path, notes, soundfont)
+
+
+_WRITERS: dict[str, Callable[[Path, Any, Path, str | None], None]] = {
+    "mid": _write_midi,
+    "csv": _write_csv,
+    "json": _write_json,
+    "png": _write_png,
+    "wav": _write_wav,
+}
