@@ -1,0 +1,110 @@
+"""Transcribes the examples and shows what came out.
+
+Every audio file in `examples/` is transcribed; where a `.mid` of the same name lies beside it, that
+holds the true notes, and the transcription is scored against them. For each example the folder
+`--out` gets the notes as MIDI and CSV, a picture of them over the spectrum, and audio of the MIDI
+file; for those with true notes also a picture of what was hit, false and missed.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from musax.commands.console import audio_progress, minutes
+from musax.commands.files import ensure_writable, expand_inputs, plan_outputs
+from musax.commands.transcribe import DECODES, DEFAULT_MODEL, PNG_SECONDS, write_results
+
+FORMATS = ("mid", "csv", "png", "wav")
+SCORES = ("Onset F1", "Onset + offset F1", "Frame F1")
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def main() -> int:
+    """Runs the demo; 1 if there is nothing to transcribe."""
+    args = parse_args()
+    from musax import pretrained
+
+    try:
+        ensure_writable(args.out)
+        jobs = plan_outputs(expand_inputs([str(args.examples)]), FORMATS, args.out)
+        model = pretrained.load(args.model)
+    except ValueError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    rows, written = [], []
+    for job in jobs:
+        started = time.monotonic()
+        with audio_progress(job.source.name, enabled=True) as progress:
+            result = model.transcribe_file(job.source, decode=args.decode, progress=progress)
+        took = time.monotonic() - started
+        write_results(result.notes, job)
+        written += job.outputs.values()
+        scores: dict[str, float] = {}
+        truth = job.source.with_suffix(".mid")
+        if truth.exists():
+            scores, picture = compare(result.notes, truth, job.source, args.out)
+            written.append(picture)
+        rows.append((job.source.name, result, took, scores))
+    show(rows, args.model)
+    print("Written:")
+    for path in written:
+        print(f"  {path}")
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
+    parser.add_argument("--examples", type=Path, default=EXAMPLES, metavar="DIR")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR")
+    parser.add_argument("--decode", choices=DECODES, default=DECODES[0])
+    return parser.parse_args()
+
+
+def compare(notes: Any, truth: Path, audio: Path, out: Path) -> tuple[dict[str, float], Path]:
+    """Scores of `notes` against the MIDI file `truth`, and the picture that shows them."""
+    from musax.audio import load_audio
+    from musax.metrics.transcription import evaluate
+    from musax.midi import load_midi
+    from musax.plots import plot_transcription, save_figure
+
+    reference = load_midi(truth)
+    samples, rate = load_audio(audio)
+    seconds = min(len(samples) / rate, PNG_SECONDS)
+    figure = plot_transcription(
+        notes[notes["onset"] < seconds],
+        reference=reference[reference["onset"] < seconds],
+        audio=samples[: int(seconds * rate)],
+        sample_rate=rate,
+        seconds=seconds,
+        title=f"{audio.name} against {truth.name}",
+    )
+    picture = out / f"{audio.stem}.compared.png"
+    save_figure(figure, picture)
+    return evaluate(reference, notes), picture
+
+
+def show(rows: list[tuple[str, Any, float, dict[str, float]]], model: str) -> None:
+    """Prints the table of results."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Transcriptions by {model}")
+    table.add_column("Example")
+    for name in ("Audio", "Notes", "Time taken", *SCORES):
+        table.add_column(name, justify="right")
+    for name, result, took, scores in rows:
+        figures = [f"{scores[score]:.3f}" if scores else "-" for score in SCORES]
+        table.add_row(
+            name, minutes(result.seconds), str(len(result.notes)), f"{took:.1f} s", *figures
+        )
+    Console().print(table)
+    print(
+        "The first time includes compiling, which is kept for later runs. Scores need true notes."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
