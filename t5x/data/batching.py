@@ -134,7 +134,7 @@ class PackedBatcher:
         drop_remainder: bool,
     ):
         self._converter = converter
-        self._lengths = dict(converter.prepared_lengths(lengths))
+        self._lengths: dict[str, Any] = dict(converter.prepared_lengths(lengths))
         self._rows = rows
         self._drop_remainder = drop_remainder
         self.seed = 0

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from t5x.data.features import cast_array
-from t5x.data.packing import Lengths, pack_batch, pack_rows, pad_batch, strip_padding
+from t5x.data.packing import Lengths, axis_limits, pack_batch, pack_rows, pad_batch, strip_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class FeatureConverter:
     def _check_length(self, value: np.ndarray, length, label: str) -> np.ndarray:
         if value.ndim == 0:
             return value
-        limits = (length,) if isinstance(length, int | np.integer) else tuple(length)
+        limits = axis_limits(length)
         if all(n <= limit for n, limit in zip(value.shape, limits)):
             return value
         if self.apply_length_check:
@@ -289,7 +289,7 @@ class LMFeatureConverter(FeatureConverter):
     def get_model_feature_lengths(self, task_feature_lengths):
         names = [*LMFeatureConverter.MODEL_FEATURES]
         if self.pack:
-            names += [*LMFeatureConverter.PACKING_FEATURE_DTYPES]
+            names += ["decoder_segment_ids", "decoder_positions"]
         lengths = dict.fromkeys(names, task_feature_lengths["targets"])
         return lengths | self._passthrough_lengths(task_feature_lengths)
 
@@ -421,7 +421,9 @@ class EncoderFeatureConverter(FeatureConverter):
         return converted
 
     def get_model_feature_lengths(self, task_feature_lengths):
-        names = [*self.MODEL_FEATURES, *(self.PACKING_FEATURE_DTYPES if self.pack else ())]
+        names = [*self.MODEL_FEATURES]
+        if self.pack:
+            names += ["encoder_segment_ids", "encoder_positions"]
         lengths = dict.fromkeys(names, task_feature_lengths["inputs"])
         return lengths | self._passthrough_lengths(task_feature_lengths)
 

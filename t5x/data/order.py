@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 ENDLESS = sys.maxsize
+_LARGEST_TABLE = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +24,27 @@ class Place:
     index: int
 
 
-def _mix(*values: int) -> int:
-    """32 bits that depend on all the values."""
-    return int(np.random.SeedSequence(values).generate_state(1)[0])
+@functools.lru_cache(maxsize=32)
+def _permutation(size: int, *seeds: int) -> np.ndarray:
+    return np.random.default_rng(seeds).permutation(np.arange(size, dtype=np.int32))
 
 
 @functools.lru_cache(maxsize=64)
-def _epoch_seed(seed: int, component: int, epoch: int) -> int:
-    return _mix(seed, component, epoch)
+def _cipher_seed(*seeds: int) -> int:
+    return int(np.random.SeedSequence(seeds).generate_state(1)[0])
+
+
+def permuted(position: int, size: int, *seeds: int) -> int:
+    """Element `position` of the permutation of range(size) that belongs to `seeds`.
+
+    A table for small sizes; a cipher on the indices, without memory, for large ones (on small
+    ones it is slow, because it walks until it falls into the range).
+    """
+    if size <= _LARGEST_TABLE:
+        return int(_permutation(size, *seeds)[position])
+    from grain.experimental import index_shuffle
+
+    return int(index_shuffle(position, max_index=size - 1, seed=_cipher_seed(*seeds), rounds=4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +72,11 @@ class TaskOrder:
 
     def place(self, position: int) -> Place:
         """The example at `position` of this shard's stream of epochs."""
-        from grain.experimental import index_shuffle
-
         epoch, position = divmod(position, self.shard_size)
         index = self.shard_index + position * self.num_shards
-        if self.shuffle and self.size > 1:
-            seed = _epoch_seed(self.seed, self.component, epoch)
-            index = index_shuffle(index, max_index=self.size - 1, seed=seed, rounds=4)
-        return Place(self.component, epoch, int(index))
+        if self.shuffle:
+            index = permuted(index, self.size, self.seed, self.component, epoch)
+        return Place(self.component, epoch, index)
 
 
 class ConcatenatedOrder:
@@ -82,11 +93,8 @@ class ConcatenatedOrder:
     def __getitem__(self, position: int) -> Place:
         if not 0 <= position < len(self):
             raise IndexError(position)
-        if len(self._tasks) > 1 and self._tasks[0].shuffle and len(self) > 1:
-            from grain.experimental import index_shuffle
-
-            seed = _mix(self._tasks[0].seed, len(self._tasks))
-            position = int(index_shuffle(position, max_index=len(self) - 1, seed=seed, rounds=4))
+        if len(self._tasks) > 1 and self._tasks[0].shuffle:
+            position = permuted(position, len(self), self._tasks[0].seed, len(self._tasks))
         number = int(np.searchsorted(self._ends, position, side="right"))
         start = int(self._ends[number - 1]) if number else 0
         return self._tasks[number].place(position - start)
@@ -125,7 +133,8 @@ class MixedOrder:
         return np.diff(ends, prepend=0)
 
     def _block(self, block: int):
-        if self._cached is None or self._cached[0] != block:
+        cached = self._cached
+        if cached is None or cached[0] != block:
             before = self._counts(block)
             counts = np.maximum(self._counts(block + 1) - before, 0)
             chosen = np.repeat(np.arange(len(counts)), counts)
@@ -133,5 +142,5 @@ class MixedOrder:
             rank = np.empty_like(chosen)
             for number, count in enumerate(counts):
                 rank[chosen == number] = np.arange(count)
-            self._cached = (block, before, chosen, rank)
-        return self._cached
+            self._cached = cached = (block, before, chosen, rank)
+        return cached

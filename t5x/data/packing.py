@@ -10,6 +10,11 @@ import numpy as np
 Lengths = Mapping[str, int | Sequence[int]]
 
 
+def axis_limits(length: int | Sequence[int]) -> tuple[int, ...]:
+    """A length as one limit for each of the first axes."""
+    return tuple(length) if isinstance(length, Sequence) else (int(length),)
+
+
 def pad_batch(examples: Sequence[dict], lengths: Lengths) -> dict[str, np.ndarray]:
     """Trims and zero-pads each feature in `lengths`: B arrays [l_i, ...] -> [B, L, ...].
 
@@ -22,7 +27,7 @@ def _pad_feature(rows: Sequence[np.ndarray], length: int | Sequence[int]) -> np.
     first = np.asarray(rows[0])
     if first.ndim == 0:
         return np.asarray(rows)
-    limits = (length,) if isinstance(length, int | np.integer) else tuple(length)
+    limits = axis_limits(length)
     batch = np.zeros((len(rows), *limits, *first.shape[len(limits) :]), first.dtype)
     for i, row in enumerate(rows):
         cut = row[tuple(slice(0, limit) for limit in limits)]

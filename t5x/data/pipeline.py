@@ -18,6 +18,7 @@ import numpy as np
 from t5x.data import batching, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.features import trim_features, validate_features
+from t5x.data.packing import axis_limits
 from t5x.data.prefetch import ThreadPrefetch
 from t5x.data.preprocessors import PreprocessorChain
 from t5x.data.tasks import Mixture, Task, get_mixture_or_task
@@ -136,7 +137,7 @@ class BatchIterator:
         self._settings = settings
         self._position: dict[str, int] = dict(batching.START)
         self._opened: Any = None
-        self._batches: Iterator | None = None
+        self._batches: Any = None
 
     def __iter__(self):
         return self
@@ -237,7 +238,7 @@ class DatasetIterator:
             shape = (self.batch_size, *value.shape[1:])
             length = self.model_feature_lengths.get(name)
             if length is not None and value.ndim > 1:
-                limits = (length,) if isinstance(length, int) else tuple(length)
+                limits = axis_limits(length)
                 shape = (self.batch_size, *limits, *value.shape[1 + len(limits) :])
             spec[name] = (shape, value.dtype)
         return spec
@@ -398,6 +399,8 @@ def _rows_per_shard(batch_size: int, shard_index: int, num_shards: int, seed: in
         raise ValueError(
             f"batch_size {batch_size} must be a positive multiple of num_shards={num_shards}"
         )
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
     if num_shards > 1 and seed is None:
         raise ValueError("num_shards > 1 needs a seed, the same on every host; got seed=None")
     return batch_size // num_shards

@@ -51,7 +51,7 @@ class FunctionSource:
                     f"got {type(value).__name__}"
                 )
             self._splits[split] = value
-        return value
+        return value  # type: ignore[return-value]
 
 
 class _Generated:

@@ -221,6 +221,8 @@ def get_mixture_or_task(name: str | Task | Mixture) -> Task | Mixture:
     """The registered task or mixture of a name. Raises ValueError with «did you mean»."""
     if isinstance(name, Task | Mixture):
         return name
+    if not isinstance(name, str):
+        raise ValueError(f"expected a Task, a Mixture or a name, got {type(name).__name__}")
     for registry in (TaskRegistry, MixtureRegistry):
         if name in registry._entries:
             return registry._entries[name]

@@ -51,18 +51,50 @@ def clean_ids(ids: Iterable[int], base_size: int | None, eos_id: int | None) -> 
     return cleaned
 
 
-class PassThroughVocabulary:
+class _Ids:
+    """The special ids and the equality that the vocabularies here share."""
+
+    _eos_id: int | None = EOS_ID
+    _unk_id: int | None = UNK_ID
+    _base_size: int = NUM_SPECIAL_IDS
+    _extra_ids: int = 0
+
+    @property
+    def vocab_size(self) -> int:
+        return self._base_size + self._extra_ids
+
+    @property
+    def pad_id(self) -> int:
+        return PAD_ID
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._eos_id
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._unk_id
+
+    @property
+    def extra_ids(self) -> int:
+        """Number of ids above the regular ones."""
+        return self._extra_ids
+
+    def __eq__(self, other) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, *sorted(vars(self).items())))
+
+
+class PassThroughVocabulary(_Ids):
     """Ids are their own meaning: `encode` and `decode` change nothing but cut after EOS."""
 
-    def __init__(self, size: int, eos_id: int | None = None):
-        self._size = size
-        self._eos_id = eos_id
+    _unk_id = None
 
-    vocab_size = property(lambda self: self._size)
-    pad_id = property(lambda self: PAD_ID)
-    eos_id = property(lambda self: self._eos_id)
-    unk_id = property(lambda self: None)
-    extra_ids = property(lambda self: 0)
+    def __init__(self, size: int, eos_id: int | None = None):
+        self._base_size = size
+        self._eos_id = eos_id
 
     def encode(self, value: Sequence[int]) -> Sequence[int]:
         return value
@@ -70,27 +102,16 @@ class PassThroughVocabulary:
     def decode(self, ids: Iterable[int]) -> list[int]:
         return clean_ids(ids, None, self._eos_id)
 
-    def __eq__(self, other) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
-
-    def __hash__(self) -> int:
-        return hash((self._size, self._eos_id))
-
     def __repr__(self) -> str:
-        return f"PassThroughVocabulary(size={self._size}, eos_id={self._eos_id})"
+        return f"PassThroughVocabulary(size={self._base_size}, eos_id={self._eos_id})"
 
 
-class ByteVocabulary:
+class ByteVocabulary(_Ids):
     """UTF-8 bytes as ids 3..258 (ByT5, arXiv 2105.13626), then `extra_ids` sentinels."""
 
     def __init__(self, extra_ids: int = 0):
+        self._base_size = NUM_SPECIAL_IDS + 256
         self._extra_ids = extra_ids
-
-    vocab_size = property(lambda self: NUM_SPECIAL_IDS + 256 + self._extra_ids)
-    pad_id = property(lambda self: PAD_ID)
-    eos_id = property(lambda self: EOS_ID)
-    unk_id = property(lambda self: UNK_ID)
-    extra_ids = property(lambda self: self._extra_ids)
 
     def encode(self, value: str | bytes) -> list[int]:
         data = value if isinstance(value, bytes) else value.encode("utf-8")
@@ -101,17 +122,11 @@ class ByteVocabulary:
         shifted = [i - NUM_SPECIAL_IDS for i in clean_ids(ids, None, EOS_ID)]
         return bytes(i for i in shifted if 0 <= i < 256).decode("utf-8", errors="ignore")
 
-    def __eq__(self, other) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
-
-    def __hash__(self) -> int:
-        return hash(("bytes", self._extra_ids))
-
     def __repr__(self) -> str:
         return f"ByteVocabulary(extra_ids={self._extra_ids})"
 
 
-class TokenVocabulary:
+class TokenVocabulary(_Ids):
     """Regular ids 0..regular_ids-1 shifted above the 3 special ids, `extra_ids` on top.
 
     The vocabulary of event codecs (MT3's GenericTokenVocabulary): model id = regular id + 3.
@@ -119,14 +134,12 @@ class TokenVocabulary:
 
     def __init__(self, regular_ids: int, extra_ids: int = 0):
         self._regular_ids = regular_ids
+        self._base_size = NUM_SPECIAL_IDS + regular_ids
         self._extra_ids = extra_ids
 
-    vocab_size = property(lambda self: NUM_SPECIAL_IDS + self._regular_ids + self._extra_ids)
-    pad_id = property(lambda self: PAD_ID)
-    eos_id = property(lambda self: EOS_ID)
-    unk_id = property(lambda self: UNK_ID)
-    extra_ids = property(lambda self: self._extra_ids)
-    num_regular_ids = property(lambda self: self._regular_ids)
+    @property
+    def num_regular_ids(self) -> int:
+        return self._regular_ids
 
     def encode(self, value: Sequence[int]) -> list[int]:
         """Raises ValueError for an id outside [0, regular_ids)."""
@@ -134,7 +147,7 @@ class TokenVocabulary:
 
     def decode(self, ids: Iterable[int]) -> list[int]:
         """Regular ids up to the first EOS, which is -1; ids that mean nothing are -2."""
-        cleaned = clean_ids(ids, NUM_SPECIAL_IDS + self._regular_ids, EOS_ID)
+        cleaned = clean_ids(ids, self._base_size, EOS_ID)
         return self.decode_array(np.asarray(cleaned, np.int64)).tolist()
 
     def encode_array(self, ids) -> np.ndarray:
@@ -151,16 +164,10 @@ class TokenVocabulary:
         EOS and everything after it is -1; special, extra and negative ids are -2.
         """
         ids = np.asarray(ids)
-        invalid = (ids < NUM_SPECIAL_IDS) | (ids >= NUM_SPECIAL_IDS + self._regular_ids)
+        invalid = (ids < NUM_SPECIAL_IDS) | (ids >= self._base_size)
         ended = np.logical_or.accumulate(ids == EOS_ID, axis=-1) if ids.size else ids == EOS_ID
         decoded = np.where(invalid, DECODED_INVALID, ids - NUM_SPECIAL_IDS)
         return np.where(ended, DECODED_EOS, decoded).astype(np.int32)
-
-    def __eq__(self, other) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
-
-    def __hash__(self) -> int:
-        return hash((type(self).__name__, self._regular_ids, self._extra_ids))
 
     def __repr__(self) -> str:
         return (
