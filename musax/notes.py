@@ -4,8 +4,10 @@ Every function here is pure: it returns a new array and leaves its arguments alo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 NOTE_DTYPE = np.dtype(
     [
@@ -27,7 +29,14 @@ SUSTAIN_THRESHOLD = 64
 _RANGES = {"pitch": (0, 127), "velocity": (1, 127), "program": (0, 127)}
 
 
-def make_notes(onset, offset, pitch, velocity=100, program=0, is_drum=False) -> np.ndarray:
+def make_notes(
+    onset: ArrayLike,
+    offset: ArrayLike,
+    pitch: ArrayLike,
+    velocity: ArrayLike = 100,
+    program: ArrayLike = 0,
+    is_drum: ArrayLike = False,
+) -> np.ndarray:
     """Builds a note array [N] from scalars or sequences that broadcast together.
 
     Args:
@@ -49,7 +58,9 @@ def empty_notes() -> np.ndarray:
     return np.empty(0, NOTE_DTYPE)
 
 
-def make_controls(time, number, value, instrument=0) -> np.ndarray:
+def make_controls(
+    time: ArrayLike, number: ArrayLike, value: ArrayLike, instrument: ArrayLike = 0
+) -> np.ndarray:
     """Builds a control-change array [N] (`CONTROL_DTYPE`), times in seconds."""
     columns = np.broadcast_arrays(time, number, value, instrument)
     controls = np.empty(np.atleast_1d(columns[0]).shape, CONTROL_DTYPE)
@@ -224,7 +235,7 @@ def notes_equal(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> bool:
     )
 
 
-def notes_from_mapping(columns: Mapping[str, object], source: str = "notes") -> np.ndarray:
+def notes_from_mapping(columns: Mapping[str, Any], source: str = "notes") -> np.ndarray:
     """Notes from a mapping of columns; `velocity`, `program` and `is_drum` may be missing.
 
     Raises ValueError naming `source` when a required column is missing.
