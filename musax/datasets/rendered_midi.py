@@ -19,7 +19,7 @@ from musax.rendering.synthesizer import Synthesizer
 from musax.rendering.virtual_piano import HIGHEST, LOWEST, VirtualPiano
 
 # General MIDI: pianos (the acoustic grand most often), and other instruments that speak clearly.
-PIANO_PROGRAMS = (0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7)
+PIANO_PROGRAMS = (0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4)
 OTHER_PROGRAMS = (
     *(*range(8, 20), *range(24, 29), 32, 33, 40, 42, 45, 46, 48, 52),
     *(56, 60, 65, 68, 70, 71, 73, 75, 79, *range(104, 109)),
@@ -40,7 +40,7 @@ class Instruments:
 
     soundfonts: tuple[str, ...] = ()
     virtual: float = 0.5
-    piano: float = 0.66
+    piano: float = 0.9
     detune_cents: float = 9.0
 
 
@@ -67,7 +67,7 @@ class RenderedMidi(Sequence):
         seconds: float = 20.0,
         sample_rate: int = 16000,
         seed: int = 0,
-        random_pieces: float = 0.12,
+        random_pieces: float = 0.06,
         vary: bool = True,
     ):
         if not pieces:
@@ -158,12 +158,12 @@ def take_notes(take: dict[str, np.ndarray]) -> np.ndarray:
 def vary_notes(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Another performance of the same music: key, tempo, loudness and articulation.
 
-    Transposes by up to a fifth, sometimes by an octave or more; stretches time by 0.47 to 1.5;
+    Transposes by up to a fifth, sometimes by an octave or more; stretches time by 0.55 to 1.35;
     moves, scales and jitters velocities; sometimes lengthens (as the pedal does) or shortens notes;
     sometimes leaves notes out. Notes that leave the piano's range are dropped.
     """
     notes = notes.copy()
-    stretch = np.exp(rng.uniform(-0.75, 0.4))
+    stretch = np.exp(rng.uniform(-0.6, 0.3))
     notes["onset"] *= stretch
     notes["offset"] *= stretch
     far = rng.random() < 0.15

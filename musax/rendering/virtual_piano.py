@@ -42,29 +42,29 @@ class PianoParameters:
     sustained: bool  # organ-like: no decay before the release
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, sustained_probability: float = 0.06):
-        soft = np.exp(rng.uniform(np.log(250), np.log(1500)))
+    def draw(cls, rng: np.random.Generator, sustained_probability: float = 0.02):
+        soft = np.exp(rng.uniform(np.log(300), np.log(1200)))
         return cls(
             tuning_cents=rng.normal(0, 8),
-            stretch_cents=rng.uniform(0, 18),
-            inharmonicity=np.exp(rng.uniform(np.log(5e-5), np.log(1.2e-3))),
+            stretch_cents=rng.uniform(0, 15),
+            inharmonicity=np.exp(rng.uniform(np.log(1e-4), np.log(8e-4))),
             inharmonicity_slope=rng.uniform(0.04, 0.1),
-            strike_point=rng.uniform(0.07, 0.2),
-            slope=rng.uniform(0.2, 1.8),
-            hammer_cutoff_hz=(soft, soft * rng.uniform(1.5, 6.0)),
-            decay_s=np.exp(rng.uniform(np.log(0.35), np.log(3.0))),
+            strike_point=rng.uniform(0.08, 0.16),
+            slope=rng.uniform(0.4, 1.4),
+            hammer_cutoff_hz=(soft, soft * rng.uniform(1.5, 5.0)),
+            decay_s=np.exp(rng.uniform(np.log(0.6), np.log(3.0))),
             decay_pitch_slope=-rng.uniform(0.015, 0.06),
-            decay_frequency=rng.uniform(0.1, 1.2),
+            decay_frequency=rng.uniform(0.1, 0.8),
             second_stage=(rng.uniform(0.0, 0.4), rng.uniform(2.0, 6.0)),
-            string_detune_cents=rng.uniform(0.0, 2.0),
-            formant_db=rng.uniform(1.0, 7.0),
-            note_spread_db=rng.uniform(0.5, 4.0),
+            string_detune_cents=rng.uniform(0.0, 1.5),
+            formant_db=rng.uniform(1.0, 5.0),
+            note_spread_db=rng.uniform(0.5, 3.0),
             knock=(
-                np.exp(rng.uniform(np.log(0.003), np.log(0.25))),
+                np.exp(rng.uniform(np.log(0.003), np.log(0.1))),
                 np.exp(rng.uniform(np.log(80), np.log(2500))),
-                rng.uniform(0.006, 0.05),
+                rng.uniform(0.006, 0.04),
             ),
-            attack_s=np.exp(rng.uniform(np.log(0.0007), np.log(0.008))),
+            attack_s=np.exp(rng.uniform(np.log(0.0007), np.log(0.005))),
             release_s=np.exp(rng.uniform(np.log(0.03), np.log(0.25))),
             velocity_exponent=rng.uniform(0.8, 2.2),
             sustained=bool(rng.random() < sustained_probability),

@@ -1,0 +1,102 @@
+"""Makes a model folder of a training run: `python -m mt3.export RUN_DIR OUT_DIR [--card CARD.md]`.
+
+The run's `config.gin` says what the model is (the macros MODEL, SPECTROGRAM_CONFIG, SEGMENT_CONFIG,
+VOCAB_CONFIG, EVENT_SPEC and TASK_FEATURE_LENGTHS, as configs/mt3/tiny_piano.gin sets them), its
+last checkpoint holds the parameters. `mt3.inference.Transcriber.from_pretrained(OUT_DIR)` reads
+the result.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import gin
+import jax
+import numpy as np
+
+from mt3.model_config import ModelConfig
+from musax.pretrained import save_model_folder
+from t5x import gin_utils, train
+from t5x.checkpoints.loading import all_checkpoints, checkpoint_step, load_params
+
+
+def read_run_config(run_dir: str | Path) -> ModelConfig:
+    """The configuration of the model that a run trained.
+
+    Raises:
+      FileNotFoundError: if there is no `config.gin`.
+      ValueError: if it lacks one of the macros.
+    """
+    path = Path(run_dir) / "config.gin"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; RUN_DIR is the MODEL_DIR of a training run")
+    gin_utils.parse([str(path)], [], [], train.train)
+    network = _value("MODEL", path).module.config
+    # Where parameters start from is of no use once they are trained.
+    network = dataclasses.replace(network, shift_token_range=None, dropout_rate=0.0)
+    return ModelConfig(
+        network=network,
+        vocabulary=_value("VOCAB_CONFIG", path),
+        spectrogram=_value("SPECTROGRAM_CONFIG", path),
+        segment=_value("SEGMENT_CONFIG", path),
+        targets_length=_value("TASK_FEATURE_LENGTHS", path)["targets"],
+        spec=_value("EVENT_SPEC", path),
+    )
+
+
+def _value(macro: str, path: Path):
+    """The value of a macro, made by what it refers to."""
+    try:
+        value = gin.query_parameter(f"%{macro}")
+    except ValueError as error:
+        raise ValueError(f"{path}: no {macro}, which the model is made of") from error
+    if not hasattr(value, "scoped_configurable_fn"):
+        return value
+    with gin.config_scope(macro):  # the operative configuration records values under their macro
+        return value.scoped_configurable_fn()
+
+
+def export(
+    run_dir: str | Path,
+    out_dir: str | Path,
+    card: str,
+    step: int | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Writes the model folder; returns its path.
+
+    Args:
+      run_dir: MODEL_DIR of the run.
+      out_dir: where the folder goes.
+      card: the model card, Markdown.
+      step: of the checkpoint; None takes the last.
+      dtype: in which parameters are stored.
+
+    Raises:
+      FileNotFoundError: if the run has no such checkpoint.
+    """
+    found = {checkpoint_step(path): path for path in all_checkpoints(Path(run_dir))}
+    chosen = max(found, default=None) if step is None else step
+    if chosen not in found:
+        raise FileNotFoundError(f"{run_dir}: no checkpoint {step}; there are {sorted(found)}")
+    config = read_run_config(run_dir)
+    params = jax.tree.map(lambda x: np.asarray(x, dtype), load_params(found[chosen]))
+    return save_model_folder(out_dir, params, config.to_json(), card, {"step": str(chosen)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir")
+    parser.add_argument("out_dir")
+    parser.add_argument("--card", help="Markdown file for the folder's README.md")
+    parser.add_argument("--step", type=int, help="checkpoint; default: the last")
+    parser.add_argument("--dtype", default="float32", help="of the stored parameters")
+    args = parser.parse_args()
+    card = Path(args.card).read_text() if args.card else f"# {Path(args.out_dir).name}\n"
+    print(export(args.run_dir, args.out_dir, card, args.step, args.dtype))
+
+
+if __name__ == "__main__":
+    main()
