@@ -1,7 +1,9 @@
 """`get_dataset`: order, state, workers, buckets, packing, shards and mixtures."""
 
 import collections
+import gc
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -324,6 +326,16 @@ def test_peek_and_element_spec_do_not_advance():
     _assert_same(next(iterator), peeked)
     assert iterator.get_state() != state
     iterator.close()
+
+
+def test_a_dropped_iterator_ends_its_thread():
+    iterator = _dataset(prefetch=2)
+    next(iterator)
+    (thread,) = [t for t in threading.enumerate() if t.name == "t5x-data-prefetch"]
+    del iterator
+    gc.collect()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
 def test_continuous_inputs_are_trimmed_and_padded():

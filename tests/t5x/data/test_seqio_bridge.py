@@ -72,9 +72,9 @@ def test_text_task_with_seqios_own_converter():
     task = Task("bridge_text", {"train": rows}, [tokenize, append_eos_after_trim], features)
     to_seqio(task)
     dataset = seqio.get_dataset(
-        "bridge_text",
-        LENGTHS,
-        "train",
+        mixture_or_task_name="bridge_text",
+        task_feature_lengths=LENGTHS,
+        dataset_split="train",
         shuffle=False,
         num_epochs=1,
         feature_converter=seqio.EncDecFeatureConverter(pack=False),
