@@ -1,0 +1,1 @@
+"""Speed and accuracy of musax beside other implementations. Run: `python -m benchmarks`."""

@@ -1,0 +1,128 @@
+"""Sets of recordings whose notes are known, for judging transcribers.
+
+A set is a list of `Recording`s: files with their truth beside them (`folder_set`), or excerpts of
+POP909's test songs played through a soundfont (`rendered_set`).
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from musax.audio import load_audio
+from musax.midi import load_midi
+from musax.notes import make_notes, sort_notes, trim_overlapping_notes, validate_notes
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".aif", ".aiff")
+TRUTH_SUFFIXES = (".tsv", ".mid", ".midi")
+RENDER_RATE = 16000
+_SHORTEST_NOTE_S = 0.012  # what trimming leaves of unisons
+_PEAK = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Audio, float32 mono [samples], and the notes in it."""
+
+    name: str
+    audio: np.ndarray
+    sample_rate: int
+    notes: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """Length, s."""
+        return len(self.audio) / self.sample_rate
+
+
+def folder_set(directory: str | Path) -> list[Recording]:
+    """The audio files of a folder that have their truth beside them, by name.
+
+    The truth of `x.flac` is `x.tsv` (see `load_note_table`) or `x.mid`.
+
+    Raises:
+      FileNotFoundError: no such folder, or no audio file with its truth in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder")
+    recordings = []
+    for path in sorted(directory.iterdir()):
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
+            continue
+        truth = next((t for s in TRUTH_SUFFIXES if (t := path.with_suffix(s)).is_file()), None)
+        if truth is not None:
+            audio, sample_rate = load_audio(path)
+            notes = load_note_table(truth) if truth.suffix == ".tsv" else load_midi(truth)
+            recordings.append(Recording(path.stem, audio, sample_rate, notes))
+    if not recordings:
+        raise FileNotFoundError(
+            f"{directory}: no audio file ({', '.join(AUDIO_SUFFIXES)}) with its notes beside it; "
+            f"expected the same name with {' or '.join(TRUTH_SUFFIXES)}"
+        )
+    return recordings
+
+
+def load_note_table(path: str | Path) -> np.ndarray:
+    """Notes of a text table: onset s, offset s, MIDI pitch, velocity (1 to 127), `#` comments.
+
+    Raises:
+      ValueError: the file is no such table; names the file.
+    """
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a table of numbers ({error})") from error
+    if not rows.size:
+        rows = np.zeros((0, 4))
+    if rows.shape[1] < 3:
+        raise ValueError(
+            f"{path}: {rows.shape[1]} columns; expected onset, offset, pitch and velocity"
+        )
+    velocity = rows[:, 3] if rows.shape[1] > 3 else np.full(len(rows), 100)
+    notes = make_notes(rows[:, 0], rows[:, 1], rows[:, 2].astype(int), velocity.astype(int))
+    return sort_notes(validate_notes(notes, str(path)))
+
+
+def rendered_set(
+    soundfont: str, pop909: str | Path, *, pieces: int = 16, seconds: float = 30.0
+) -> list[Recording]:
+    """Piano excerpts from the middle of POP909 test songs, played dry by a soundfont.
+
+    Deterministic. Songs are spread evenly over the split; all tracks play General MIDI program 0.
+
+    Args:
+      soundfont: name or path, see `musax.rendering.soundfonts.find_soundfont`.
+      pop909: the dataset's folder.
+      pieces: how many songs.
+      seconds: length of an excerpt.
+    """
+    from musax.datasets.pieces import pop909 as songs
+    from musax.rendering.synthesizer import Synthesizer
+
+    synthesizer = Synthesizer(soundfont, RENDER_RATE)
+    split = songs(pop909, "test")
+    chosen = [split[i * len(split) // pieces] for i in range(min(pieces, len(split)))]
+    recordings = []
+    for song in chosen:
+        notes = middle_excerpt(song.load(), seconds)
+        audio = synthesizer.render(notes, seconds=seconds)
+        audio *= np.float32(_PEAK / max(float(np.abs(audio).max(initial=0.0)), 1e-6))
+        recordings.append(Recording(song.name, audio, RENDER_RATE, notes))
+    return recordings
+
+
+def middle_excerpt(notes: np.ndarray, seconds: float) -> np.ndarray:
+    """The pitched notes that begin in the middle `seconds` of a piece, as one piano plays them.
+
+    Notes still sounding at the end are cut there; a pitch struck again ends before.
+    """
+    notes = notes[~notes["is_drum"]].copy()
+    last = notes["offset"].max(initial=0.0)
+    start = max(0.0, (last - seconds) / 2)
+    notes = notes[(notes["onset"] >= start) & (notes["onset"] < start + seconds)]
+    notes["onset"] -= start
+    notes["offset"] = np.minimum(notes["offset"] - start, seconds)
+    notes["program"] = 0
+    notes = trim_overlapping_notes(sort_notes(notes))
+    return sort_notes(notes[notes["offset"] - notes["onset"] > _SHORTEST_NOTE_S])
