@@ -329,9 +329,10 @@ def test_peek_and_element_spec_do_not_advance():
 
 
 def test_a_dropped_iterator_ends_its_thread():
+    before = set(threading.enumerate())
     iterator = _dataset(prefetch=2)
     next(iterator)
-    (thread,) = [t for t in threading.enumerate() if t.name == "t5x-data-prefetch"]
+    (thread,) = set(threading.enumerate()) - before
     del iterator
     gc.collect()
     thread.join(timeout=30)
