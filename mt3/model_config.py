@@ -154,7 +154,7 @@ def _check_keys(found: Mapping[str, Any], known: set[str], source: str, prefix: 
     for name in found:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ModelConfigError(
                 f"{source}: unknown field {prefix}{name}{hint} Known: {', '.join(sorted(known))}"
             )

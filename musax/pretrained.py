@@ -100,7 +100,7 @@ def resolve(name_or_dir: str | os.PathLike) -> Path:
         return path
     known = [model.name for model in list_models()]
     close = difflib.get_close_matches(text, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     raise PretrainedError(
         f"{text!r}: no such model or folder{hint} Known models: {', '.join(known) or 'none'}. "
         "Give one of these names, or the path of a folder with a model or a checkpoint."

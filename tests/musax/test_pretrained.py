@@ -1,0 +1,120 @@
+"""Model folders: finding, loading and writing them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from musax import pretrained
+from musax.pretrained import PretrainedError
+from t5x.checkpoints import load_safetensors
+
+CONFIG = {"system": "mt3", "network": {}}
+PARAMS = {"encoder": {"scale": np.arange(3, dtype=np.float32)}}
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Two folders of models that come before the shipped ones."""
+    shelves = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setenv("MUSAX_PRETRAINED", ":".join(map(str, shelves)))
+    for name, readme in [("test-piano", "# Piano\n\nTiny piano.\n"), ("test-organ", "")]:
+        pretrained.save_model_folder(shelves[0] / name, PARAMS, CONFIG, readme)
+    pretrained.save_model_folder(shelves[1] / "test-piano", PARAMS, CONFIG, "Hidden.")
+    return shelves[0]
+
+
+def test_models_are_listed_with_their_cards(shelf):
+    found = {model.name: model for model in pretrained.list_models()}
+    assert found["test-piano"].summary == "Tiny piano."
+    assert found["test-piano"].path == shelf / "test-piano"
+    assert found["test-organ"].summary == ""
+    assert {model.system for model in found.values()} == {"mt3"}
+    assert list(found) == sorted(found)
+
+
+def test_names_and_folders_resolve(shelf):
+    assert pretrained.resolve("test-piano") == shelf / "test-piano"
+    assert pretrained.resolve(shelf / "test-organ") == shelf / "test-organ"
+    assert (
+        pretrained.resolve(shelf / "test-organ" / "model.safetensors").name == "model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "test-pian", "a/b", "../harp"])
+def test_unknown_names_list_the_known_ones(shelf, name):
+    with pytest.raises(PretrainedError, match="test-organ, test-piano") as error:
+        pretrained.resolve(name)
+    assert ("did you mean 'test-piano'?" in str(error.value)) == (name == "test-pian")
+
+
+def test_the_class_of_the_system_loads_the_folder(shelf, monkeypatch):
+    monkeypatch.setitem(pretrained.SYSTEMS, "mt3", "tests.musax.test_pretrained:Recorder")
+    assert pretrained.load("test-piano").folder == shelf / "test-piano"
+    plain = shelf / "released"
+    plain.mkdir()
+    assert pretrained.load(plain).folder == plain
+
+
+class Recorder:
+    def __init__(self, folder):
+        self.folder = folder
+
+    @classmethod
+    def from_pretrained(cls, folder):
+        return cls(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable JSON"),
+        ("[]", "JSON object"),
+        ('{"system": "mt4"}', "'mt4'.*knows mt3"),
+        ("{}", "None"),
+    ],
+)
+def test_damaged_configurations_are_named(shelf, text, message):
+    path = shelf / "test-piano" / "config.json"
+    path.write_text(text)
+    with pytest.raises(PretrainedError, match=message) as error:
+        pretrained.load("test-piano")
+    assert "test-piano" in str(error.value)
+    assert "test-piano" in [model.name for model in pretrained.list_models()]
+
+
+def test_a_folder_without_configuration_is_explained(tmp_path):
+    with pytest.raises(PretrainedError, match=r"config\.json: missing.*model\.safetensors"):
+        pretrained.read_config(tmp_path)
+
+
+def test_saved_folders_hold_what_was_given(tmp_path):
+    folder = pretrained.save_model_folder(
+        tmp_path / "deep" / "model", PARAMS, CONFIG, "# Card\n", metadata={"steps": "7"}
+    )
+    assert sorted(p.name for p in folder.iterdir()) == sorted(pretrained.MODEL_FILES)
+    params, metadata = load_safetensors(folder / "model.safetensors")
+    np.testing.assert_array_equal(params["encoder"]["scale"], PARAMS["encoder"]["scale"])
+    assert metadata == {"steps": "7"}
+    assert json.loads((folder / "config.json").read_text()) == CONFIG
+    assert (folder / "README.md").read_text() == "# Card\n"
+
+
+def test_saving_again_replaces_the_files_and_keeps_others(tmp_path):
+    folder = pretrained.save_model_folder(tmp_path / "model", PARAMS, CONFIG, "old")
+    (folder / "notes.txt").write_text("mine")
+    pretrained.save_model_folder(folder, PARAMS, CONFIG, "new")
+    assert (folder / "README.md").read_text() == "new"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        pretrained.save_model_folder(tmp_path / "m", PARAMS, {**CONFIG, "x": object()}, "card")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(PretrainedError, match="system"):
+        pretrained.save_model_folder(tmp_path / "m", PARAMS, {}, "card")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PretrainedError, match="is a file"):
+        pretrained.save_model_folder(tmp_path / "file", PARAMS, CONFIG, "card")
