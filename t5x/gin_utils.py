@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import gin
+from gin import resource_reader
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _MACRO_LINE = re.compile(r"^\s*([A-Za-z_]\w*)\s*=")
@@ -107,6 +108,7 @@ def parse(
       GinError: see the module's docstring.
     """
     gin.clear_config()
+    _search_packages_safely()
     for folder in [*search_paths, ".", _PACKAGE_ROOT, _PACKAGE_ROOT / "t5x/configs"]:
         _add_search_path(str(folder))
     module = sys.modules[entry.__module__]
@@ -121,6 +123,21 @@ def parse(
             raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
     _check_macros(read, bindings)
     return gin.get_configurable(entry)
+
+
+def _search_packages_safely() -> None:
+    """gin takes a folder without `__init__.py` for a package, and fails before it looks further."""
+    readers = gin.config._FILE_READERS
+    for i, (reader, exists) in enumerate(readers):
+        if exists is resource_reader.system_path_file_exists:
+            readers[i] = (reader, _is_in_a_package)
+
+
+def _is_in_a_package(file: str) -> bool:
+    try:
+        return resource_reader.system_path_file_exists(file)
+    except TypeError:
+        return False
 
 
 def _add_search_path(folder: str) -> None:

@@ -116,3 +116,14 @@ def test_helpers():
     assert gin_utils.bool_fn([]) is False
     assert gin_utils.string_split_fn("a:b:c", ":", 1) == ["a", "b:c"]
     assert gin_utils.string_split_fn("a:b:c", ":", index=-1) == "c"
+
+
+def test_files_of_the_packages_are_found_from_any_folder(parse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parse(
+        "include 't5x/configs/runs/pretrain.gin'\nMODEL = None\nTASK_FEATURE_LENGTHS = {}\n"
+        "MIXTURE_OR_TASK_NAME = 'words'\nTRAIN_STEPS = 7\nMODEL_DIR = 'here'\n"
+    )
+    assert gin.query_parameter("t5x.train.train.eval_period").config_key[0] == "EVAL_PERIOD"
+    with pytest.raises(gin_utils.GinError, match="nowhere.gin"):
+        parse("include 't5x/examples/nowhere.gin'")
