@@ -125,5 +125,5 @@ def test_files_of_the_packages_are_found_from_any_folder(parse, tmp_path, monkey
         "MIXTURE_OR_TASK_NAME = 'words'\nTRAIN_STEPS = 7\nMODEL_DIR = 'here'\n"
     )
     assert gin.query_parameter("t5x.train.train.eval_period").config_key[0] == "EVAL_PERIOD"
-    with pytest.raises(gin_utils.GinError, match="nowhere.gin"):
+    with pytest.raises(gin_utils.GinError, match=r"nowhere\.gin"):
         parse("include 't5x/examples/nowhere.gin'")
