@@ -1,0 +1,73 @@
+"""The tiny configuration, trained by its own command on one bar until it transcribes that bar."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from mt3.export import export
+from mt3.inference import Transcriber
+from musax.metrics.transcription import onset_offset_scores, onset_scores
+from musax.notes import make_notes
+from musax.rendering.virtual_piano import VirtualPiano
+from t5x.data.records import write_array_record
+
+RATE, BAR_S, REPEATS = 16000, 1.6, 6
+BAR = make_notes(
+    [0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 0.8, 1.0, 1.2],
+    [0.7, 0.18, 0.38, 0.58, 0.75, 1.5, 0.98, 1.18, 1.5],
+    [48, 64, 67, 72, 67, 43, 65, 67, 71],
+)
+
+
+def played(repeats):
+    bars = [BAR.copy() for _ in range(repeats)]
+    for i, bar in enumerate(bars):
+        bar["onset"] += i * BAR_S
+        bar["offset"] += i * BAR_S
+    notes = np.concatenate(bars)
+    audio = VirtualPiano(np.random.default_rng(5), RATE, longest_s=1.0).render(
+        notes, seconds=repeats * BAR_S
+    )
+    return notes, audio * (0.9 / np.abs(audio).max())
+
+
+def test_a_trained_model_transcribes_its_bar(tmp_path):
+    notes, audio = played(REPEATS)
+    take = {
+        "audio": np.round(audio * 32767).astype(np.int16),
+        "sample_rate": np.int32(RATE),
+        **{name: notes[name] for name in notes.dtype.names},
+    }
+    for split in ("train", "valid"):
+        write_array_record(tmp_path / "data" / f"{split}-00000-of-00001.array_record", [take])
+    command = [sys.executable, "-m", "t5x.train", "--gin_file=configs/mt3/tiny_piano.gin"]
+    settings = {
+        "DATA_DIR": f'"{tmp_path / "data"}"',
+        "MODEL_DIR": f'"{tmp_path / "run"}"',
+        "TRAIN_STEPS": 500,
+        "WARMUP_STEPS": 50,
+        "LEARNING_RATE": 0.002,
+        "BATCH_SIZE": 16,
+        "TASK_FEATURE_LENGTHS": '{"inputs": 72, "targets": 40}',
+        "network.T5Config.emb_dim": 64,
+        "network.T5Config.mlp_dim": 128,
+        "network.T5Config.num_encoder_layers": 1,
+        "network.T5Config.num_decoder_layers": 1,
+        "tasks.rendered_midi_task.augment": None,
+        "tasks.rendered_midi_task.level_db": (-6.0, 3.0),
+        "tasks.rendered_midi_task.colour_db": 0.0,
+        "train/utils.DatasetConfig.num_workers": 0,
+        "train/utils.DatasetConfig.length_buckets": None,
+        "train.train.eval_period": 0,
+        "utils.SaveCheckpointConfig.period": None,
+    }
+    subprocess.run(
+        command + [f"--gin.{name}={value}" for name, value in settings.items()],
+        check=True, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+
+    model = Transcriber.from_pretrained(export(tmp_path / "run", tmp_path / "model", "# A bar\n"))
+    result = model.transcribe(0.5 * audio, RATE)
+    assert onset_scores(notes, result.notes).f1 > 0.95
+    assert onset_offset_scores(notes, result.notes).f1 > 0.8
