@@ -1,7 +1,6 @@
 """From the features of segments to event tokens, in batches."""
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 from mt3.model_config import ModelConfig
 from mt3.models import ContinuousInputsEncoderDecoderModel
 from mt3.network import Transformer
+from mt3.streaming import steps_per_segment
 from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax.events.grammar import NUM_SPECIAL_IDS, EventGrammar, GrammarState
 from musax.spectrograms import input_depth
@@ -44,13 +44,12 @@ class SegmentGrammar:
 
     def __init__(self, config: ModelConfig):
         codec = build_codec(config.vocabulary)
-        steps = config.segment.seconds(config.spectrogram) * codec.steps_per_second
+        steps = steps_per_segment(config.segment, config.spectrogram, codec.steps_per_second)
         self._grammar = EventGrammar(
             codec,
             config.spec,
             codec.num_classes + NUM_SPECIAL_IDS,
-            # The step in which the segment ends belongs to the next, if it begins there.
-            max_step=min(math.ceil(steps - 1e-6) - 1, codec.max_shift_steps),
+            max_step=min(steps - 1, codec.max_shift_steps),
         )
         self.mask = self._grammar.mask
         self.update = self._grammar.update

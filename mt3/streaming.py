@@ -1,6 +1,7 @@
 """A stream of samples cut into segments, in memory that does not grow with the recording."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -31,6 +32,28 @@ class StreamedSegment:
         return not self.audio.any()
 
 
+def steps_per_segment(
+    segment: SegmentConfig, spectrogram: SpectrogramConfig, steps_per_second: float
+) -> int:
+    """Steps of tokens in which the events of one segment may lie.
+
+    Centred segments, which may begin at any sample, follow each other by whole steps, so that every
+    moment rounds to a step of exactly one of them. Others may begin anywhere within a step.
+    """
+    steps = segment.seconds(spectrogram) * steps_per_second
+    return max(1, math.floor(steps + 1e-6)) if segment.centred else math.ceil(steps - 1e-6)
+
+
+def segment_stride(
+    segment: SegmentConfig, spectrogram: SpectrogramConfig, steps_per_second: float
+) -> int:
+    """Samples from the start of a segment to the start of the next."""
+    if not segment.centred:
+        return segment.samples(spectrogram)
+    steps = steps_per_segment(segment, spectrogram, steps_per_second)
+    return round(steps * spectrogram.sample_rate / steps_per_second)
+
+
 def stream_segments(
     chunks: Iterable[np.ndarray],
     segment: SegmentConfig,
@@ -39,7 +62,7 @@ def stream_segments(
 ) -> Iterator[StreamedSegment]:
     """Cuts a recording into consecutive segments.
 
-    Centred segments cover it up to its last sample and start at their first sample. Others follow
+    Centred segments follow each other by `segment_stride` and cover the last sample. Others follow
     the reference: the recording gets `hop - length % hop` zeros first (so always at least one), the
     last segment is what is left, and segments start at the token step of their first frame.
 
@@ -49,13 +72,13 @@ def stream_segments(
       steps_per_second: of the tokens, Hz.
     """
     before, after = segment.margins(spectrogram)
-    length = segment.samples(spectrogram)
-    needed = before + length + after
+    needed = before + segment.samples(spectrogram) + after
+    stride = segment_stride(segment, spectrogram, steps_per_second)
     buffer, count, total = np.zeros(before, np.float32), 0, 0
 
     def make(audio: np.ndarray) -> StreamedSegment:
-        start = count * segment.frames / spectrogram.frames_per_second
-        end = start + segment.seconds(spectrogram)
+        start = count * stride / spectrogram.sample_rate
+        end = start + stride / spectrogram.sample_rate
         if not segment.centred:
             start = segment_start_time(float(np.float32(start)), steps_per_second)
         return StreamedSegment(start, end, audio)
@@ -66,14 +89,14 @@ def stream_segments(
         position = 0
         while len(buffer) - position >= needed:
             yield make(buffer[position : position + needed].copy())
-            position += length
+            position += stride
             count += 1
         buffer = buffer[position:]
     if not segment.centred:
         hop = spectrogram.hop_width
         yield make(np.pad(buffer, (0, hop - len(buffer) % hop)))
         return
-    while count * length < total:
+    while count * stride < total:
         yield make(np.pad(buffer, (0, max(0, needed - len(buffer))))[:needed])
-        buffer = buffer[length:]
+        buffer = buffer[stride:]
         count += 1

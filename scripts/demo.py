@@ -92,11 +92,11 @@ def show(rows: list[tuple[str, Any, float, dict[str, float]]], model: str) -> No
     from rich.table import Table
 
     table = Table(title=f"Transcriptions by {model}")
-    table.add_column("Example")
-    for name in ("Audio", "Notes", "Time taken", *SCORES):
+    table.add_column("Example", overflow="fold")
+    for name in ("Audio", "Notes", "Time", *SCORES):
         table.add_column(name, justify="right")
     for name, result, took, scores in rows:
-        figures = [f"{scores[score]:.3f}" if scores else "-" for score in SCORES]
+        figures = [f"{scores[score]:.2f}" if scores else "-" for score in SCORES]
         table.add_row(
             name, minutes(result.seconds), str(len(result.notes)), f"{took:.1f} s", *figures
         )

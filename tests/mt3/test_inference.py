@@ -14,7 +14,7 @@ from mt3.model_config import ModelConfig, ModelConfigError
 from mt3.network import T5Config
 from mt3.prediction import Predictor, bucket_size
 from mt3.segments import SegmentConfig, segment_features
-from mt3.streaming import stream_segments
+from mt3.streaming import segment_stride, stream_segments
 from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax.audio import save_audio
 from musax.events.decode import DecodingState
@@ -28,7 +28,7 @@ from tests.tiny_mt3 import EOS, PIANO, Mute, Script, tiny_config, tiny_params, w
 from tests.vectors import golden_dir
 
 OWN = SegmentConfig(frames=50)  # 0.4 s
-CENTRED = SegmentConfig(frames=40, context_frames=2, centred=True)
+CENTRED = SegmentConfig(frames=41, context_frames=2, centred=True)
 RATE = 16000
 
 SETTINGS = {
@@ -65,10 +65,9 @@ def script(config, notes, seconds):
     pieces = list(
         stream_segments([audio], config.segment, config.spectrogram, codec.steps_per_second)
     )
-    length = config.segment.seconds(config.spectrogram)
     rows = []
     for i, piece in enumerate(pieces):
-        start = i * length if config.segment.centred else piece.start_time
+        start = piece.start_time
         end = pieces[i + 1].start_time if i + 1 < len(pieces) else None
         align = "segment" if config.segment.centred else "file"
         # The middle of the step, where rounding cannot fall into a neighbour.
@@ -114,6 +113,7 @@ def test_true_tokens_give_the_true_notes_whatever_the_batches_and_pieces(
 def test_the_recording_is_read_batch_by_batch():
     config = SETTINGS["ours"]
     piece, batch_size, pulled, heard = 1000, 5, 0, 0
+    stride = segment_stride(config.segment, config.spectrogram, 50)
 
     def chunks():
         nonlocal pulled
@@ -125,14 +125,15 @@ def test_the_recording_is_read_batch_by_batch():
         def __call__(self, features, decode, batch_size):
             nonlocal heard
             heard += len(features)
-            lead = pulled - heard * config.segment.samples(config.spectrogram)
-            assert lead <= piece + sum(config.segment.margins(config.spectrogram))
+            ahead = config.segment.samples(config.spectrogram) - stride
+            ahead += sum(config.segment.margins(config.spectrogram))
+            assert pulled - heard * stride <= piece + ahead
             return super().__call__(features, decode, batch_size)
 
     transcriber = Transcriber(config, Listener())
     result = transcriber._transcribe(chunks(), 125.0, "greedy", batch_size, None, None)
     assert result.seconds == 125.0
-    assert heard == -(-2000 * piece // config.segment.samples(config.spectrogram))
+    assert heard == -(-2000 * piece // stride)
 
 
 def test_silent_segments_are_not_transcribed():
@@ -166,8 +167,9 @@ def held_notes(config, limit):
     vocabulary = vocabulary_from_codec(codec)
     notes = make_notes([0.1, 3.0, 0.2], [99.0, 3.5, 99.0], [60, 60, 64])
     rows = []
-    for start in np.arange(0, 6.2, config.segment.seconds(config.spectrogram)):
-        end = start + config.segment.seconds(config.spectrogram)
+    length = segment_stride(config.segment, config.spectrogram, 50) / RATE
+    for start in np.arange(0, 6.2, length):
+        end = start + length
         tokens = notes_to_tokens(notes, start, end, codec, config.spec)
         rows.append(np.append(vocabulary.encode_array(tokens), EOS))
     transcriber = Transcriber(config, Script(rows, 300))
@@ -268,7 +270,7 @@ def test_constrained_tokens_are_valid_whatever_sounds_before(networks, name):
     transcriber = networks[name]
     config = transcriber.config
     codec = build_codec(config.vocabulary)
-    segments = stream_segments([noise(0.5)], config.segment, config.spectrogram, 50)
+    segments = stream_segments([noise(0.48)], config.segment, config.spectrogram, 50)
     features = np.stack(
         [segment_features(s.audio, config.segment, config.spectrogram) for s in segments]
     )
@@ -286,7 +288,7 @@ def test_constrained_tokens_are_valid_whatever_sounds_before(networks, name):
         end = config.segment.seconds(config.spectrogram)
         state.decode_segment(transcriber._codec_ids(row), 1.0, 1.0 + end)
         assert (state.invalid_events, state.dropped_events) == (0, 0)
-    result = transcriber.transcribe(noise(0.5), RATE, decode="constrained", batch_size=4)
+    result = transcriber.transcribe(noise(0.48), RATE, decode="constrained", batch_size=4)
     assert (result.invalid_events, result.dropped_events) == (0, 0)
 
 
