@@ -1,8 +1,8 @@
 """Mixtures of several recordings as one training example (MT3's augmentation)."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import gin
 import numpy as np
 
 from musax.events.codec import Codec
@@ -64,64 +64,34 @@ def _merge(examples: Sequence[Mapping], codec: Codec, join_ties: bool) -> np.nda
     return merge_run_length_encoded_targets(matrix, codec, join_ties=join_ties and bool(has_ties))
 
 
+@gin.configurable(module="mt3.mixing")
 def mix_transcription_examples(
-    examples: Iterable[Mapping],
+    example: Mapping,
     rng: np.random.Generator,
+    sequence_length: Mapping[str, int],
     *,
+    others: Callable[[], Sequence[Mapping]],
+    prepare: Callable[[Mapping, np.random.Generator, Mapping[str, int]], Mapping],
     codec: Codec,
     max_examples_per_mix: int | None = None,
-    max_tokens: int | None = None,
     join_ties: bool = True,
-) -> Iterator[Example]:
-    """Mixes a stream of (shuffled) examples, 1 to `max_examples_per_mix` at a time.
+) -> Example:
+    """Mixes an example with up to `max_examples_per_mix - 1` others; how many is uniform.
 
-    The number in each mixture is uniform; None or 1 passes examples through unchanged.
+    Args:
+      example: frames and run-length-encoded targets.
+      others: gives the raw examples from which the others are drawn.
+      prepare: takes a raw example to frames and targets, as `mt3.preprocessors.random_segment`.
+      codec, join_ties: see `mix_examples`.
+      max_examples_per_mix: None and 1 mix nothing.
+
+    Returns:
+      inputs float32 [T, hop], targets int32 [L] that leave room for EOS.
     """
-    if max_examples_per_mix is None or max_examples_per_mix <= 1:
-        yield from (dict(example) for example in examples)
-        return
-    stream = iter(examples)
-    while True:
-        count = int(rng.integers(1, max_examples_per_mix + 1))
-        group = list(itertools.islice(stream, count))
-        if not group:
-            return
-        yield mix_examples(group, codec=codec, max_tokens=max_tokens, join_ties=join_ties)
-
-
-class MixedExamples:
-    """A source of mixtures, by index: mixture i depends on (seed, i) alone.
-
-    `prepare(example, rng)` takes an example of `source` to frames and run-length-encoded targets,
-    for example by `mt3.preprocessors.random_segment`. The first part of mixture i is example i,
-    the others are drawn at random.
-    """
-
-    def __init__(
-        self,
-        source: Sequence[Mapping],
-        prepare: Callable[[Mapping, np.random.Generator], Mapping],
-        *,
-        codec: Codec,
-        max_examples_per_mix: int,
-        seed: int,
-        max_tokens: int | None = None,
-        join_ties: bool = True,
-    ):
-        if max_examples_per_mix < 1:
-            raise ValueError(f"max_examples_per_mix={max_examples_per_mix} must be at least 1")
-        self._source, self._prepare = source, prepare
-        self._max_examples, self._seed = max_examples_per_mix, seed
-        self._options = {"codec": codec, "max_tokens": max_tokens, "join_ties": join_ties}
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"mixture {index} of {len(self)}")
-        rng = np.random.default_rng((self._seed, index))
-        others = int(rng.integers(self._max_examples))
-        chosen = [index, *rng.integers(len(self._source), size=others).tolist()]
-        parts = [self._prepare(self._source[i], rng) for i in chosen]
-        return mix_examples(parts, **self._options)
+    if not max_examples_per_mix or max_examples_per_mix <= 1:
+        return dict(example)
+    source = others()
+    chosen = rng.integers(len(source), size=int(rng.integers(max_examples_per_mix)))
+    parts = [example, *(prepare(source[i], rng, sequence_length) for i in chosen.tolist())]
+    room = sequence_length["targets"] - 1
+    return mix_examples(parts, codec=codec, max_tokens=room, join_ties=join_ties)

@@ -14,6 +14,7 @@ without the index over the recording, for training on the fly.
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import gin
 import numpy as np
 
 from mt3.vocabularies import PROGRAM_GRANULARITIES
@@ -150,6 +151,7 @@ def extract_target_sequence_with_indices(
     return {**kept, "targets": targets}
 
 
+@gin.configurable(module="mt3.preprocessors")
 def map_midi_programs(example: Mapping, *, codec: Codec, granularity_type: str = "full") -> Example:
     """Applies a granularity ("flat", "midi_class" or "full") to the targets' programs."""
     if granularity_type not in PROGRAM_GRANULARITIES:
