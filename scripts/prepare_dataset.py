@@ -4,12 +4,12 @@
 Examples:
   # 53 hours of POP909, chorales and Lakh trios on 240 instruments, for training
   scripts/prepare_dataset.py rendered_midi --pop909 data/pop909 --jsb data/jsb \\
-      --lakh64 data/lakh64 --soundfont FluidR3_GM.sf2 --soundfont MuseScore_General.sf3 \\
+      --lakh64 data/lakh64 --soundfont FluidR3_GM --soundfont MuseScore_General \\
       --instruments 240 --out data/rendered_midi
 
   # unseen pieces on a font kept for judging
   scripts/prepare_dataset.py rendered_midi --split valid --pop909 data/pop909 --virtual 0 \\
-      --soundfont TimGM6mb.sf2 --instruments 1 --piano 1 --no-vary --out data/rendered_midi_valid
+      --soundfont TimGM6mb --instruments 1 --piano 1 --no-vary --out data/rendered_midi
 
 A shard that is there already is left alone, so an interrupted run continues. `--runner NAME` runs
 the same work on Apache Beam (extra `beam`).
@@ -25,6 +25,7 @@ from rich.progress import track
 
 from musax.datasets import pieces
 from musax.datasets.rendered_midi import Instruments, RenderedMidi
+from musax.rendering.soundfonts import find_soundfont
 from t5x.data.records import write_array_record
 
 
@@ -43,7 +44,11 @@ def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
     mixed = [corpus[i % len(corpus)] for corpus, weight in corpora for i in range(weight * largest)]
     return RenderedMidi(
         mixed,
-        Instruments(tuple(args.soundfont), virtual=args.virtual, piano=args.piano),
+        Instruments(
+            tuple(str(find_soundfont(name)) for name in args.soundfont),
+            virtual=args.virtual,
+            piano=args.piano,
+        ),
         num_instruments=args.instruments,
         takes_per_instrument=args.takes,
         seconds=args.seconds,
@@ -76,7 +81,10 @@ def _frozen(value):
 def run(args: argparse.Namespace) -> None:
     """Writes every shard, on local processes or on Beam."""
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    rendered_midi(args)  # bad arguments show before any process starts
+    try:
+        rendered_midi(args)  # bad arguments show before any process starts
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"prepare_dataset: {error}") from error
     work = functools.partial(write_shard, args=args)
     if args.runner:
         import apache_beam as beam
@@ -104,7 +112,12 @@ def main() -> None:
     p.add_argument("--pop909", help="folder of the POP909 dataset")
     p.add_argument("--jsb", help="folder of the JSB chorales")
     p.add_argument("--lakh64", help="folder of the 64-bar Lakh excerpts")
-    p.add_argument("--soundfont", action="append", default=[], help="SF2 or SF3 file; repeatable")
+    p.add_argument(
+        "--soundfont",
+        action="append",
+        default=[],
+        help="path or name of an SF2 or SF3 file; repeatable",
+    )
     p.add_argument("--virtual", type=float, default=0.5, help="share of virtual pianos")
     p.add_argument("--piano", type=float, default=0.9, help="share of pianos on soundfonts")
     p.add_argument("--random-pieces", type=float, default=0.06, help="share of random notes")
