@@ -25,7 +25,7 @@ class Evaluations:
       train_eval_cfg: data of the teacher-forced evaluation, or None.
       infer_eval_cfg: data of the evaluation of predictions, or None.
       train_eval_get_dataset_fn: f(cfg, partitioner, eval_steps, feature converter class) -> task ->
-        iterator over batches.
+        iterator over batches, which is closed in the end.
       evaluator_cls: called as `t5x.data.Evaluator`, the default; its
         `evaluate(predict_fn=, score_fn=, predict_with_aux_fn=, step=)` returns task -> metric
         name -> value.
@@ -67,7 +67,11 @@ class Evaluations:
                 self._eval_steps,
                 self._model.FEATURE_CONVERTER_CLS,
             )
-            results["TRAIN_EVAL"] = self._trainer.eval(datasets)
+            try:
+                results["TRAIN_EVAL"] = self._trainer.eval(datasets)
+            finally:
+                for batches in datasets.values():
+                    batches.close()
             self._log(step, "training_eval", results["TRAIN_EVAL"], console)
         if self._evaluator is not None:
             params = self._trainer.train_state.params

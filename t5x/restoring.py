@@ -20,6 +20,7 @@ from t5x.checkpoints.loading import (
     all_checkpoints,
     check_tree,
     checkpoint_kind,
+    find_checkpoint,
     latest_checkpoint,
 )
 from t5x.partitioning import PjitPartitioner
@@ -68,7 +69,7 @@ class TrainStateInitializer:
 
     def from_scratch(self, rng: jax.Array) -> Any:
         """The initial state for random key `rng`."""
-        return self._init(rng)
+        return self._init(np.asarray(rng))  # every process has the same
 
     @property
     def expected(self) -> Tree:
@@ -115,6 +116,7 @@ class TrainStateInitializer:
           CheckpointError: lists what is missing, unknown or of another shape.
         """
         expected = self.expected
+        path = find_checkpoint(path)
         if checkpoint_kind(path) == "safetensors":
             found = load_state(path, "target")
             check_params(found["target"], expected["target"], path)

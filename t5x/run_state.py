@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from t5x.checkpoints import CheckpointError, CheckpointManager
-from t5x.checkpoints.loading import checkpoint_kind, checkpoint_step
+from t5x.checkpoints.loading import checkpoint_kind, checkpoint_step, find_checkpoint
 from t5x.restoring import checkpoint_paths
 from t5x.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
 
@@ -84,7 +84,7 @@ class Run:
         manager, step = self._manager, self.resume_step
         restore = self._cfg.restore
         if step is None and restore and restore.restore_dataset and restore.path:
-            path = checkpoint_paths(restore.path, restore.mode)[-1]
+            path = find_checkpoint(checkpoint_paths(restore.path, restore.mode)[-1])
             manager = CheckpointManager(path.parent, read_only=True)
             step = checkpoint_step(path)
         if manager is None or step is None:
@@ -121,7 +121,7 @@ class Run:
         if cfg is None or not cfg.path:
             return None
         try:
-            paths = checkpoint_paths(cfg.path, cfg.mode)
+            paths = [find_checkpoint(p) for p in checkpoint_paths(cfg.path, cfg.mode)]
             checkpoint_kind(paths[-1])
         except CheckpointError:
             if cfg.fallback_to_scratch:
@@ -148,8 +148,12 @@ class Run:
         run = {"seed": self.seed, "rng": self._rng, "first_step": self.first_step}
         return self._manager.save(step, train_state.state_dict(), run, batches.get_state())
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits until checkpoints are whole; raises what went wrong in writing them."""
         if self._manager is not None:
             self._manager.wait()
+
+    def close(self) -> None:
+        """Waits, and frees the threads that write."""
+        if self._manager is not None:
             self._manager.close()

@@ -148,6 +148,7 @@ def train(
     del train_state  # the trainer gives its memory to the next state
     if dry_run:
         host_batches.close()
+        run.close()
         return _dry_run(trainer, batch_spec, total_steps)
 
     first = step = int(trainer.train_state.step)
@@ -178,14 +179,20 @@ def train(
     batches = DevicePrefetcher(host_batches, partitioner.shard_batch)
     stats = Stats(trainer, batches, train_dataset_cfg.batch_size, step, start_time)
     with StopRequest() as stop, _managed_garbage(gc_period), contextlib.ExitStack() as stack:
-        for part in (evaluations, writer, console, batches):
+        for part in (run, evaluations, writer, console, batches):  # closed from last to first
             stack.callback(part.close)
         if run_eval_before_training:
             with stats.aside("evaluate"):
                 evaluations.run(step, console)
         done = step >= total_steps
         while not done:
-            trainer.step(next(batches))
+            try:
+                batch = next(batches)
+            except Exception:
+                if stop.requested:  # Ctrl-C reaches the processes that make the data, too
+                    break
+                raise
+            trainer.step(batch)
             step += 1
             console.step(step)
 
@@ -213,7 +220,7 @@ def train(
         # -------------------------------------------------------- end
         if step > first:
             run.save(step, trainer.train_state, batches)
-        run.close()
+        run.wait()
         console.say(f"ended at step {step} of {total_steps}")
     return step, trainer.train_state
 

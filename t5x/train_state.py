@@ -146,21 +146,18 @@ class FlaxOptimTrainState(flax.struct.PyTreeNode):
     def as_logical_axes(self) -> Self:
         """This state with a `PartitionSpec` of logical names (or None) in place of each array.
 
-        Raises:
-          ValueError: the model gave no axis annotations.
+        What has no axis annotations has no names, so every device holds it whole.
         """
-        if self.params_axes is None:
-            raise ValueError("The model has no 'params_axes', so it cannot be partitioned.")
-        names = unfreeze(flax_partitioning.get_axis_names(self.params_axes))
+        names = _logical_axes(self.params, self.params_axes)
         axes = self._optimizer.optimizer_def.derive_logical_axes(self._optimizer, names)
         mutables = {
-            collection: _mutable_axes(tree, self.flax_mutables_axes.get(collection))
+            collection: _logical_axes(tree, self.flax_mutables_axes.get(collection))
             for collection, tree in self.flax_mutables.items()
         }
         return self.replace(_optimizer=axes, flax_mutables=mutables)
 
 
-def _mutable_axes(tree: Tree, axes: Tree) -> Tree:
+def _logical_axes(tree: Tree, axes: Tree) -> Tree:
     if axes is None:
         return jax.tree.map(lambda _: PartitionSpec(), tree)
     return unfreeze(flax_partitioning.get_axis_names(axes))
@@ -213,14 +210,12 @@ class InferenceState(flax.struct.PyTreeNode):
 
     def as_logical_axes(self) -> Self:
         """As `FlaxOptimTrainState.as_logical_axes`."""
-        if self.params_axes is None:
-            raise ValueError("The model has no 'params_axes', so it cannot be partitioned.")
         mutables = {
-            collection: _mutable_axes(tree, self.flax_mutables_axes.get(collection))
+            collection: _logical_axes(tree, self.flax_mutables_axes.get(collection))
             for collection, tree in self.flax_mutables.items()
         }
         return self.replace(
             step=PartitionSpec(),
-            params=unfreeze(flax_partitioning.get_axis_names(self.params_axes)),
+            params=_logical_axes(self.params, self.params_axes),
             flax_mutables=mutables,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
@@ -72,7 +73,7 @@ class Trainer:
         self.num_microbatches = num_microbatches or 1
         self.compile_seconds = 0.0
         self.flops = 0.0
-        self._base_rng = jax.random.PRNGKey(0) if rng is None else rng
+        self._base_rng = np.asarray(jax.random.PRNGKey(0) if rng is None else rng)
         self._weight_metrics = weight_metrics_computer
         self._axes = partitioner.get_mesh_axes(train_state)
         if train_state_axes is not None:
@@ -94,7 +95,7 @@ class Trainer:
         Returns:
           (state after the step, metrics of this step).
         """
-        rng = jax.random.fold_in(self._base_rng, train_state.step)
+        rng = jax.random.fold_in(jnp.asarray(self._base_rng), train_state.step)
         learning_rate = self.learning_rate_fn(train_state.step)
         grads, metrics, mutables = self.gradients(train_state, batch, rng)
         updated = train_state.apply_gradient(
@@ -149,7 +150,8 @@ class Trainer:
             donate_argnums=(0, 1, 2),
         )
         compiled = step.lower(self.train_state, self._totals, self._first, batch).compile()
-        self._compiled_steps[_shapes(batch)] = (compiled, _flops(compiled))
+        # XLA counts the body of a loop once.
+        self._compiled_steps[_shapes(batch)] = (compiled, _flops(compiled) * self.num_microbatches)
         self.compile_seconds += time.perf_counter() - start
 
     def step(self, batch: Batch) -> None:

@@ -195,7 +195,7 @@ def get_training_eval_datasets(
     partitioner: PjitPartitioner,
     eval_steps: int | None,
     feature_converter_cls: Any,
-) -> dict[str, Iterator[Mapping[str, Any]]]:
+) -> "dict[str, FirstBatches]":
     """For each task of the evaluation mixture, its first `eval_steps` batches.
 
     The split repeats if it is shorter; None means one pass over its whole batches. The same
@@ -214,5 +214,23 @@ def get_training_eval_datasets(
             feature_converter_cls,
             num_epochs=None if eval_steps else 1,
         )
-        result[task.name] = itertools.islice(batches, eval_steps or None)
+        result[task.name] = FirstBatches(batches, eval_steps)
     return result
+
+
+class FirstBatches:
+    """The first `count` batches of an iterator (None: all), which `close` closes."""
+
+    def __init__(self, batches: Any, count: int | None):
+        self._batches = batches
+        self._limited = itertools.islice(batches, count or None)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return self._limited
+
+    def __next__(self) -> Mapping[str, Any]:
+        return next(self._limited)
+
+    def close(self) -> None:
+        """Ends the threads and processes that make the batches."""
+        self._batches.close()

@@ -65,7 +65,7 @@ def checkpoint_step(path: str | Path) -> int:
     return int(match.group(1)) if match else 0
 
 
-def _resolve(path: str | Path) -> Path:
+def find_checkpoint(path: str | Path) -> Path:
     """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
     path = Path(path).expanduser()
     if path.is_dir() and not is_legacy_checkpoint(path) and _orbax_state(path) is None:
@@ -88,7 +88,7 @@ def load_params(path: str | Path) -> Tree:
     Raises:
       CheckpointError: there is no checkpoint, or it is damaged; the message names the file.
     """
-    path = _resolve(path)
+    path = find_checkpoint(path)
     kind = checkpoint_kind(path)
     if kind == "safetensors":
         return load_safetensors(path)[0]
@@ -105,7 +105,7 @@ def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
       CheckpointError: as `load_params`; also for safetensors, which hold parameters only, unless
         `subtree` is "target".
     """
-    path = _resolve(path)
+    path = find_checkpoint(path)
     kind = checkpoint_kind(path)
     if kind == "legacy":
         return read_legacy_checkpoint(path, subtree)

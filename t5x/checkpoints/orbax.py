@@ -9,7 +9,6 @@ whole checkpoint before it.
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -197,9 +196,7 @@ def _gather_json(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _quiet_orbax() -> None:
-    """Orbax logs every phase of a save through absl at INFO."""
+    """Orbax tells every phase of a save, and warns of options that are as wanted, through absl."""
     from absl import logging as absl_logging
 
-    if absl_logging.get_verbosity() > absl_logging.WARNING:
-        absl_logging.set_verbosity(absl_logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)
