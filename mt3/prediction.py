@@ -76,7 +76,8 @@ class Predictor:
         self._codec = build_codec(config.vocabulary)
         self._vocabulary = vocabulary_from_codec(self._codec)
         check_params(params, self._expected_params(), source)
-        self.params = jax.device_put(params)
+        # Half-precision files are smaller; the network computes with float32 parameters.
+        self.params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), params))
         self._programs: dict[str, Any] = {}
 
     def _model(self, decode_fn: Any) -> ContinuousInputsEncoderDecoderModel:

@@ -322,10 +322,14 @@ def test_greedy_tokens_are_the_references(case):
 
 def test_a_model_folder_gives_the_same_model(tmp_path, networks):
     config = networks["ours"].config
-    folder = write_model(tmp_path / "model", config, tiny_params(config))
-    loaded = Transcriber.from_pretrained(folder)
-    assert loaded.config == config
-    jax.tree.map(np.testing.assert_array_equal, loaded._predict.params, tiny_params(config))
+    for dtype in (np.float32, np.float16):
+        stored = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), tiny_params(config))
+        folder = write_model(tmp_path / "model", config, stored)
+        loaded = Transcriber.from_pretrained(folder)
+        assert loaded.config == config
+        expected = jax.tree.map(lambda x: x.astype(np.float32), stored)
+        jax.tree.map(np.testing.assert_array_equal, loaded._predict.params, expected)
+        assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded._predict.params))
 
 
 def release(rows):
