@@ -12,7 +12,7 @@ from mt3 import inference
 from mt3.inference import Transcriber
 from mt3.model_config import ModelConfig, ModelConfigError
 from mt3.network import T5Config
-from mt3.prediction import Predictor, bucket_size
+from mt3.prediction import DECODES, Predictor, bucket_size
 from mt3.segments import SegmentConfig, segment_features
 from mt3.streaming import segment_stride, stream_segments
 from mt3.vocabularies import build_codec, vocabulary_from_codec
@@ -257,7 +257,7 @@ def noise(seconds):
     return np.random.default_rng(3).standard_normal(round(seconds * RATE)).astype(np.float32)
 
 
-@pytest.mark.parametrize("decode", ["greedy", "constrained"])
+@pytest.mark.parametrize("decode", DECODES)
 def test_batch_size_does_not_change_the_notes(networks, decode):
     results = [
         networks["ours"].transcribe(noise(1.4), RATE, decode=decode, batch_size=n) for n in (1, 4)
