@@ -100,11 +100,9 @@ class Evaluations:
 def _make_evaluator(
     model: Any, cfg: Any, evaluator_cls: Callable[..., Any] | None, log_dir: str | None
 ) -> Any:
-    if evaluator_cls is None:
-        from t5x.data import Evaluator
+    from t5x.data import Evaluator
 
-        evaluator_cls = Evaluator
-    return evaluator_cls(
+    return (evaluator_cls or Evaluator)(
         mixture_or_task_name=cfg.mixture_or_task_name,
         feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
         eval_split=cfg.split,

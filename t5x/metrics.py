@@ -28,8 +28,7 @@ import jax.numpy as jnp
 Array = Any  # jax.Array on the device, np.ndarray or float once read
 
 
-@flax.struct.dataclass
-class Metric:
+class Metric(flax.struct.PyTreeNode):
     """Base of all metrics: immutable, `merge` is associative and commutative."""
 
     def merge(self, other: Self) -> Self:
@@ -46,7 +45,6 @@ def _masked_sum(values: Array, mask: Array | None) -> Array:
     return values.sum() if mask is None else (values * mask).sum()
 
 
-@flax.struct.dataclass
 class Sum(Metric):
     """Sum of everything seen. `total`: float32 scalar."""
 
@@ -64,7 +62,6 @@ class Sum(Metric):
         return self.total
 
 
-@flax.struct.dataclass
 class Average(Metric):
     """Weighted mean. `total`: sum of weight * value; `count`: sum of weights."""
 
@@ -75,8 +72,8 @@ class Average(Metric):
     def from_model_output(cls, values: Array, mask: Array | None = None) -> Self:
         """Mean of `values` (any shape) weighted by `mask` (broadcastable; default ones)."""
         values = jnp.asarray(values, jnp.float32)
-        mask = jnp.broadcast_to(jnp.asarray(1.0 if mask is None else mask), values.shape)
-        return cls(total=(values * mask).sum(), count=mask.sum(dtype=jnp.float32))
+        weights = jnp.broadcast_to(jnp.asarray(1.0 if mask is None else mask), values.shape)
+        return cls(total=(values * weights).sum(), count=weights.sum(dtype=jnp.float32))
 
     def merge(self, other: Self) -> Self:
         return self.replace(total=self.total + other.total, count=self.count + other.count)
@@ -85,7 +82,6 @@ class Average(Metric):
         return self.total / (self.count + (self.count == 0))  # 0 when nothing counted
 
 
-@flax.struct.dataclass
 class Accuracy(Average):
     """Fraction of positions where the largest logit is the label, weighted by the mask."""
 
@@ -95,7 +91,6 @@ class Accuracy(Average):
         return super().from_model_output(logits.argmax(-1) == labels, mask)
 
 
-@flax.struct.dataclass
 class Step(Metric):
     """Number of training steps seen."""
 
@@ -111,7 +106,6 @@ class Step(Metric):
         return self.steps
 
 
-@flax.struct.dataclass
 class AveragePerStep(Step):
     """Mean over steps of a quantity that is a total within each step."""
 
@@ -144,7 +138,6 @@ def _add_seconds(a: Array | None, b: Array | None) -> Array | None:
     return a + b
 
 
-@flax.struct.dataclass
 class Time(Metric):
     """Seconds taken, set on the host by `set_duration`."""
 
@@ -160,7 +153,6 @@ class Time(Metric):
         return _known(self.duration)
 
 
-@flax.struct.dataclass
 class TimeRate(Time):
     """A total per second, such as examples per second."""
 
@@ -180,7 +172,6 @@ class TimeRate(Time):
         return self.numerator / _known(self.duration)
 
 
-@flax.struct.dataclass
 class StepsPerTime(Step):
     """Training steps per second."""
 

@@ -206,8 +206,8 @@ class PjitPartitioner:
     @property
     def data_partition_spec(self) -> PartitionSpec:
         """Mesh axes of a batch: rows over the data axes."""
-        axes = self._batch_axes
-        return PartitionSpec(axes if len(axes) > 1 else axes[0])
+        data = "data" if len(self._batch_axes) == 1 else self._batch_axes
+        return PartitionSpec(data)
 
     @property
     def data_sharding(self) -> NamedSharding:

@@ -174,13 +174,13 @@ def assign(
     Raises:
       CheckpointError: a rule matches nothing, or names an array that the checkpoint lacks.
     """
-    rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
     matched: set[int] = set()
     chosen: dict[str, Any] = {}
     used: set[str] = set()
     for name in wanted:
         source: str | None = name
-        for number, (pattern, replacement) in enumerate(rules):
+        for number, (pattern, replacement) in enumerate(compiled):
             match = pattern.fullmatch(name)
             if match:
                 matched.add(number)
@@ -190,10 +190,11 @@ def assign(
                         f"assignment_map takes {name} from {source}, which the checkpoint lacks."
                     )
                 break
-        chosen[name] = None if source is None else found.get(source)
-        if source in found:
+        chosen[name] = None
+        if source is not None and source in found:
+            chosen[name] = found[source]
             used.add(source)
-    idle = [pattern.pattern for n, (pattern, _) in enumerate(rules) if n not in matched]
+    idle = [pattern.pattern for n, (pattern, _) in enumerate(compiled) if n not in matched]
     if idle:
         raise CheckpointError(f"assignment_map rules that match no name of the model: {idle}")
     return chosen, used

@@ -54,15 +54,8 @@ class Run:
 
     def set_seed(self, seed: int | None) -> None:
         """Takes `seed`, else the saved one, else a new one that all processes share."""
-        if seed is None:
-            seed = self._saved.get("seed")
-        if seed is None:
-            seed = time.time_ns() % 2**31
-            if jax.process_count() > 1:
-                from jax.experimental import multihost_utils
-
-                seed = multihost_utils.broadcast_one_to_all(np.asarray(seed, np.int32))
-        self.seed = int(seed)
+        chosen = self._saved.get("seed") if seed is None else seed
+        self.seed = _shared_random_seed() if chosen is None else int(chosen)
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """(key of initialization, base key of training steps)."""
@@ -102,11 +95,11 @@ class Run:
         if self._manager is not None and self.resume_step is not None:
             self.origin = f"resumed from {self.folder}/checkpoint_{self.resume_step}"
             return initializer.from_manager(self._manager, self.resume_step)
-        path = self._initial_checkpoint(self._cfg.restore)
-        if path is None:
+        restore = self._cfg.restore
+        path = None if restore is None else _initial_checkpoint(restore)
+        if restore is None or path is None:
             self.origin = f"initialized with seed {self.seed}"
             return initializer.from_scratch(rng)
-        restore = self._cfg.restore
         self.origin = f"restored from {path}"
         return initializer.from_checkpoint(
             path,
@@ -116,20 +109,6 @@ class Run:
             strict=restore.strict,
             fallback_to_scratch=restore.fallback_to_scratch,
         )
-
-    def _initial_checkpoint(self, cfg: RestoreCheckpointConfig | None) -> Path | None:
-        if cfg is None or not cfg.path:
-            return None
-        try:
-            paths = [find_checkpoint(p) for p in checkpoint_paths(cfg.path, cfg.mode)]
-            checkpoint_kind(paths[-1])
-        except CheckpointError:
-            if cfg.fallback_to_scratch:
-                return None
-            raise
-        if len(paths) > 1:
-            raise CheckpointError(f"Training starts from one checkpoint, got {len(paths)}: {paths}")
-        return paths[0]
 
     # ------------------------------------------------------------------ writing
 
@@ -157,3 +136,29 @@ class Run:
         """Waits, and frees the threads that write."""
         if self._manager is not None:
             self._manager.close()
+
+
+def _shared_random_seed() -> int:
+    """A seed from the clock of the first process."""
+    seed = np.asarray(time.time_ns() % 2**31, np.int32)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        seed = multihost_utils.broadcast_one_to_all(seed)
+    return int(seed)
+
+
+def _initial_checkpoint(cfg: RestoreCheckpointConfig) -> Path | None:
+    """The one checkpoint of `cfg`, or None for none."""
+    if not cfg.path:
+        return None
+    try:
+        paths = [find_checkpoint(p) for p in checkpoint_paths(cfg.path, cfg.mode)]
+        checkpoint_kind(paths[-1])
+    except CheckpointError:
+        if cfg.fallback_to_scratch:
+            return None
+        raise
+    if len(paths) > 1:
+        raise CheckpointError(f"Training starts from one checkpoint, got {len(paths)}: {paths}")
+    return paths[0]

@@ -101,8 +101,9 @@ class Trainer:
         updated = train_state.apply_gradient(
             grads, learning_rate=learning_rate, flax_mutables=mutables
         )
-        metrics["learning_rate"] = metrics_lib.AveragePerStep(total=learning_rate)
-        metrics["grad_norm"] = metrics_lib.AveragePerStep(total=global_norm(grads))
+        metrics["learning_rate"] = metrics_lib.AveragePerStep.from_model_output(learning_rate)
+        norm = global_norm(grads)
+        metrics["grad_norm"] = metrics_lib.AveragePerStep.from_model_output(norm)
         if self._weight_metrics is not None:
             metrics |= self._weight_metrics.compute_metrics(grads, train_state, updated)
         return updated, metrics

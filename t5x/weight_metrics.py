@@ -42,4 +42,4 @@ class WeightMetricsComputer:
             values[f"weight_max/{name}"] = jnp.max(jnp.abs(weight))
         squares = [jnp.sum(jnp.square(g.astype(jnp.float32))) for g in grads.values()]
         values["weight_gradient_norm"] = jnp.sqrt(sum(squares, jnp.zeros(())))
-        return {name: AveragePerStep(total=value) for name, value in values.items()}
+        return {name: AveragePerStep.from_model_output(value) for name, value in values.items()}

@@ -7,12 +7,18 @@ import numpy as np
 from flax.linen import partitioning as flax_partitioning
 
 from t5x import losses, metrics
+from t5x.adafactor import Adafactor, standard_logical_factor_rules
 from t5x.data import Feature, LMFeatureConverter, PassThroughVocabulary, Task, TaskRegistry
 from t5x.models import BaseModel
 from t5x.partitioning import with_sharding_constraint
 
 VOCAB = 16
 TASK = "toy_counting"
+
+
+def optimizer() -> Adafactor:
+    """The optimizer of the shipped configurations."""
+    return Adafactor(logical_factor_rules=standard_logical_factor_rules())
 
 
 class ToyNetwork(nn.Module):
@@ -51,20 +57,21 @@ class ToyModel(BaseModel):
         tokens = jnp.zeros(input_shapes["decoder_input_tokens"], jnp.int32)
         return self.module.init(rng, tokens, train=False)
 
+    def _normalization(self, batch):
+        if "normalized_loss_weights" in batch:
+            return self.loss_normalizing_factor, batch["normalized_loss_weights"]
+        return losses.get_loss_normalizing_factor_and_weights(self.loss_normalizing_factor, batch)
+
     def normalize_globally(self, batch):
-        factor, weights = losses.get_loss_normalizing_factor_and_weights(
-            self.loss_normalizing_factor, batch
-        )
+        factor, weights = self._normalization(batch)
         model = ToyModel(self.optimizer_def, self.module.dropout_rate, factor)
-        return model, {**batch, "decoder_loss_weights": weights}
+        return model, {**batch, "normalized_loss_weights": weights}
 
     def loss_fn(self, params, batch, dropout_rng):
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
         tokens, targets = batch["decoder_input_tokens"], batch["decoder_target_tokens"]
         logits = self.module.apply({"params": params}, tokens, dropout_rng is not None, rngs=rngs)
-        factor, weights = losses.get_loss_normalizing_factor_and_weights(
-            self.loss_normalizing_factor, batch
-        )
+        factor, weights = self._normalization(batch)
         loss, _, _ = losses.compute_weighted_cross_entropy(
             logits, targets, weights, loss_normalizing_factor=factor
         )

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from t5x import checkpoints, utils
+from t5x.checkpoints import CheckpointError
+from t5x.partitioning import PjitPartitioner
+from t5x.restoring import TrainStateInitializer, assign, checkpoint_paths
+from tests.t5x import toy
+
+
+@pytest.fixture(scope="module")
+def initializer():
+    model = toy.ToyModel(toy.optimizer())
+    shapes = {"decoder_input_tokens": (2, 8)}
+    return TrainStateInitializer(
+        model.optimizer_def, model.get_initial_variables, shapes, PjitPartitioner(1)
+    )
+
+
+@pytest.fixture(scope="module")
+def state(initializer):
+    return initializer.from_scratch(jax.random.PRNGKey(0)).replace_step(17)
+
+
+@pytest.fixture
+def saved(tmp_path, state):
+    manager = checkpoints.CheckpointManager(tmp_path)
+    manager.save(17, state.state_dict())
+    manager.wait()
+    manager.close()
+    return tmp_path
+
+
+KEY = jax.random.PRNGKey(5)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a.state_dict(), b.state_dict())
+
+
+def test_whole_state_from_orbax(initializer, state, saved):
+    restored = initializer.from_checkpoint(saved, KEY)
+    assert_same(restored, state)
+    assert int(restored.step) == 17
+
+
+def test_parameters_from_safetensors(initializer, state, tmp_path):
+    path = tmp_path / "model.safetensors"
+    checkpoints.save_safetensors(path, jax.device_get(state.params))
+    restored = initializer.from_checkpoint(path, KEY)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+    assert int(restored.step) == 0
+    half = initializer.from_checkpoint(path, KEY, dtype="bfloat16").params["wi"]
+    expected = state.params["wi"].astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(half, expected)
+
+
+def test_other_names_need_an_assignment_map(initializer, state, saved, tmp_path):
+    flat = flatten_dict(jax.device_get(state.state_dict()), sep="/")
+    flat["target/old/wi"] = flat.pop("target/wi")
+    flat["target/unused"] = np.zeros(3)
+    from flax.traverse_util import unflatten_dict
+
+    manager = checkpoints.CheckpointManager(tmp_path / "old")
+    manager.save(1, jax.tree.map(jnp.asarray, unflatten_dict(flat, sep="/")))
+    manager.wait()
+    folder = tmp_path / "old"
+    with pytest.raises(CheckpointError, match=r"(?s)missing: target/wi.*unknown.*target/unused"):
+        initializer.from_checkpoint(folder, KEY)
+    renamed = initializer.from_checkpoint(
+        folder, KEY, assignment_map=[(r"target/(wi)", r"target/old/\1")]
+    )
+    assert_same(renamed, state)
+    fresh = initializer.from_checkpoint(
+        folder, KEY, assignment_map=[(r"target/wi", None)], fallback_to_scratch=True
+    )
+    expected = initializer.from_scratch(KEY).params
+    np.testing.assert_array_equal(fresh.params["wi"], expected["wi"])
+    np.testing.assert_array_equal(fresh.params["wo"], state.params["wo"])
+    with pytest.raises(CheckpointError, match="missing: target/wi"):
+        initializer.from_checkpoint(folder, KEY, assignment_map=[(r"target/wi", None)])
+    manager.close()
+
+
+def test_assignment_rules():
+    wanted = dict.fromkeys(["target/a", "target/b", "state/step"])
+    found = {"target/x": 1, "target/b": 2, "state/step": 3, "more": 4}
+    chosen, used = assign(wanted, found, [(r"target/a", "target/x"), (r"target/.*", None)])
+    assert chosen == {"target/a": 1, "target/b": None, "state/step": 3}
+    assert used == {"target/x", "state/step"}
+    with pytest.raises(CheckpointError, match=r"match no name of the model: \['target/c'\]"):
+        assign(wanted, found, [("target/c", None)])
+    with pytest.raises(CheckpointError, match=r"target/a from target/y, which the checkpoint lac"):
+        assign(wanted, found, [("target/a", "target/y")])
+
+
+def test_paths_of_a_restore_configuration(saved):
+    assert checkpoint_paths([], "latest") == []
+    assert checkpoint_paths(str(saved), "latest") == [saved / "checkpoint_17"]
+    assert checkpoint_paths(str(saved), "specific") == [saved]
+    with pytest.raises(CheckpointError, match="no checkpoint_<step> folder"):
+        checkpoint_paths(str(saved / "absent"), "latest")
+    with pytest.raises(ValueError, match="mode is 'newest'"):
+        utils.RestoreCheckpointConfig("x", mode="newest")
+    with pytest.raises(ValueError, match="dtype is 'float23'"):
+        utils.SaveCheckpointConfig(dtype="float23")
+
+
+def test_round_vocab_size():
+    class Vocabulary:
+        vocab_size = 129
+
+    assert utils.round_vocab_size_to_multiple(Vocabulary()) == 256
+    assert utils.round_vocab_size_to_multiple(Vocabulary(), 129) == 129

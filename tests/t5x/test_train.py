@@ -1,0 +1,300 @@
+"""Whole runs of a tiny model: learning, resuming, being killed, and the command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5x import checkpoints, train, utils
+from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.loggers import read_metrics
+from t5x.partitioning import PjitPartitioner
+from t5x.trainer import Trainer
+from tests.t5x import toy
+
+LENGTHS = {"targets": 8}
+
+
+def run(folder, total_steps, **options):
+    """Trains the toy model; returns (step, state_dict on the host)."""
+
+    def make_trainer(**kwargs):
+        return Trainer(learning_rate_fn=lambda step: jnp.float32(0.05), **kwargs)
+
+    arguments = {
+        "model": toy.ToyModel(toy.optimizer(), dropout_rate=0.1),
+        "train_dataset_cfg": utils.DatasetConfig(toy.TASK, LENGTHS, "train", 8, True),
+        "checkpoint_cfg": utils.CheckpointConfig(utils.SaveCheckpointConfig(period=10)),
+        "partitioner": PjitPartitioner(1),
+        "trainer_cls": make_trainer,
+        "random_seed": 3,
+        "summarize_config_fn": None,
+        "eval_period": 0,
+        "stats_period": 5,
+    }
+    step, state = train.train(
+        model_dir=str(folder), total_steps=total_steps, **{**arguments, **options}
+    )
+    return step, jax.device_get(state.state_dict())
+
+
+class SignalAt(BaseAction):
+    """Sends this process a signal once it reports `step`."""
+
+    def __init__(self, step, number):
+        self.step, self.number = step, number
+
+    def run(self, step, metrics):
+        if step == self.step:
+            os.kill(os.getpid(), self.number)
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(folder, state) of an uninterrupted run of 25 steps, with both evaluations."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluations = utils.DatasetConfig(toy.TASK, LENGTHS, "validation", 8, False, seed=42)
+    _, state = run(
+        folder,
+        25,
+        eval_period=10,
+        eval_steps=2,
+        train_eval_dataset_cfg=evaluations,
+        infer_eval_dataset_cfg=evaluations,
+    )
+    return folder, state
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_learns_and_writes_logs(whole):
+    folder, state = whole
+    assert state["state"]["step"] == 25
+    lines = read_metrics(folder / "train" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 25]
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    expected = {"learning_rate", "grad_norm", "accuracy", "timing/steps_per_second"}
+    expected |= {"timing/data_wait_fraction", "timing/goodput", "timing/uptime"}
+    assert expected <= lines[0].keys()
+    assert lines[0]["learning_rate"] == pytest.approx(0.05)
+    for kind, metric in (("training_eval", "loss"), ("inference_eval", "exact")):
+        lines = read_metrics(folder / kind / toy.TASK / "metrics.jsonl")
+        assert [line["step"] for line in lines] == [10, 20, 25]
+        assert metric in lines[0]
+    assert list((folder / "train").glob("events*"))
+
+
+def test_resume_is_bit_for_bit(whole, tmp_path):
+    run(tmp_path, 7)
+    assert_same(run(tmp_path, 25)[1], whole[1])
+    lines = read_metrics(tmp_path / "train" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [5, 7, 10, 15, 20, 25]
+
+
+def test_sigterm_saves_ends_and_resumes(whole, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    step, _ = run(tmp_path, 25, actions={"TRAIN": [SignalAt(5, signal.SIGTERM)]})
+    assert 5 <= step < 10
+    assert checkpoints.latest_checkpoint(tmp_path).name == f"checkpoint_{step}"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert_same(run(tmp_path, 25)[1], whole[1])
+
+
+KILLED = """
+import signal, sys
+from tests.t5x.test_train import SignalAt, run
+run(sys.argv[1], 40, actions={"TRAIN": [SignalAt(25, signal.SIGKILL)]})
+"""
+
+
+def test_kill_9_leaves_the_last_checkpoint_usable(whole, tmp_path):
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    # The save of step 20 began when that of step 10 was whole, and may not have ended.
+    assert checkpoints.latest_checkpoint(tmp_path).name in ("checkpoint_10", "checkpoint_20")
+    assert_same(run(tmp_path, 25)[1], whole[1])
+    steps = [line["step"] for line in read_metrics(tmp_path / "train" / "metrics.jsonl")]
+    assert steps == [5, 10, 15, 20, 25]
+
+
+def test_finished_run_does_nothing_more(whole):
+    folder, state = whole
+    step, again = run(folder, 25)
+    assert step == 25
+    assert_same(again, state)
+
+
+def test_seed_that_was_drawn_is_kept(tmp_path):
+    run(tmp_path / "a", 4, random_seed=None)
+    saved = checkpoints.CheckpointManager(tmp_path / "a", read_only=True).restore_json(4, "run")
+    resumed = run(tmp_path / "a", 8, random_seed=None)[1]
+    assert_same(resumed, run(tmp_path / "b", 8, random_seed=saved["seed"])[1])
+
+
+def test_relative_steps_count_from_the_first_step_also_after_a_resume(whole, tmp_path):
+    restore = utils.RestoreCheckpointConfig(str(whole[0]))
+    options = {
+        "checkpoint_cfg": utils.CheckpointConfig(utils.SaveCheckpointConfig(), restore),
+        "relative_steps": 6,
+        "actions": {"TRAIN": [SignalAt(30, signal.SIGTERM)]},
+        "stats_period": 1,
+    }
+    assert run(tmp_path, 0, **options)[0] in (30, 31)
+    assert run(tmp_path, 0, **options)[0] == 31
+
+
+class StopAt(BaseAction):
+    def __init__(self, step):
+        self.step = step
+
+    def run(self, step, metrics):
+        return step >= self.step
+
+
+def test_actions_end_a_run(tmp_path):
+    assert run(tmp_path, 25, actions={"TRAIN": [StopAt(10)]})[0] == 10
+    with pytest.raises(ValueError, match=r"modes .'TRAINING'"):
+        run(tmp_path, 25, actions={"TRAINING": []})
+
+
+def test_early_stopping_and_nan():
+    stop = EarlyStoppingAction(("t", "loss"), "min", patience=2, atol=0.1)
+    losses = [3.0, 2.0, 1.95, 1.99]
+    assert [stop.run(0, {"t": {"loss": x}}) for x in losses] == [False, False, False, True]
+    highest = EarlyStoppingAction(("t", "f1"), "max", patience=1)
+    assert [highest.run(0, {"t": {"f1": x}}) for x in (0.1, 0.2, 0.1)] == [False, False, True]
+    nan = TerminateOnNanAction("t")
+    assert not nan.run(0, {"t": {"loss": 1.0}})
+    assert nan.run(0, {"t": {"loss": float("nan")}})
+    with pytest.raises(ValueError, match=r"only .'t': .'loss'"):
+        TerminateOnNanAction("t", "los").run(0, {"t": {"loss": 1.0}})
+
+
+# ---------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSAX_CACHE_DIR", str(tmp_path / "cache"))
+
+    def main(*flags):
+        return train.main(["--gin_file=tests/t5x/toy.gin", *flags])
+
+    yield main
+    gin.clear_config()
+    gin.config._LOCATION_PREFIXES[:] = [""]
+
+
+def test_dry_run_prints_the_run_and_writes_nothing(command_line, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert command_line(f"--gin.MODEL_DIR={folder}", "--gin.TRAIN_STEPS=50", "--dry_run") == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "{'data': 1, 'model': 1}",
+        "embedding  16x8   float32  128    (vocab, embed)  (model, None)",
+        "total: 4 parameters, 512 numbers",
+        "decoder_input_tokens   8x8    int32  (data)",
+        "step 50: 0.05",
+    ):
+        assert text in printed
+    assert not folder.exists()
+
+
+def test_mistake_on_the_command_line_is_told_in_one_line(command_line, capsys):
+    assert command_line("--gin.MODEL_DIR=/tmp/x", "--gin.TRAIN_STEP=5") == 2
+    assert "Did you mean TRAIN_STEPS" in capsys.readouterr().err
+
+
+COMMAND = """
+import sys
+from t5x.train import main
+status = main(sys.argv[1:])
+assert not {"tensorflow", "seqio", "clu"} & set(sys.modules)
+sys.exit(status)
+"""
+
+
+def test_process_ends_with_status_0_on_sigterm_and_continues(tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--gin_file=tests/t5x/toy.gin", f"--gin.MODEL_DIR={folder}"]
+    command = [sys.executable, "-c", COMMAND, *flags]
+    environment = {**os.environ, "MUSAX_CACHE_DIR": str(tmp_path / "cache")}
+    process = subprocess.Popen([*command, "--gin.TRAIN_STEPS=1000000"], env=environment)
+    log = folder / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 500
+    while not (log.is_file() and log.stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=500) == 0
+    step = checkpoints.loading.checkpoint_step(checkpoints.latest_checkpoint(folder))
+    assert step >= 10
+    assert "toy.ToyModel.dropout_rate = 0.1" in (folder / "config.gin").read_text()
+    assert (folder / "training_eval" / toy.TASK / "metrics.jsonl").is_file()
+    subprocess.run([*command, f"--gin.TRAIN_STEPS={step + 2}"], env=environment, check=True)
+    last = checkpoints.latest_checkpoint(folder)
+    assert checkpoints.loading.checkpoint_step(last) == step + 2
+
+
+class JoinedShards:
+    """The batches that two processes train on together, for one process."""
+
+    def __init__(self, cfg, shard_id, num_shards, converter):
+        assert (shard_id, num_shards) == (0, 1)
+        self.shards = [utils.get_dataset(cfg, shard, 2, converter) for shard in range(2)]
+        self.element_spec = {
+            name: ((2 * shape[0], *shape[1:]), dtype)
+            for name, (shape, dtype) in self.shards[0].element_spec.items()
+        }
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        first, second = map(next, self.shards)
+        return {name: np.concatenate([first[name], second[name]]) for name in first}
+
+    def get_state(self):
+        return {}
+
+    def close(self):
+        for shard in self.shards:
+            shard.close()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MUSAX_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "t5x.train", "--gin_file=tests/t5x/toy.gin"]
+    command += [f"--gin.MODEL_DIR={tmp_path}/two", "--gin.TRAIN_STEPS=4", "--gin.EVAL_PERIOD=0"]
+    command += ["--gin.toy.ToyModel.dropout_rate=0.0", f"--coordinator_address=localhost:{port}"]
+    command += ["--process_count=2"]
+    processes = [
+        subprocess.Popen([*command, f"--process_index={index}"], env=environment)
+        for index in range(2)
+    ]
+    assert [process.wait(timeout=500) for process in processes] == [0, 0]
+    together = checkpoints.load_state(tmp_path / "two")
+    alone = run(
+        tmp_path / "one", 4, model=toy.ToyModel(toy.optimizer()), get_dataset_fn=JoinedShards
+    )[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), together, alone)
+    states = json.loads(next((tmp_path / "two/checkpoint_4/dataset").iterdir()).read_text())
+    assert [p["settings"]["shard_index"] for p in states["processes"]] == [0, 1]
+    assert len(read_metrics(tmp_path / "two/train/metrics.jsonl")) == 1
