@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mt3.inference import Transcriber
+from mt3.streaming import segment_stride
 from musax import cli, pretrained
 from musax.audio import load_audio, save_audio
 from musax.commands import files
@@ -21,8 +22,9 @@ from tests.tiny_mt3 import EOS, tiny_config, write_model
 
 RATE = 16000
 CONFIG = tiny_config()
-SEGMENT_SECONDS = CONFIG.segment.seconds(CONFIG.spectrogram)
-PITCH = 1 + CONFIG.vocabulary.steps_per_second + 3 + 60  # id of pitch 60
+STEPS_PER_SECOND = CONFIG.vocabulary.steps_per_second
+STRIDE_SECONDS = segment_stride(CONFIG.segment, CONFIG.spectrogram, STEPS_PER_SECOND) / RATE
+PITCH = 1 + STEPS_PER_SECOND + 3 + 60  # id of pitch 60
 VELOCITY = PITCH - 60 + 128 + 1  # id of velocity bin 1
 
 
@@ -60,7 +62,7 @@ def test_every_format_holds_the_notes(model, tone, tmp_path, capsys):
     arguments = ["transcribe", str(tone()), "-o", str(out), "--format", "mid,csv,json,png,wav"]
     assert cli.main(arguments) == 0
     assert names(out) == ["tone.csv", "tone.json", "tone.mid", "tone.png", "tone.wav"]
-    expected = np.arange(0, 0.5, SEGMENT_SECONDS)
+    expected = np.arange(0, 0.5, STRIDE_SECONDS)
     for notes in (
         load_midi(out / "tone.mid"),
         load_notes_csv(out / "tone.csv"),
