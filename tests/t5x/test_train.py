@@ -226,7 +226,7 @@ sys.exit(status)
 """
 
 
-def test_process_ends_with_status_0_on_sigterm_and_continues(tmp_path):
+def test_process_ends_with_status_0_on_sigterm(tmp_path):
     folder = tmp_path / "run"
     flags = ["--gin_file=tests/t5x/toy.gin", f"--gin.MODEL_DIR={folder}"]
     command = [sys.executable, "-c", COMMAND, *flags]
@@ -244,9 +244,6 @@ def test_process_ends_with_status_0_on_sigterm_and_continues(tmp_path):
     assert step >= 10
     assert "toy.ToyModel.dropout_rate = 0.1" in (folder / "config.gin").read_text()
     assert (folder / "training_eval" / toy.TASK / "metrics.jsonl").is_file()
-    subprocess.run([*command, f"--gin.TRAIN_STEPS={step + 2}"], env=environment, check=True)
-    last = checkpoints.latest_checkpoint(folder)
-    assert checkpoints.loading.checkpoint_step(last) == step + 2
 
 
 class JoinedShards:
@@ -294,7 +291,7 @@ def test_two_processes_equal_one(tmp_path):
     alone = run(
         tmp_path / "one", 4, model=toy.ToyModel(toy.optimizer()), get_dataset_fn=JoinedShards
     )[1]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), together, alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), together, alone)
     states = json.loads(next((tmp_path / "two/checkpoint_4/dataset").iterdir()).read_text())
     assert [p["settings"]["shard_index"] for p in states["processes"]] == [0, 1]
     assert len(read_metrics(tmp_path / "two/train/metrics.jsonl")) == 1
