@@ -1,0 +1,70 @@
+"""Runs the notebooks from top to bottom, with a tiny model and a short recording."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musax.audio import save_audio
+from musax.commands.transcribe import DEFAULT_MODEL
+from musax.midi import load_midi, save_midi
+from musax.notes import make_notes
+from tests.tiny_mt3 import write_model
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+
+
+def parameters_of(notebook):
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    return cell
+
+
+def run(notebook, folder):
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    ).execute()
+
+
+def shown(notebook, kind):
+    """How many outputs have data of MIME type `kind`."""
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    return sum(kind in output.get("data", {}) for output in outputs)
+
+
+def printed(notebook):
+    cells = [c for c in notebook.cells if c.cell_type == "code"]
+    return "".join(o.text for c in cells for o in c.outputs if o.output_type == "stream")
+
+
+def test_transcribe(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tinysoundfont")
+    notebook = nbformat.read(FOLDER / "transcribe.ipynb", as_version=4)
+    time = np.arange(16000) / 16000
+    save_audio(tmp_path / "tone.wav", (0.3 * np.sin(2 * np.pi * 440 * time)).astype("f4"), 16000)
+    save_midi(tmp_path / "tone.mid", make_notes([0.0], [1.0], [69]))
+    write_model(tmp_path / "tiny")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    parameters = parameters_of(notebook)
+    parameters.source = 'AUDIO, TRUE_NOTES, MODEL, OUT = "tone.wav", "tone.mid", "tiny", "out"'
+    run(notebook, tmp_path)
+    count = len(load_midi(tmp_path / "out/transcription.mid"))
+    text = printed(notebook)
+    assert "tone.wav: 1.0 s at 16000 Hz" in text
+    assert f"{count} notes" in text
+    assert "Onset F1" in text
+    assert shown(notebook, "image/png") == 2
+    assert sum("audio" in str(c.get("outputs", "")) for c in notebook.cells) == 2
+
+
+def test_transcribe_names_what_the_repository_has():
+    notebook = nbformat.read(FOLDER / "transcribe.ipynb", as_version=4)
+    values = {}
+    exec(parameters_of(notebook).source, values)
+    assert (FOLDER / values["AUDIO"]).is_file()
+    assert (FOLDER / values["TRUE_NOTES"]).is_file()
+    assert values["MODEL"] == DEFAULT_MODEL
