@@ -121,7 +121,7 @@ class TrainStateInitializer:
             found = load_state(path, "target")
             check_params(found["target"], expected["target"], path)
             fresh = self.from_scratch(rng)
-            return fresh.replace_params(_place(_cast(found, dtype), expected)["target"])
+            return fresh.replace_params(place(_cast(found, dtype), expected)["target"])
         found = flax.traverse_util.flatten_dict(load_state(path), sep="/")
         wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
         chosen, used = assign(wanted, found, assignment_map or ())
@@ -138,7 +138,7 @@ class TrainStateInitializer:
             check_tree(chosen, _arrays(wanted), path)
         chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
         tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
-        return self.global_train_state_shape.restore_state(_place(_cast(tree, dtype), expected))
+        return self.global_train_state_shape.restore_state(place(_cast(tree, dtype), expected))
 
 
 def _is_array(x: Any) -> bool:
@@ -211,7 +211,7 @@ def _cast(state: Tree, dtype: Any) -> Tree:
     return {**state, "target": jax.tree.map(cast, state["target"])}
 
 
-def _place(state: Tree, expected: Tree) -> Tree:
+def place(state: Tree, expected: Tree) -> Tree:
     """Puts arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
 
     def place(path: Any, x: Any) -> Any:

@@ -1,0 +1,106 @@
+"""A T5 on eight fake devices, cut in every way, learns what it learns on one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from flax.traverse_util import flatten_dict
+from t5x import models
+from t5x.adafactor import Adafactor, standard_logical_factor_rules
+from t5x.data import PassThroughVocabulary
+from t5x.examples.t5 import network
+from t5x.partitioning import PjitPartitioner, create_mesh
+from t5x.restoring import TrainStateInitializer, place
+from t5x.trainer import Trainer
+
+config = network.T5Config(
+    vocab_size=32, emb_dim=16, num_heads=8, num_encoder_layers=1, num_decoder_layers=1,
+    head_dim=4, mlp_dim=32, mlp_activations=("gelu", "linear"), dropout_rate=0.0,
+)
+vocabulary = PassThroughVocabulary(32)
+optimizer = Adafactor(
+    min_dim_size_to_factor=16, beta1=0.9, logical_factor_rules=standard_logical_factor_rules()
+)
+model = models.EncoderDecoderModel(
+    network.Transformer(config), vocabulary, vocabulary, optimizer,
+    loss_normalizing_factor="NUM_REAL_TARGET_TOKENS",
+)
+rng = np.random.default_rng(0)
+tokens = {n: rng.integers(1, 32, (8, 6)).astype(np.int32) for n in (
+    "encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")}
+batch = {**tokens, "decoder_loss_weights": rng.integers(2, size=(8, 6)).astype(np.int32)}
+
+def train(partitioner, num_microbatches):
+    shapes = {n: x.shape for n, x in batch.items()}
+    initializer = TrainStateInitializer(
+        optimizer, model.get_initial_variables, shapes, partitioner)
+    rng = np.random.default_rng(1)  # the same weights whatever the mesh
+    structs = initializer.global_train_state_shape
+    start = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), structs.state_dict())
+    start["target"] = jax.tree.map(lambda x: rng.normal(size=x.shape) * 0.2, start["target"])
+    state = structs.restore_state(place(start, initializer.expected))
+    trainer = Trainer(model, state, partitioner, rng=jax.random.PRNGKey(1),
+                      learning_rate_fn=lambda step: jnp.float32(0.01),
+                      num_microbatches=num_microbatches)
+    losses = [trainer.train(iter([batch]), 1)["loss"] for _ in range(3)]
+    flat = flatten_dict(trainer.train_state.state_dict(), sep="/")
+    layout = {n: x.sharding.shard_shape(x.shape) for n, x in flat.items()}
+    return {"losses": losses, "layout": layout, "arrays": {
+        n: np.asarray(x, np.float64).ravel().tolist() for n, x in flat.items()}}
+
+alone = PjitPartitioner(1)
+alone.mesh = create_mesh(1, jax.devices()[:1])
+results = {"alone": train(alone, 1)}
+for parts, num_microbatches in ((1, 1), (2, 2), (4, 1), (8, 1)):
+    results[parts] = train(PjitPartitioner(parts), num_microbatches)
+    assert dict(PjitPartitioner(parts).mesh.shape) == {"data": 8 // parts, "model": parts}
+json.dump(results, open(sys.argv[1], "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Mesh -> losses, state and layout after three steps; "alone" is one device."""
+    path = tmp_path_factory.mktemp("eight") / "results.json"
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_eight_devices_equal_one(results, parts):
+    found, expected = results[str(parts)], results["alone"]
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-5)
+    assert found["losses"][2] < found["losses"][0]
+    assert found["arrays"].keys() == expected["arrays"].keys()
+    for name, array in found["arrays"].items():
+        other = expected["arrays"][name]
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_arrays_lie_where_the_rules_say(results, parts):
+    layout = {name: tuple(shape) for name, shape in results[str(parts)]["layout"].items()}
+    attention = "encoder/layers_0/attention"
+    assert layout["target/token_embedder/embedding"] == (32 // parts, 16)
+    assert layout[f"target/{attention}/query/kernel"] == (16, 32 // parts)
+    assert layout[f"target/{attention}/out/kernel"] == (32 // parts, 16)
+    assert layout["target/encoder/layers_0/mlp/wi_0/kernel"] == (16, 32 // parts)
+    assert layout["target/encoder/layers_0/mlp/wo/kernel"] == (32 // parts, 16)
+    assert layout["target/encoder/encoder_norm/scale"] == (16,)
+    assert layout["target/encoder/relpos_bias/rel_embedding"] == (8 // parts, 32)
+    slots = f"state/param_states/{attention}/query/kernel"
+    assert layout[f"{slots}/m"] == (16, 32 // parts)
+    assert {layout[f"{slots}/v_row"], layout[f"{slots}/v_col"]} == {(16,), (32,)}
