@@ -15,7 +15,7 @@ from musax.spectrograms import SpectrogramConfig
 from t5x.data.features import ContinuousFeature, Feature
 from t5x.data.sources import ArrayRecordSource, Source
 from t5x.data.tasks import Task, TaskRegistry
-from t5x.data.vocabularies import NUM_SPECIAL_IDS
+from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS
 
 
 def rendered_midi_task(
@@ -70,7 +70,7 @@ def rendered_midi_task(
             functools.partial(
                 rendered.finish_targets,
                 first_id=NUM_SPECIAL_IDS,
-                eos_id=vocabulary.eos_id,
+                eos_id=EOS_ID,
             ),
         ],
         output_features={
