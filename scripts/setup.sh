@@ -19,15 +19,19 @@ setup() {
     if python=$(python_312); then
       "$python" -m venv --clear .venv
     elif command -v uv >/dev/null; then
-      uv venv --quiet --clear --seed --python 3.12 .venv
+      uv venv --quiet --clear --python 3.12 .venv
     else
       echo "musax needs Python 3.12. Install it (or uv), or set PYTHON to its path, and try again." >&2
       return 1
     fi
   fi
-  if ! .venv/bin/python -c 'import uv' 2>/dev/null; then
+  local uv=.venv/bin/uv
+  if command -v uv >/dev/null; then
+    uv=uv
+  elif ! [ -x "$uv" ]; then
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
     .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
   fi
   # --inexact keeps uv itself, which the lock file does not know.
-  VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv sync --quiet --frozen --inexact "${extras[@]}"
+  VIRTUAL_ENV="$PWD/.venv" "$uv" sync --quiet --frozen --inexact "${extras[@]}"
 }
