@@ -31,7 +31,7 @@ from t5x.compilation_cache import enable_compilation_cache
 from t5x.data.vocabularies import DECODED_EOS
 
 #: How long a note may sound whose end was never predicted, s. See `Transcriber.transcribe`.
-MAX_DANGLING_SECONDS = 4.0
+MAX_DANGLING_SECONDS = 1.5
 _CHUNK_SECONDS = 10.0
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
 

@@ -149,7 +149,6 @@ class Console:
 
 _SHOWN = (
     ("loss", "loss", ".4g"),
-    ("loss_per_nonpadding_target_token", "per token", ".4f"),
     ("accuracy", "acc", ".4f"),
     ("learning_rate", "lr", ".3g"),
     ("timing/steps_per_second", "steps/s", ".3g"),
