@@ -7,10 +7,11 @@ Decoding keeps, in the collection `cache`:
 
 * self-attention: `cached_key`, `cached_value` [B, H, L, D] and `cache_index` (int32 scalar),
   written in place one step at a time;
-* cross-attention: `cross_key`, `cross_value` [B, H, T, D], the projected encoder outputs,
-  computed once before the first step.
+* cross-attention: `cross_key` [B, H, D, T] and `cross_value` [B, H, T, D], the projected encoder
+  outputs, computed once before the first step.
 
-Head-major, position-minor caches make the products of one step read contiguous rows.
+Head-major caches make the products of one step read contiguous rows; the key of cross-attention
+lies the way the product is fastest on CPU, that of self-attention so that a step is one row.
 """
 
 from typing import Any
@@ -24,9 +25,9 @@ from jax import Array, lax
 from t5x.layers.dense import DenseGeneral, Initializer, attention_kernel_init, shard
 from t5x.layers.masks import MASKED, combine_biases, mask_to_bias
 
-#: On CPU a decoding step attends to the smallest of these lengths (doubled from the first up
-#: to the length of the cache) which holds all positions so far, so early steps stay cheap.
-FIRST_CACHE_BUCKET = 64
+#: On CPU a decoding step reads the self-attention cache in blocks of so many positions, and only
+#: those that are filled, so early steps are cheap.
+CACHE_BLOCK = 64
 
 
 def dot_product_attention(
@@ -85,13 +86,38 @@ def _cached_attention(
     return jnp.einsum("bhqk,bhkd->bhqd", _softmax(logits, bias, dtype), value)
 
 
-def cache_buckets(length: int, first: int = FIRST_CACHE_BUCKET) -> list[int]:
-    """`first`, doubled again and again below `length`, then `length` itself."""
-    buckets = []
-    while first < length:
-        buckets.append(first)
-        first *= 2
-    return [*buckets, length]
+def _blockwise_attention(
+    query: Array, key: Array, value: Array, bias: Array, used: Array, dtype: Any
+) -> Array:
+    """As `_cached_attention`, reading only the first `used` positions of the cache.
+
+    Blocks of positions are added to a running softmax, in float32 (Milakov & Gimelshein 2018).
+    `bias` [1 or B, 1 or H, Q, L] must mask the positions which are not filled.
+    """
+    length = key.shape[2]
+    block = min(CACHE_BLOCK, length)
+    query = query.astype(jnp.float32)
+
+    def add_block(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        highest, total, output = carry
+        # The last block may overlap the one before it, whose positions then count once.
+        start = jnp.minimum(i * block, length - block)
+        seen = start + jnp.arange(block) < i * block
+        k, v = (lax.dynamic_slice_in_dim(x, start, block, axis=2) for x in (key, value))
+        logits = jnp.einsum("bhqd,bhkd->bhqk", query, k.astype(jnp.float32))
+        logits = logits + lax.dynamic_slice_in_dim(bias, start, block, axis=3)
+        logits = jnp.where(seen, MASKED, logits)
+        new_highest = jnp.maximum(highest, jnp.max(logits, axis=-1, keepdims=True))
+        weights = jnp.exp(logits - new_highest)
+        decay = jnp.exp(highest - new_highest)
+        total = decay * total + jnp.sum(weights, axis=-1, keepdims=True)
+        part = jnp.einsum("bhqk,bhkd->bhqd", weights, v.astype(jnp.float32))
+        return new_highest, total, decay * output + part
+
+    column = jnp.zeros((*query.shape[:3], 1), jnp.float32)
+    start = (column + MASKED, column, jnp.zeros(query.shape, jnp.float32))
+    _, total, output = lax.fori_loop(0, (used + block - 1) // block, add_block, start)
+    return (output / total).astype(dtype)
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -194,7 +220,8 @@ class MultiHeadDotProductAttention(nn.Module):
         `inputs_kv`) positions of a batch as large as that of `inputs_kv`.
         """
         if self.cross_attention:
-            self.put_variable("cache", "cross_key", self._head_major(self.key(inputs_kv)))
+            key = shard(self.key(inputs_kv).transpose(0, 2, 3, 1), "batch", "heads", "kv", "length")
+            self.put_variable("cache", "cross_key", key)
             self.put_variable("cache", "cross_value", self._head_major(self.value(inputs_kv)))
             return
         length = max_decode_length or inputs_kv.shape[1]
@@ -228,7 +255,12 @@ class MultiHeadDotProductAttention(nn.Module):
         key = self.get_variable("cache", "cross_key")
         value = self.get_variable("cache", "cross_value")
         x = _cached_attention(
-            jnp.swapaxes(query, 1, 2), key, value, bias, self.dtype, self.float32_logits
+            jnp.swapaxes(query, 1, 2),
+            jnp.swapaxes(key, 2, 3),
+            value,
+            bias,
+            self.dtype,
+            self.float32_logits,
         )
         return jnp.swapaxes(x, 1, 2)
 
@@ -248,28 +280,12 @@ class MultiHeadDotProductAttention(nn.Module):
         position = index + jnp.arange(steps)[:, None]
         future = jnp.where(jnp.arange(length)[None, :] > position, MASKED, 0.0)[None, None]
         bias = combine_biases(future.astype(self.dtype), bias)
-        return self._attend_prefix(jnp.swapaxes(query, 1, 2), key, value, bias, index + steps)
-
-    def _attend_prefix(
-        self, query: Array, key: Array, value: Array, bias: Array, used: Array
-    ) -> Array:
-        """Attends to the cache, of which the first `used` positions are filled."""
-
-        def attend(n: int):
-            return lambda: _cached_attention(
-                query,
-                key[:, :, :n],
-                value[:, :, :n],
-                bias[..., :n],
-                self.dtype,
-                self.float32_logits,
-            )
-
-        # A branch on the host costs an accelerator more than reading the whole cache.
-        buckets = cache_buckets(key.shape[2])
-        which = jnp.searchsorted(jnp.asarray(buckets), used)
+        query = jnp.swapaxes(query, 1, 2)
+        # A loop on the host costs an accelerator more than reading the whole cache.
         x = lax.platform_dependent(
-            cpu=lambda: lax.switch(which, [attend(n) for n in buckets]),
-            default=attend(key.shape[2]),
+            cpu=lambda: _blockwise_attention(query, key, value, bias, index + steps, self.dtype),
+            default=lambda: _cached_attention(
+                query, key, value, bias, self.dtype, self.float32_logits
+            ),
         )
         return jnp.swapaxes(x, 1, 2)
