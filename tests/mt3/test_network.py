@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from mt3 import network
 from t5x.layers import sinusoids
+from tests.t5x.networks import random_params
 from tests.vectors import golden_dir
 
 TINY = network.T5Config(
@@ -32,12 +33,24 @@ def unflat(tree):
     return traverse_util.unflatten_dict(tree, sep="/")
 
 
-def init(config, frames=12, features=8):
+def init(config, frames=12, features=8, real=False):
+    """(module, parameters): random ones of the right shapes, or, with `real`, the initial ones."""
     module = network.Transformer(config)
     tokens = jnp.ones((1, 4), jnp.int32)
     inputs = jnp.ones((1, frames, features))
-    variables = module.init(jax.random.key(0), inputs, tokens, tokens, enable_dropout=False)
-    return module, variables["params"]
+
+    def variables():
+        return module.init(jax.random.key(0), inputs, tokens, tokens, enable_dropout=False)
+
+    if real:
+        return module, jax.jit(variables)()["params"]
+    return module, random_params(jax.eval_shape(variables)["params"])
+
+
+def apply(module, params, *args, **static):
+    """`module.apply` without dropout, compiled as a whole."""
+    run = jax.jit(lambda p, a: module.apply({"params": p}, *a, enable_dropout=False, **static))
+    return run(params, args)
 
 
 def network_cases():
@@ -72,11 +85,9 @@ def loss_sum(module, params, z, z_coefficient=1e-4):
 
 def test_forward_loss_and_gradients_are_the_references(golden):
     module, params, z = golden
-    encoded = module.apply(
-        {"params": params}, z["encoder_input_tokens"], enable_dropout=False, method="encode"
-    )
+    encoded = apply(module, params, z["encoder_input_tokens"], method="encode")
     np.testing.assert_allclose(encoded, z["encoded"], rtol=1e-4, atol=5e-5)
-    grad_fn = jax.value_and_grad(lambda p: loss_sum(module, p, z), has_aux=True)
+    grad_fn = jax.jit(jax.value_and_grad(lambda p: loss_sum(module, p, z), has_aux=True))
     (loss, (z_loss, logits)), grads = grad_fn(params)
     seen = z["decoder_target_tokens"] > 0
     np.testing.assert_allclose(logits[seen], z["logits"][seen], rtol=1e-4, atol=5e-5)
@@ -96,7 +107,7 @@ def test_forward_loss_and_gradients_are_the_references(golden):
 def decode_steps(module, params, inputs, steps, max_length=None):
     """Logits [B, steps, V] and tokens [B, steps] of greedy cached decoding."""
     variables = {"params": params}
-    encoded = module.apply(variables, inputs, enable_dropout=False, method="encode")
+    encoded = apply(module, params, inputs, method="encode")
     _, new = module.apply(
         variables, encoded, inputs, max_length or steps, method="init_cache", mutable=["cache"]
     )
@@ -141,16 +152,14 @@ def test_cached_logits_equal_teacher_forced_logits(max_length):
     inputs = jax.random.normal(jax.random.key(1), (3, 12, 8))
     logits, tokens = decode_steps(module, params, inputs, 66, max_length)
     shifted = np.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-    forced = module.apply(
-        {"params": params}, inputs, shifted, np.ones_like(shifted), enable_dropout=False
-    )
+    forced = apply(module, params, inputs, shifted, np.ones_like(shifted))
     np.testing.assert_allclose(logits, forced, atol=2e-5, rtol=1e-5)
 
 
 def test_cache_holds_projected_encodings_and_allocates_only_what_was_asked():
     module, params = init(TINY)
     inputs = jax.random.normal(jax.random.key(1), (3, 12, 8))
-    encoded = module.apply({"params": params}, inputs, enable_dropout=False, method="encode")
+    encoded = apply(module, params, inputs, method="encode")
     _, new = module.apply(
         {"params": params}, encoded, inputs, 20, method="init_cache", mutable=["cache"]
     )
@@ -248,9 +257,7 @@ def test_frame_stacking_cuts_windows():
     assert network.num_encoder_positions(11, config) == 3
     module, params = init(config, frames=11)
     assert params["encoder"]["continuous_inputs_projection"]["kernel"].shape == (32, 16)
-    encoded = module.apply(
-        {"params": params}, jnp.ones((2, 11, 8)), enable_dropout=False, method="encode"
-    )
+    encoded = apply(module, params, jnp.ones((2, 11, 8)), method="encode")
     assert encoded.shape == (2, 3, 16)
     with pytest.raises(ValueError, match="frame_stack=4"):
         network.num_encoder_positions(3, config)
@@ -260,19 +267,17 @@ def test_encoder_output_positions_add_the_table_once_more():
     module, params = init(TINY)
     with_positions = network.Transformer(TINY.replace(encoder_output_positions=True))
     inputs = jax.random.normal(jax.random.key(1), (2, 12, 8))
-    plain, moved = (
-        m.apply({"params": params}, inputs, enable_dropout=False, method="encode")
-        for m in (module, with_positions)
-    )
+    plain, moved = (apply(m, params, inputs, method="encode") for m in (module, with_positions))
     np.testing.assert_allclose(
         moved - plain, np.tile(sinusoids(np.arange(12), 16), (2, 1, 1)), atol=1e-5
     )
 
 
 def test_shift_tokens_start_as_the_sinusoid_of_their_time():
-    config = TINY.replace(shift_token_range=(3, 13), shift_step_in_encoder_frames=0.5)
-    _, params = init(config)
-    _, plain = init(TINY)
+    shallow = TINY.replace(num_encoder_layers=0, num_decoder_layers=0)
+    config = shallow.replace(shift_token_range=(3, 13), shift_step_in_encoder_frames=0.5)
+    _, params = init(config, real=True)
+    _, plain = init(shallow, real=True)
     table = params["decoder"]["token_embedder"]["embedding"]
     kernel = params["decoder"]["logits_dense"]["kernel"]
     encoder_times = sinusoids(np.arange(5), 16)
@@ -295,7 +300,7 @@ def test_conv_stem_pools_frequency_and_sees_neighbouring_frames():
     inputs = jax.random.normal(jax.random.key(1), (1, 12, 8))
 
     def encode(x):
-        return module.apply({"params": params}, x, enable_dropout=False, method="encode")
+        return apply(module, params, x, method="encode")
 
     changed = np.abs(encode(inputs) - encode(inputs.at[0, 6].add(1.0))).max(-1)[0] > 1e-6
     np.testing.assert_array_equal(np.flatnonzero(changed), [4, 5, 6, 7, 8])
@@ -305,9 +310,7 @@ def test_tied_logits_use_the_embedding():
     module, params = init(TINY.replace(logits_via_embedding=True))
     assert "logits_dense" not in params["decoder"]
     tokens = jnp.ones((1, 4), jnp.int32)
-    logits = module.apply(
-        {"params": params}, jnp.ones((1, 12, 8)), tokens, tokens, enable_dropout=False
-    )
+    logits = apply(module, params, jnp.ones((1, 12, 8)), tokens, tokens)
     assert logits.shape == (1, 4, 32)
 
 
@@ -316,10 +319,7 @@ def test_bfloat16_activations_give_float32_logits_near_the_float32_ones():
     half = network.Transformer(TINY.replace(dtype=jnp.bfloat16))
     inputs = jax.random.normal(jax.random.key(1), (2, 12, 8))
     tokens = jnp.arange(1, 9).reshape(2, 4)
-    full, low = (
-        m.apply({"params": params}, inputs, tokens, tokens, enable_dropout=False)
-        for m in (module, half)
-    )
+    full, low = (apply(m, params, inputs, tokens, tokens) for m in (module, half))
     assert low.dtype == jnp.float32
     np.testing.assert_allclose(low, full, atol=0.15)
     assert np.abs(low - full).max() > 1e-5  # it did compute in bfloat16
