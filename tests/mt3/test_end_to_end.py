@@ -45,7 +45,7 @@ def test_a_trained_model_transcribes_its_bar(tmp_path):
     settings = {
         "DATA_DIR": f'"{tmp_path / "data"}"',
         "MODEL_DIR": f'"{tmp_path / "run"}"',
-        "TRAIN_STEPS": 500,
+        "TRAIN_STEPS": 600,
         "WARMUP_STEPS": 50,
         "LEARNING_RATE": 0.002,
         "BATCH_SIZE": 16,
@@ -68,6 +68,8 @@ def test_a_trained_model_transcribes_its_bar(tmp_path):
     )  # fmt: skip
 
     model = Transcriber.from_pretrained(export(tmp_path / "run", tmp_path / "model", "# A bar\n"))
-    result = model.transcribe(0.5 * audio, RATE)
-    assert onset_scores(notes, result.notes).f1 > 0.95
-    assert onset_offset_scores(notes, result.notes).f1 > 0.8
+    found = model.transcribe(0.5 * audio, RATE).notes
+    # The last segment holds the silence after the recording, which training never showed.
+    truth, found = (n[n["onset"] < (REPEATS - 1) * BAR_S] for n in (notes, found))
+    assert onset_scores(truth, found).f1 > 0.97
+    assert onset_offset_scores(truth, found).f1 > 0.85
