@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
+from benchmarks.random_model import random_transformer
 
 BATCHES = (1, 8)
 GOALS = {1: 54.0, 8: 300.0}  # tokens / CPU s
@@ -78,25 +79,19 @@ def rates(batch: int, tiny: bool) -> dict[str, float]:
 
 def make_model(network: dict[str, Any]) -> tuple[Any, Any]:
     """(model, random parameters) of an MT3 network of 512 input features."""
-    import jax
-    import jax.numpy as jnp
-
     from mt3.models import ContinuousInputsEncoderDecoderModel
-    from mt3.network import T5Config, Transformer
     from t5x.data.vocabularies import PassThroughVocabulary
     from t5x.decoding import temperature_sample
 
+    module, params = random_transformer(network, 512)
     model = ContinuousInputsEncoderDecoderModel(
-        module=Transformer(T5Config(**network)),
+        module=module,
         input_vocabulary=None,
         output_vocabulary=PassThroughVocabulary(network["vocab_size"]),
         optimizer_def=None,
         input_depth=512,
         decode_fn=temperature_sample,
     )
-    tokens = jnp.ones((1, 1), jnp.int32)
-    frames = jnp.ones((1, 1, 512))
-    params = jax.jit(model.module.init)(jax.random.key(0), frames, tokens, tokens)["params"]
     return model, params
 
 

@@ -1,0 +1,36 @@
+"""Random parameters without compiling initialisers, which takes long for large networks."""
+
+from typing import Any
+
+import numpy as np
+
+
+def random_params(shapes: Any) -> Any:
+    """Float32 arrays of the shapes of a tree (`jax.eval_shape` of an initialisation).
+
+    Matrices keep the size of what they multiply; scales are 1.
+    """
+    import jax
+
+    rng = np.random.default_rng(0)
+
+    def draw(x: Any) -> Any:
+        if len(x.shape) < 2:
+            return jax.numpy.ones(x.shape, np.float32)
+        return jax.device_put(rng.normal(0, x.shape[0] ** -0.5, x.shape).astype(np.float32))
+
+    return jax.tree.map(draw, shapes)
+
+
+def random_transformer(network: dict[str, Any], features: int) -> tuple[Any, Any]:
+    """(module, parameters) of an MT3 network with so many input features."""
+    import jax
+    import jax.numpy as jnp
+
+    from mt3.network import T5Config, Transformer
+
+    module = Transformer(T5Config(**network))
+    frames = jnp.ones((1, max(1, module.config.frame_stack), features))
+    tokens = jnp.ones((1, 1), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), frames, tokens, tokens)["params"]
+    return module, random_params(shapes)

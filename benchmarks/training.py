@@ -1,0 +1,106 @@
+"""A training step of the tiny piano model, on one thread.
+
+The comparison is with the time which the step's floating-point operations (as XLA counts them)
+would take at the rate of a large product of matrices, measured in the same process: the ratio is
+how much of the processor the step uses.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
+from benchmarks.random_model import random_params
+
+#: Sizes of configs/mt3/tiny_piano.gin.
+NETWORK = {
+    "vocab_size": 640,
+    "emb_dim": 128,
+    "num_heads": 4,
+    "head_dim": 32,
+    "mlp_dim": 256,
+    "num_encoder_layers": 3,
+    "num_decoder_layers": 2,
+    "mlp_activations": ("gelu", "linear"),
+    "dropout_rate": 0.1,
+    "frame_stack": 5,
+    "frame_stride": 2,
+    "encoder_output_positions": True,
+}
+FEATURES, FRAMES, TOKENS, BATCH = 256, 72, 80, 8
+MATRIX = 1024
+
+
+def measure(tiny: bool = False) -> list[Row]:
+    """Steps a CPU second beside what the products alone would allow."""
+    found = run_pinned("benchmarks.training:rates", tiny=tiny)
+    case = f"step, batch {found['batch']}, {found['gflops']:.3g} GFLOP"
+    return [Row(case, "steps / CPU s", found["steps"], found["bound"], "its FLOPs as one matmul")]
+
+
+def rates(tiny: bool) -> dict[str, float]:
+    """Steps a CPU second of this process, and the bound from a matrix product."""
+    import jax
+
+    batch_size = 2 if tiny else BATCH
+    trainer = make_trainer(batch_size)
+    batch = trainer.to_device(random_batch(batch_size))
+
+    def step() -> None:
+        trainer.step(batch)
+        jax.block_until_ready(trainer.train_state)
+
+    step()
+    gflops = trainer.flops / 1e9
+    steps = 1.0 / cpu_seconds(step, **effort(tiny))
+    size = 64 if tiny else MATRIX
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    multiply = jax.jit(lambda a: a @ a)
+    rate = 2 * size**3 / 1e9 / cpu_seconds(lambda: multiply(x).block_until_ready(), **effort(tiny))
+    return {"batch": batch_size, "gflops": gflops, "steps": steps, "bound": rate / gflops}
+
+
+def make_trainer(batch_size: int) -> Any:
+    """A trainer of the tiny model with AdamW, at step 0."""
+    import jax
+    import jax.numpy as jnp
+
+    from mt3.models import ContinuousInputsEncoderDecoderModel
+    from mt3.network import T5Config, Transformer
+    from t5x.data.vocabularies import PassThroughVocabulary
+    from t5x.optimizers import adamw
+    from t5x.partitioning import PjitPartitioner
+    from t5x.train_state import FlaxOptimTrainState
+    from t5x.trainer import Trainer
+
+    model = ContinuousInputsEncoderDecoderModel(
+        module=Transformer(T5Config(**NETWORK)),
+        input_vocabulary=None,
+        output_vocabulary=PassThroughVocabulary(NETWORK["vocab_size"]),
+        optimizer_def=adamw(learning_rate=1e-3, b2=0.99, weight_decay=1e-4),
+        input_depth=FEATURES,
+    )
+    shapes = {name: x.shape for name, x in random_batch(batch_size).items()}
+    types = {name: jnp.int32 for name in shapes if name.startswith("decoder")}
+    init = functools.partial(model.get_initial_variables, input_shapes=shapes, input_types=types)
+    variables = jax.eval_shape(init, jax.random.PRNGKey(0))
+    variables = {**variables, "params": random_params(variables["params"])}
+    return Trainer(
+        model,
+        FlaxOptimTrainState.create(model.optimizer_def, variables),
+        PjitPartitioner(num_partitions=1),
+        learning_rate_fn=lambda step: jnp.float32(1e-3),
+    )
+
+
+def random_batch(batch_size: int) -> dict[str, np.ndarray]:
+    """Features of a batch without padding."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(3, NETWORK["vocab_size"], (batch_size, TOKENS)).astype(np.int32)
+    return {
+        "encoder_input_tokens": rng.normal(0, 1, (batch_size, FRAMES, FEATURES)).astype(np.float32),
+        "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": np.ones_like(targets),
+    }

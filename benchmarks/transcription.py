@@ -1,0 +1,86 @@
+"""Seconds of audio that the shipped transcribers take in a CPU second."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baselines.basic_pitch import BasicPitch, BasicPitchMissingError
+from benchmarks.harness import Row, UnavailableError, cpu_seconds, effort
+from benchmarks.plain_tokenizer import random_notes
+from benchmarks.random_model import random_transformer
+
+SAMPLE_RATE = 16000
+SECONDS = 30.0
+NOTES_PER_SECOND = 10
+
+
+def measure(tiny: bool = False) -> list[Row]:
+    """Each shipped MT3 model against real time, and against basic-pitch where it is installed.
+
+    Raises:
+      UnavailableError: no model is shipped.
+    """
+    seconds = 2.0 if tiny else SECONDS
+    audio = tones(seconds)
+    basic_pitch = None
+    if not tiny:
+        try:
+            baseline = BasicPitch()
+            spent = cpu_seconds(lambda: baseline.transcribe(audio, SAMPLE_RATE))
+            basic_pitch = seconds / spent
+        except BasicPitchMissingError:
+            pass
+    rows = []
+    for name, model in (_tiny_model() if tiny else _shipped_models()).items():
+        spent = cpu_seconds(lambda m=model: m.transcribe(audio, SAMPLE_RATE), **effort(tiny))
+        ours = seconds / spent
+        rows.append(Row(name, "s / CPU s", ours, 1.0, "real time", goal=1.0))
+        if basic_pitch is not None:
+            rows.append(Row(name, "s / CPU s", ours, basic_pitch, "basic-pitch"))
+    return rows
+
+
+def tones(seconds: float) -> np.ndarray:
+    """Random decaying notes, float32 [samples] at 16 kHz."""
+    notes = random_notes(np.random.default_rng(0), int(seconds * NOTES_PER_SECOND), seconds)
+    audio = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+    for note in notes:
+        first, last = (int(note[name] * SAMPLE_RATE) for name in ("onset", "offset"))
+        time = np.arange(last - first) / SAMPLE_RATE
+        hz = 440.0 * 2.0 ** ((note["pitch"] - 69) / 12) * np.arange(1, 6)[:, None]
+        partials = np.sin(2 * np.pi * hz * time) / np.arange(1, 6)[:, None]
+        audio[first:last] += 0.05 * np.exp(-3 * time) * partials.sum(axis=0)
+    return audio
+
+
+def _shipped_models() -> dict[str, Any]:
+    from musax import pretrained
+
+    found = [model for model in pretrained.list_models() if model.system == "mt3"]
+    if not found:
+        raise UnavailableError("no MT3 model is shipped (see `musax models`)")
+    return {model.name: pretrained.load(model.path) for model in found}
+
+
+def _tiny_model() -> dict[str, Any]:
+    """A few thousand random parameters, to test the mechanics."""
+    from mt3.inference import Transcriber
+    from mt3.model_config import ModelConfig
+    from mt3.prediction import Predictor
+    from mt3.segments import SegmentConfig
+    from mt3.vocabularies import VocabularyConfig
+    from musax.events.spec import PIANO
+    from musax.spectrograms import SpectrogramConfig
+
+    sizes = {"vocab_size": 640, "emb_dim": 16, "num_heads": 2, "head_dim": 4, "mlp_dim": 16}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    module, params = random_transformer({**sizes, **layers}, 8)
+    config = ModelConfig(
+        network=module.config,
+        vocabulary=VocabularyConfig(max_shift_seconds=1, num_velocity_bins=1),
+        spectrogram=SpectrogramConfig(num_mel_bins=8, fft_size=256),
+        segment=SegmentConfig(frames=64),
+        targets_length=16,
+        spec=PIANO,
+    )
+    return {"random": Transcriber(config, Predictor(config, params))}
