@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def run_pinned(function: str, **arguments: Any) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def save_rows(path: str | Path, results: dict[str, Sequence[Row] | str]) -> None:
+def save_rows(path: str | Path, results: Mapping[str, Sequence[Row] | str]) -> None:
     """Writes results by benchmark as JSON; a string says why there are none."""
     content = {
         "format": 1,
