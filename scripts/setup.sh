@@ -32,6 +32,8 @@ setup() {
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
     .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
   fi
+  # The system's certificates, as pip has them; the variable's name depends on uv's version.
+  export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_NATIVE_TLS="${UV_NATIVE_TLS:-1}"
   # --inexact keeps uv itself, which the lock file does not know.
   VIRTUAL_ENV="$PWD/.venv" "$uv" sync --quiet --frozen --inexact "${extras[@]}"
 }
