@@ -221,8 +221,11 @@ class MultiHeadDotProductAttention(nn.Module):
         """
         if self.cross_attention:
             key = shard(self.key(inputs_kv).transpose(0, 2, 3, 1), "batch", "heads", "kv", "length")
+            value = self._head_major(self.value(inputs_kv))
+            # Without the barrier XLA moves the transpositions into the decoding loop.
+            key, value = lax.optimization_barrier((key, value))
             self.put_variable("cache", "cross_key", key)
-            self.put_variable("cache", "cross_value", self._head_major(self.value(inputs_kv)))
+            self.put_variable("cache", "cross_value", value)
             return
         length = max_decode_length or inputs_kv.shape[1]
         shape = (inputs_kv.shape[0], self.num_heads, length, self.head_dim)
