@@ -28,6 +28,7 @@ NETWORK = {
     "frame_stride": 2,
     "encoder_output_positions": True,
 }
+TINY = {**NETWORK, "num_encoder_layers": 1, "num_decoder_layers": 1, "dropout_rate": 0.0}
 FEATURES, FRAMES, TOKENS, BATCH = 256, 72, 80, 8
 MATRIX = 1024
 
@@ -43,8 +44,8 @@ def rates(tiny: bool) -> dict[str, float]:
     """Steps a CPU second of this process, and the bound from a matrix product."""
     import jax
 
-    batch_size = 2 if tiny else BATCH
-    trainer = make_trainer(batch_size)
+    network, batch_size = (TINY, 2) if tiny else (NETWORK, BATCH)
+    trainer = make_trainer(network, batch_size)
     batch = trainer.to_device(random_batch(batch_size))
 
     def step() -> None:
@@ -61,7 +62,7 @@ def rates(tiny: bool) -> dict[str, float]:
     return {"batch": batch_size, "gflops": gflops, "steps": steps, "bound": rate / gflops}
 
 
-def make_trainer(batch_size: int) -> Any:
+def make_trainer(network: dict[str, Any], batch_size: int) -> Any:
     """A trainer of the tiny model with AdamW, at step 0."""
     import jax
     import jax.numpy as jnp
@@ -75,9 +76,9 @@ def make_trainer(batch_size: int) -> Any:
     from t5x.trainer import Trainer
 
     model = ContinuousInputsEncoderDecoderModel(
-        module=Transformer(T5Config(**NETWORK)),
+        module=Transformer(T5Config(**network)),
         input_vocabulary=None,
-        output_vocabulary=PassThroughVocabulary(NETWORK["vocab_size"]),
+        output_vocabulary=PassThroughVocabulary(network["vocab_size"]),
         optimizer_def=adamw(learning_rate=1e-3, b2=0.99, weight_decay=1e-4),
         input_depth=FEATURES,
     )

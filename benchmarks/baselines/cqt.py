@@ -60,8 +60,7 @@ def spectrum(samples: np.ndarray) -> np.ndarray:
     """|variable-Q transform|^POWER at 16 kHz, float32 [bins, frames]."""
     import librosa
 
-    shortest = HOP * AHEAD
-    samples = np.pad(samples, (0, max(0, shortest - len(samples))))
+    samples = np.pad(samples, (0, max(0, SAMPLE_RATE - len(samples))))  # filters are long
     transform = librosa.vqt(
         samples,
         sr=SAMPLE_RATE,

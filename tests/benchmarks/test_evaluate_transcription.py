@@ -1,0 +1,153 @@
+"""The evaluation script and its sets of recordings."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import recordings
+from musax.audio import save_audio
+from musax.midi import save_midi
+from musax.notes import make_notes
+from tests.benchmarks.test_baselines import NOTES, play
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_transcription.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate_transcription", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two recordings with truth, one as a table and one as MIDI, and an audio file without."""
+    folder = tmp_path_factory.mktemp("set")
+    for name in ("a", "b", "nothing_beside"):
+        save_audio(folder / f"{name}.wav", play(NOTES), 16000)
+    rows = [f"{n['onset']}\t{n['offset']}\t{n['pitch']}\t90" for n in NOTES]
+    (folder / "a.tsv").write_text("# onset,offset,note,velocity\n" + "\n".join(rows) + "\n")
+    save_midi(folder / "b.mid", NOTES)
+    return folder
+
+
+def oracle(script, shift=0.0):
+    def transcribe(audio, rate):
+        notes = NOTES.copy()
+        notes["onset"] += shift
+        return notes
+
+    return script.System(f"shifted by {shift}", transcribe)
+
+
+def test_folder_set_reads_both_kinds_of_truth(folder):
+    found = recordings.folder_set(folder)
+    assert [recording.name for recording in found] == ["a", "b"]
+    for recording in found:
+        np.testing.assert_array_equal(np.sort(recording.notes["pitch"]), np.sort(NOTES["pitch"]))
+        assert recording.seconds == pytest.approx(4.0)
+    assert set(found[0].notes["velocity"]) == {90}
+
+
+def test_folder_without_truth_says_what_was_expected(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        recordings.folder_set(tmp_path / "absent")
+    save_audio(tmp_path / "a.wav", play(NOTES[:1]), 16000)
+    with pytest.raises(FileNotFoundError, match=r"\.tsv or \.mid"):
+        recordings.folder_set(tmp_path)
+    (tmp_path / "a.tsv").write_text("one two three\n")
+    with pytest.raises(ValueError, match=r"a\.tsv"):
+        recordings.folder_set(tmp_path)
+
+
+def test_scores_are_perfect_for_the_truth_and_fall_with_late_onsets(script, folder):
+    sets = {"tones": recordings.folder_set(folder)}
+    systems = [oracle(script), oracle(script, 0.2)]
+    scored = script.evaluate(sets, systems, programs=True)["sets"]["tones"]["systems"]
+    exact, late = (scored[system.name]["scores"] for system in systems)
+    assert set(exact) == {"Onset", "Onset + offset", "Frame", script.PROGRAM}
+    for name in ("Onset", "Onset + offset", script.PROGRAM):
+        assert exact[name]["f1"] == exact[name]["low"] == exact[name]["high"] == 1.0
+        assert late[name]["f1"] == 0.0
+    assert 0 < late["Frame"]["f1"] < exact["Frame"]["f1"]
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_recordings(script):
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (5, 50):
+        values = rng.uniform(0.5, 0.9, count)
+        low, high = script.bootstrap_interval(values)
+        assert low < values.mean() < high
+        assert script.bootstrap_interval(values) == (low, high)
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+
+
+def test_command_line_scores_a_baseline_and_writes_tables(script, folder, tmp_path, capsys):
+    pytest.importorskip("librosa")
+    path = tmp_path / "scores.json"
+    arguments = ["--folder", f"tones={folder}", "--baseline", "cqt", "--json", str(path)]
+    script.main([*arguments, "--markdown"])
+    scored = json.loads(path.read_text())["sets"]["tones"]
+    f1 = scored["systems"]["cqt"]["scores"]["Onset"]["f1"]
+    assert scored["recordings"] == 2
+    assert scored["notes"] == 2 * len(NOTES)
+    assert f1 > 0.8
+    header, rule, row = capsys.readouterr().out.strip().splitlines()[-3:]
+    assert header == "| System | Onset F1 | Onset + offset F1 | Frame F1 |"
+    assert rule.count("|") == row.count("|") == header.count("|")
+    assert row.startswith(f"| cqt | {f1:.3f} [")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baseline", "cqt"], "at least one set"),
+        (["--folder", "a=b"], "at least one system"),
+        (["--folder", "here", "--baseline", "cqt"], "NAME=VALUE"),
+        (["--rendered", "a=b", "--baseline", "cqt"], "--pop909"),
+    ],
+)
+def test_incomplete_command_lines_say_what_is_missing(script, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        script.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_folder_ends_the_run_with_its_name(script, tmp_path):
+    with pytest.raises(SystemExit, match="absent"):
+        script.main(["--folder", f"a={tmp_path / 'absent'}", "--baseline", "cqt"])
+
+
+def test_rendered_set_is_deterministic_and_holds_what_was_played(tmp_path):
+    pytest.importorskip("tinysoundfont")
+    for number in (840, 850):
+        song = tmp_path / str(number)
+        song.mkdir()
+        onsets = np.arange(0, 20, 0.25)
+        save_midi(song / f"{number}.mid", make_notes(onsets, onsets + 0.2, 60 + np.arange(80) % 12))
+    first, again = (
+        recordings.rendered_set("TimGM6mb", tmp_path, pieces=2, seconds=3.0) for _ in range(2)
+    )
+    assert [recording.name for recording in first] == ["840", "850"]
+    for one, other in zip(first, again):
+        np.testing.assert_array_equal(one.audio, other.audio)
+        assert one.seconds == pytest.approx(3.0)
+        assert len(one.notes) == 12
+        assert one.notes["offset"].max() <= 3.0
+        assert np.abs(one.audio).max() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_middle_excerpt_cuts_at_its_end_and_leaves_drums_out():
+    notes = make_notes(
+        [0.0, 4.0, 5.9, 5.0], [1.0, 4.5, 10.0, 5.1], 60, is_drum=[False, False, False, True]
+    )
+    excerpt = recordings.middle_excerpt(notes, 2.0)
+    np.testing.assert_allclose(excerpt["onset"], [0.0, 1.9])
+    np.testing.assert_allclose(excerpt["offset"], [0.5, 2.0])
