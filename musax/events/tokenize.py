@@ -79,7 +79,8 @@ def notes_to_tokens(
         raise ValueError(f"align must be 'file' or 'segment', got {align!r}")
     rate = codec.steps_per_second
     end = np.inf if segment_end is None else segment_end
-    chosen = _notes_near(notes, segment_start - 2 / rate, end + 2 / rate, spec)
+    # A segment starts up to a step early, times round by half a step, and a short note lasts one.
+    chosen = _notes_near(notes, segment_start - 3 / rate, end + 3 / rate, spec)
     if align == "file":
         first = step_at(segment_start, rate)
         last = None if segment_end is None else step_at(segment_end, rate)
