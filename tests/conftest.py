@@ -1,6 +1,14 @@
 """Settings of all tests."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# New examples are found on developers' machines; the same change has the same result in CI.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True, scope="session")
