@@ -6,7 +6,6 @@
 order; SIGTERM or Ctrl-C saves and ends with exit status 0.
 """
 
-import argparse
 import contextlib
 import gc
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import jax
 
-from t5x import gin_utils, utils
+from t5x import command_line, gin_utils, utils
 from t5x.actions import MODES, BaseAction
 from t5x.device_prefetch import DevicePrefetcher
 from t5x.dry_run import describe_run
@@ -281,57 +280,16 @@ def _dry_run(
 
 # ---------------------------------------------------------------------- command line
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="t5x.train", description=__doc__, allow_abbrev=False)
-    gin_utils.add_flags(parser)
-    parser.add_argument("--dry_run", action="store_true", help="build and print, do not train")
-    parser.add_argument("--coordinator_address", help="host:port of process 0, several processes")
-    parser.add_argument("--process_count", type=int, help="number of processes")
-    parser.add_argument("--process_index", type=int, help="this process's number")
-    parser.add_argument("--multiprocess_gpu", action="store_true", help="several GPU processes")
-    parser.add_argument("--initialization_timeout", type=int, default=300, help="seconds")
-    parser.add_argument("--tfds_data_dir", help="data folder of seqio tasks")
-    parser.add_argument(
-        "--seqio_additional_cache_dirs", default="", help="folders of cached seqio tasks"
-    )
-    return parser
-
-
-def _start_processes(args: argparse.Namespace) -> None:
-    if args.coordinator_address or args.multiprocess_gpu:
-        jax.distributed.initialize(
-            args.coordinator_address,
-            args.process_count,
-            args.process_index,
-            initialization_timeout=args.initialization_timeout,
-        )
-
-
-def _set_seqio_folders(args: argparse.Namespace) -> None:
-    if args.tfds_data_dir or args.seqio_additional_cache_dirs:
-        import seqio
-
-        if args.tfds_data_dir:
-            seqio.set_tfds_data_dir_override(args.tfds_data_dir)
-        folders = [f for f in args.seqio_additional_cache_dirs.split(",") if f]
-        seqio.add_global_cache_dirs(folders)
+_EXAMPLE = """python -m t5x.train \\
+      --gin_file=my_model.gin --gin_file=t5x/configs/runs/pretrain.gin \\
+      --gin.MIXTURE_OR_TASK_NAME=my_task --gin.MIXTURE_OR_TASK_MODULE=my.tasks \\
+      --gin.TASK_FEATURE_LENGTHS="{'inputs': 512, 'targets': 114}" \\
+      --gin.TRAIN_STEPS=10000 --gin.MODEL_DIR=runs/first [--dry_run]"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        args = _parser().parse_args(gin_utils.rewrite_gin_args(argv))
-        _start_processes(args)
-        _set_seqio_folders(args)
-        configured = gin_utils.parse_flags(args, train)
-        utils.enable_compilation_cache()
-        configured(**({"dry_run": True} if args.dry_run else {}))
-    except gin_utils.GinError as error:
-        print(f"t5x.train: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command_line.run(train, argv, program="t5x.train", description=__doc__, example=_EXAMPLE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,179 @@
+"""What the entry points share: flags, start-up, and how a mistake is told.
+
+    python -m t5x.train --gin_file=t5x/configs/runs/pretrain.gin --gin.TRAIN_STEPS=100 ...
+
+`run` parses the flags, joins the processes of a run, tells seqio its folders, reads the gin
+configuration and calls the function that it configures.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from t5x import gin_utils
+
+STATUS_OK, STATUS_MISTAKE = 0, 2
+
+
+def make_parser(
+    entry: Callable[..., Any], program: str, description: str | None, example: str
+) -> argparse.ArgumentParser:
+    """A parser with the flags of every entry point.
+
+    Args:
+      entry: the function that gin configures.
+      program: its name on the command line, such as `t5x.train`.
+      description: the module's docstring.
+      example: a whole command line, shown by `--help`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        epilog=f"example:\n  {example}\n\nThe configured function is {program}.{entry.__name__}; "
+        "its docstring explains every argument.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    gin_utils.add_flags(parser)
+    parser.add_argument("--dry_run", action="store_true", help="build and print, then stop")
+    _add_seqio_flags(parser)
+    _add_process_flags(parser)
+    return parser
+
+
+def _add_seqio_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tasks of seqio")
+    group.add_argument("--tfds_data_dir", metavar="FOLDER", help="where TFDS data lies")
+    group.add_argument(
+        "--seqio_additional_cache_dirs",
+        default="",
+        metavar="FOLDERS",
+        help="folders of cached tasks, joined by commas",
+    )
+
+
+def _add_process_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several processes (one command in each)")
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--process_count", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process_index", type=int, metavar="I", help="this process, from 0")
+    group.add_argument(
+        "--multiprocess_gpu", action="store_true", help="several GPU processes under a scheduler"
+    )
+    group.add_argument(
+        "--initialization_timeout", type=int, default=300, metavar="S", help="seconds to wait"
+    )
+
+
+def start_processes(args: argparse.Namespace) -> None:
+    """Joins the processes of a run, if the flags name several.
+
+    Raises:
+      GinError: flags that do not go together.
+    """
+    given = [args.coordinator_address, args.process_count, args.process_index]
+    if not (args.coordinator_address or args.multiprocess_gpu):
+        if any(value is not None for value in given):
+            raise gin_utils.GinError(
+                "--process_count and --process_index go with --coordinator_address=HOST:PORT of "
+                "process 0."
+            )
+        return
+    if args.process_index is not None and not 0 <= args.process_index < (args.process_count or 0):
+        raise gin_utils.GinError(
+            f"--process_index={args.process_index} is not below "
+            f"--process_count={args.process_count}; processes count from 0."
+        )
+    import jax
+
+    jax.distributed.initialize(
+        args.coordinator_address,
+        args.process_count,
+        args.process_index,
+        initialization_timeout=args.initialization_timeout,
+    )
+
+
+def set_seqio_folders(args: argparse.Namespace) -> None:
+    """Tells seqio where its data and caches are, if a flag says so.
+
+    Raises:
+      GinError: seqio is not installed.
+    """
+    if not (args.tfds_data_dir or args.seqio_additional_cache_dirs):
+        return
+    try:
+        import seqio
+    except ImportError as error:
+        raise gin_utils.GinError(
+            "--tfds_data_dir and --seqio_additional_cache_dirs are for tasks of seqio, which is "
+            f"not installed ({error}): pip install 'musax[seqio]'."
+        ) from error
+    if args.tfds_data_dir:
+        seqio.set_tfds_data_dir_override(args.tfds_data_dir)
+    seqio.add_global_cache_dirs([f for f in args.seqio_additional_cache_dirs.split(",") if f])
+
+
+def run(
+    entry: Callable[..., Any],
+    argv: Sequence[str] | None,
+    *,
+    program: str,
+    description: str | None,
+    example: str,
+    add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    arguments: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None,
+) -> int:
+    """Runs an entry point's command line.
+
+    Args:
+      entry: the function that gin configures; it takes `dry_run`.
+      argv: the arguments; None takes the process's.
+      program: as in `make_parser`.
+      description: as in `make_parser`.
+      example: as in `make_parser`.
+      add_flags: adds the entry point's own flags to the parser.
+      arguments: arguments of `entry` that those flags override.
+
+    Returns:
+      The exit status: 0, or 2 for a mistake in flags, configuration, checkpoint or mesh, which is
+      told without a traceback.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = make_parser(entry, program, description, example)
+    if add_flags is not None:
+        add_flags(parser)
+    try:
+        args = parser.parse_args(gin_utils.rewrite_gin_args(argv))
+        if not (args.gin_file or args.gin_bindings):
+            parser.error("nothing is configured: give --gin_file=FILE; for help: --help")
+        start_processes(args)
+        set_seqio_folders(args)
+        configured = gin_utils.parse_flags(args, entry)
+        overrides = dict(arguments(args)) if arguments is not None else {}
+        if args.dry_run:
+            overrides["dry_run"] = True
+        _call(configured, overrides)
+    except _mistakes() as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return STATUS_MISTAKE
+    return STATUS_OK
+
+
+def _call(configured: Callable[..., Any], overrides: Mapping[str, Any]) -> None:
+    import jax
+
+    from t5x.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
+    configured(**overrides)
+    jax.effects_barrier()
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """Errors that are the user's to mend, and whose message says how."""
+    from t5x.checkpoints import CheckpointError
+    from t5x.partitioning import PartitioningError
+
+    return (gin_utils.GinError, CheckpointError, PartitioningError)
