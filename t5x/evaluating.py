@@ -1,4 +1,7 @@
-"""The evaluations inside a training run: teacher-forced loss, and scored predictions."""
+"""The evaluations of a run: teacher-forced loss, and scored predictions.
+
+Used inside training (`t5x.train`) and apart from it (`t5x.eval`).
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from t5x import seqio_evaluation
 from t5x.loggers import Console, MetricWriter
 
 Metrics = dict[str, dict[str, float]]
@@ -26,9 +30,7 @@ class Evaluations:
       infer_eval_cfg: data of the evaluation of predictions, or None.
       train_eval_get_dataset_fn: f(cfg, partitioner, eval_steps, feature converter class) -> task ->
         iterator over batches, which is closed in the end.
-      evaluator_cls: called as `t5x.data.Evaluator`, the default; its
-        `evaluate(predict_fn=, score_fn=, predict_with_aux_fn=, step=)` returns task -> metric
-        name -> value.
+      evaluator_cls: see `make_evaluator`.
     """
 
     def __init__(
@@ -54,30 +56,40 @@ class Evaluations:
         self._evaluator: Any = None
         if infer_eval_cfg is not None:
             log_dir = None if folder is None else str(folder / "inference_eval")
-            self._evaluator = _make_evaluator(model, infer_eval_cfg, evaluator_cls, log_dir)
-            self._functions = _prediction_functions(model, trainer.partitioner)
+            self._evaluator = make_evaluator(model, infer_eval_cfg, evaluator_cls, log_dir)
+            self._functions = prediction_functions(model, trainer.partitioner)
 
     def run(self, step: int, console: Console) -> dict[str, Metrics]:
         """Both evaluations at `step`: "TRAIN_EVAL", "INFER_EVAL" -> task -> metrics."""
         results: dict[str, Metrics] = {}
         if self._train_eval_cfg is not None:
-            datasets = self._get_datasets(
-                self._train_eval_cfg,
-                self._trainer.partitioner,
-                self._eval_steps,
-                self._model.FEATURE_CONVERTER_CLS,
-            )
-            try:
-                results["TRAIN_EVAL"] = self._trainer.eval(datasets)
-            finally:
-                for batches in datasets.values():
-                    batches.close()
-            self._log(step, "training_eval", results["TRAIN_EVAL"], console)
+            results["TRAIN_EVAL"] = self.teacher_forced(step, console)
         if self._evaluator is not None:
             params = self._trainer.train_state.params
-            bound = {name: partial(f, params) for name, f in self._functions.items()}
-            results["INFER_EVAL"] = self._evaluator.evaluate(**bound, step=step)
-            self._log(step, "inference_eval", results["INFER_EVAL"], console)
+            results["INFER_EVAL"] = self.predicted(params, step, console)
+        return results
+
+    def teacher_forced(self, step: int, console: Console) -> Metrics:
+        """The loss metrics of the trainer's state: task -> metrics."""
+        datasets = self._get_datasets(
+            self._train_eval_cfg,
+            self._trainer.partitioner,
+            self._eval_steps,
+            self._model.FEATURE_CONVERTER_CLS,
+        )
+        try:
+            results = self._trainer.eval(datasets)
+        finally:
+            for batches in datasets.values():
+                batches.close()
+        self._log(step, "training_eval", results, console)
+        return results
+
+    def predicted(self, params: Any, step: int, console: Console) -> Metrics:
+        """The metrics of predictions and scores: task -> metrics."""
+        bound = {name: partial(f, params) for name, f in self._functions.items()}
+        results = self._evaluator.evaluate(**bound, step=step)
+        self._log(step, "inference_eval", results, console)
         return results
 
     def _log(self, step: int, kind: str, by_task: Metrics, console: Console) -> None:
@@ -86,7 +98,7 @@ class Evaluations:
             if name not in self._writers:
                 folder = None if self._folder is None else self._folder / name
                 self._writers[name] = MetricWriter(folder, self._step)
-            metrics = {k: float(v) for k, v in metrics.items() if np.ndim(v) == 0}
+            metrics = {k: float(v) for k, v in metrics.items() if _is_number(v)}
             self._writers[name].write(step, metrics)
             shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if "/" not in k)
             console.say(f"  {name} at step {step}: {shown}")
@@ -97,27 +109,77 @@ class Evaluations:
             writer.close()
 
 
-def _make_evaluator(
+def _is_number(value: Any) -> bool:
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
+
+
+def make_evaluator(
     model: Any, cfg: Any, evaluator_cls: Callable[..., Any] | None, log_dir: str | None
 ) -> Any:
+    """The evaluator of predictions.
+
+    Args:
+      model: gives the feature converter.
+      cfg: a `t5x.utils.DatasetConfig`.
+      evaluator_cls: called as `t5x.data.Evaluator`, or seqio's class. None takes the former, and
+        for a task that only seqio knows the latter. Its
+        `evaluate(predict_fn=, score_fn=, predict_with_aux_fn=, step=)` returns task -> metric
+        name -> value.
+      log_dir: folder of its loggers; None runs none.
+    """
     from t5x.data import Evaluator
 
+    evaluator_cls = _default_evaluator(cfg) if evaluator_cls is None else evaluator_cls
+    converter = model.FEATURE_CONVERTER_CLS(pack=False)
+    options = {
+        "eval_split": cfg.split,
+        "sequence_length": cfg.task_feature_lengths,
+        "shuffle": cfg.shuffle,
+        "seed": cfg.seed,
+        "use_memory_cache": cfg.use_memory_cache,
+        "use_cached": cfg.use_cached,
+        "log_dir": log_dir,
+    }
+    if seqio_evaluation.is_seqio_evaluator(evaluator_cls):
+        return seqio_evaluation.SeqioEvaluator(
+            evaluator_cls,
+            cfg.mixture_or_task_name,
+            converter,
+            cfg.batch_size,
+            log=log_dir is not None,
+            **options,
+        )
+    if log_dir is None:
+        options["logger_cls"] = ()
     return (evaluator_cls or Evaluator)(
         mixture_or_task_name=cfg.mixture_or_task_name,
-        feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
-        eval_split=cfg.split,
+        feature_converter=converter,
         batch_size=cfg.batch_size,
-        sequence_length=cfg.task_feature_lengths,
-        shuffle=cfg.shuffle,
-        seed=cfg.seed,
-        use_memory_cache=cfg.use_memory_cache,
-        use_cached=cfg.use_cached,
-        log_dir=log_dir,
+        trim_output_features=cfg.trim_output_features,
+        **options,
     )
 
 
-def _prediction_functions(model: Any, partitioner: Any) -> dict[str, Callable[..., Any]]:
-    """The model's predictions as functions (params, whole host batch) -> host arrays."""
+def _default_evaluator(cfg: Any) -> Any:
+    """seqio's for a task that only seqio knows, otherwise None."""
+    from t5x.data import seqio_bridge
+    from t5x.data.tasks import MixtureRegistry, TaskRegistry
+
+    name = cfg.mixture_or_task_name
+    known = name in TaskRegistry.names() or name in MixtureRegistry.names()
+    if known or seqio_bridge.find(name) is None:
+        return None
+    import seqio
+
+    return seqio.Evaluator
+
+
+def prediction_functions(model: Any, partitioner: Any) -> dict[str, Callable[..., Any]]:
+    """The model's predictions: "predict_fn", "predict_with_aux_fn", "score_fn" -> a function.
+
+    Each takes (params, whole host batch [, rng]) and returns host arrays; `rng` is for the first
+    two.
+    """
     methods = {
         "predict_fn": model.predict_batch,
         "predict_with_aux_fn": model.predict_batch_with_aux,
@@ -128,17 +190,18 @@ def _prediction_functions(model: Any, partitioner: Any) -> dict[str, Callable[..
 
 def _on_devices(method: Callable[..., Any], partitioner: Any) -> Callable[..., Any]:
     @jax.jit
-    def run(params: Any, batch: Any) -> Any:
+    def run(params: Any, batch: Any, rng: Any) -> Any:
         with partitioner.activate():
-            outputs = method(params, batch)
+            options = {} if rng is None else {"rng": rng}
+            outputs = method(params, batch, **options)
         return jax.lax.with_sharding_constraint(outputs, partitioner.replicated)
 
-    def on_host(params: Any, batch: Mapping[str, np.ndarray]) -> Any:
+    def on_host(params: Any, batch: Mapping[str, np.ndarray], rng: Any = None) -> Any:
         sharding = partitioner.data_sharding
         whole = {
             name: jax.make_array_from_callback(x.shape, sharding, lambda i, x=x: x[i])
             for name, x in batch.items()
         }
-        return jax.device_get(run(params, whole))
+        return jax.device_get(run(params, whole, rng))
 
     return on_host

@@ -35,8 +35,8 @@ class Evaluator:
       use_memory_cache: whether preprocessed examples are kept between evaluations.
       use_cached: accepted for seqio's configurations; tasks read prepared data by their source.
       async_compute_metrics: accepted for seqio's configurations; metrics are computed at once.
-      logger_cls: classes made with `output_dir=log_dir` and called with `task_name`, `step`,
-        `metrics`, `dataset`, `targets` and `inferences`.
+      logger_cls: made with `output_dir=log_dir` and called with every result, see
+        `t5x.data.evaluation_loggers`.
       log_dir: folder for the loggers.
       target_field_name: the feature that holds the targets.
       trim_output_features: whether features longer than their length are cut.
@@ -129,6 +129,13 @@ class Evaluator:
             batch = self._converter.convert(self._converter.collate(prepared, lengths))
             yield {name: self._fill(value) for name, value in batch.items()}, group
 
+    def model_feature_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """{model feature: (shape, dtype)} of a batch; empty when no task is evaluated."""
+        for task in self.eval_tasks:
+            for batch, _ in self.batches(task):
+                return {name: (value.shape, value.dtype) for name, value in batch.items()}
+        return {}
+
     def _fill(self, rows: np.ndarray) -> np.ndarray:
         missing = self.batch_size - len(rows)
         return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
@@ -218,6 +225,8 @@ class Evaluator:
     def _log(self, task: Task, step: int, metrics: dict, targets: list, outputs: dict) -> None:
         names = {PREDICT: "prediction", PREDICT_WITH_AUX: "prediction", SCORE: "score"}
         inferences = {names[kind]: values[0] for kind, values in outputs.items()}
+        if PREDICT_WITH_AUX in outputs:
+            inferences["aux_value"] = outputs[PREDICT_WITH_AUX][1]
         for logger in self._loggers:
             logger(
                 task_name=task.name,
