@@ -6,15 +6,18 @@ to one pytree, which the train state holds. Any optax transformation is a rule b
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import serialization
 from flax.core import unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import PartitionSpec
 
@@ -201,16 +204,213 @@ def wrap_optax_optimizer(optax_fn: Callable[..., Any]) -> Callable[..., OptaxWra
     return make
 
 
-def chain(*transformations: optax.GradientTransformation) -> OptaxWrapper:
+def chain(transformations: Sequence[optax.GradientTransformation]) -> OptaxWrapper:
     """The composition of transformations; for the trainer's learning rate see `OptaxWrapper`."""
     return OptaxWrapper(optax.chain(*transformations))
 
 
+class MultiOptimizer(OptimizerDef):
+    """Several rules, each for its own parameters; what none of them takes stays as it is.
+
+    A frozen encoder with a fast head, or matrices by one rule and norms by another:
+
+        MultiOptimizer([("decoder/.*", Adafactor()), (".*/scale", adamw(1e-4))])
+
+    The first filter that takes a parameter decides. The rules' slots are the `param_states`
+    {"0": ..., "1": ...}, in the order of the rules.
+
+    Args:
+      traversals_and_optimizers: pairs (filter, rule). A filter is a regular expression that matches
+        the whole '/'-joined name, a function f(path, value) -> bool of that name with a leading
+        '/', or a `flax.traverse_util.ModelParamTraversal`.
+
+    Raises:
+      ValueError: when the state is made: a filter that takes no parameter.
+    """
+
+    def __init__(self, traversals_and_optimizers: Sequence[tuple[Any, OptimizerDef]]):
+        self._filters = tuple(_name_filter(f) for f, _ in traversals_and_optimizers)
+        self._shown = tuple(str(f) for f, _ in traversals_and_optimizers)
+        self.rules = tuple(rule for _, rule in traversals_and_optimizers)
+        super().__init__(tuple(rule.hyper_params for rule in self.rules))
+        if any(hasattr(rule, "set_param_axes") for rule in self.rules):
+            self.set_param_axes = self._set_param_axes
+
+    def _identity(self) -> tuple:
+        return (self._shown, self.rules)
+
+    def _split(self, tree: Tree, params: Tree) -> list[dict[str, Tree]]:
+        """`tree`, of the structure of `params`, in one nested dict per rule."""
+        parts: list[dict[tuple, Any]] = [{} for _ in self.rules]
+        values = flatten_dict(unfreeze(tree))
+        for path, param in flatten_dict(unfreeze(params)).items():
+            takers = (i for i, takes in enumerate(self._filters) if takes("/".join(path), param))
+            number = next(takers, None)
+            if number is not None:
+                parts[number][path] = values[path]
+        return [unflatten_dict(part) for part in parts]
+
+    def _join(self, parts: Sequence[Tree], params: Tree) -> Tree:
+        flat = flatten_dict(unfreeze(params))
+        for part in parts:
+            flat |= flatten_dict(unfreeze(part))
+        return unflatten_dict(flat)
+
+    def init_state(self, params: Tree) -> OptimizerState:
+        """Step 0 and the state of every rule."""
+        parts = self._split(params, params)
+        idle = [name for name, part in zip(self._shown, parts) if not part]
+        if idle:
+            raise ValueError(f"MultiOptimizer: no parameter is left for {idle}.")
+        states = {
+            str(i): rule.init_state(part).param_states
+            for i, (rule, part) in enumerate(zip(self.rules, parts))
+        }
+        return OptimizerState(jnp.zeros((), jnp.int32), states)
+
+    def update_hyper_params(self, **overrides: Any) -> tuple[Any, ...]:
+        """The options of every rule, with the same ones replaced in each."""
+        return tuple(rule.update_hyper_params(**overrides) for rule in self.rules)
+
+    def apply_gradient(
+        self, hyper_params: Sequence[Any], params: Tree, state: OptimizerState, grads: Tree
+    ) -> tuple[Tree, OptimizerState]:
+        """Every rule updates its own."""
+        new_parts, new_states = [], {}
+        parts = zip(
+            self.rules, hyper_params, self._split(params, params), self._split(grads, params)
+        )
+        for i, (rule, options, part, part_grads) in enumerate(parts):
+            old = OptimizerState(state.step, state.param_states[str(i)])
+            new_part, new = rule.apply_gradient(options, part, old, part_grads)
+            new_parts.append(new_part)
+            new_states[str(i)] = new.param_states
+        return self._join(new_parts, params), OptimizerState(state.step + 1, new_states)
+
+    def derive_logical_axes(self, optimizer: Optimizer, param_logical_axes: Tree) -> Optimizer:
+        """The axes of every rule's slots, as that rule derives them."""
+        params, states = optimizer.target, {}
+        parts = zip(self.rules, self._split(params, params))
+        axes = self._split(param_logical_axes, params)
+        for i, (rule, part) in enumerate(parts):
+            own = OptimizerState(optimizer.state.step, optimizer.state.param_states[str(i)])
+            derived = rule.derive_logical_axes(Optimizer(rule, own, part), axes[i])
+            states[str(i)] = derived.state.param_states
+        state = OptimizerState(step=None, param_states=states)  # type: ignore
+        return optimizer.replace(state=state, target=param_logical_axes)
+
+    def _set_param_axes(self, param_axes: Tree) -> None:
+        for rule, part in zip(self.rules, self._split(param_axes, param_axes)):
+            if hasattr(rule, "set_param_axes"):
+                rule.set_param_axes(part)  # type: ignore
+
+
+def _name_filter(given: Any) -> Callable[[str, Any], bool]:
+    if isinstance(given, str):
+        pattern = re.compile(given)
+        return lambda name, _: pattern.fullmatch(name) is not None
+    function = getattr(given, "_filter_fn", given)  # of a ModelParamTraversal
+    if not callable(function):
+        raise TypeError(
+            f"MultiOptimizer: {given!r} is no filter; give a regular expression, a function "
+            "f(path, value), or a ModelParamTraversal"
+        )
+    return lambda name, value: bool(function("/" + name, value))
+
+
+class ExponentialMovingAverage(OptimizerDef):
+    """A rule that also keeps an average of the parameters, for evaluation and inference.
+
+    After update t (from 1) the average moves by 1 - min(decay, (1 + t) / (10 + t)) towards the
+    parameters, so early averages forget the initialization. The average is sharded and saved with
+    the optimizer's slots (`param_states` is {"ema", "optimizer"}); evaluations inside training
+    use it. Elsewhere, restore it as the parameters:
+
+        RestoreCheckpointConfig.assignment_map = [("target/(.*)", r"state/param_states/ema/\\1")]
+
+    Args:
+      optimizer_def: the rule that updates the parameters.
+      decay: of the average per step, in [0, 1).
+    """
+
+    def __init__(self, optimizer_def: OptimizerDef, decay: float = 0.999):
+        if not 0 <= decay < 1:
+            raise ValueError(f"ExponentialMovingAverage.decay is {decay}, expected 0 <= decay < 1.")
+        self.rule, self.decay = optimizer_def, decay
+        super().__init__(optimizer_def.hyper_params)
+        if hasattr(optimizer_def, "set_param_axes"):
+            self.set_param_axes = optimizer_def.set_param_axes  # type: ignore
+
+    def _identity(self) -> tuple:
+        return (self.rule, self.decay)
+
+    def init_state(self, params: Tree) -> OptimizerState:
+        """Step 0, the rule's slots and a float32 copy of the parameters."""
+        slots = self.rule.init_state(params).param_states
+        average = jax.tree.map(lambda p: jnp.array(p, jnp.float32), unfreeze(params))
+        return OptimizerState(jnp.zeros((), jnp.int32), {"ema": average, "optimizer": slots})
+
+    def update_hyper_params(self, **overrides: Any) -> Any:
+        return self.rule.update_hyper_params(**overrides)
+
+    def apply_gradient(
+        self, hyper_params: Any, params: Tree, state: OptimizerState, grads: Tree
+    ) -> tuple[Tree, OptimizerState]:
+        """The rule's update, then the average's."""
+        inner = OptimizerState(state.step, state.param_states["optimizer"])
+        params, inner = self.rule.apply_gradient(hyper_params, params, inner, grads)
+        t = inner.step.astype(jnp.float32)
+        decay = jnp.minimum(self.decay, (1 + t) / (10 + t))
+        average = jax.tree.map(
+            lambda e, p: e + (1 - decay) * (p.astype(jnp.float32) - e),
+            state.param_states["ema"],
+            unfreeze(params),
+        )
+        return params, OptimizerState(inner.step, {"ema": average, "optimizer": inner.param_states})
+
+    def averaged_params(self, state: OptimizerState) -> Tree:
+        """The average, of the structure of the parameters."""
+        return state.param_states["ema"]
+
+    def derive_logical_axes(self, optimizer: Optimizer, param_logical_axes: Tree) -> Optimizer:
+        """The average lies as the parameters do."""
+        slots = OptimizerState(optimizer.state.step, optimizer.state.param_states["optimizer"])
+        inner = self.rule.derive_logical_axes(
+            Optimizer(self.rule, slots, optimizer.target), param_logical_axes
+        )
+        states = {"ema": param_logical_axes, "optimizer": inner.state.param_states}
+        state = OptimizerState(step=None, param_states=states)  # type: ignore
+        return optimizer.replace(state=state, target=param_logical_axes)
+
+
+adabelief = wrap_optax_optimizer(optax.adabelief)
 adafactor = wrap_optax_optimizer(optax.adafactor)
+adagrad = wrap_optax_optimizer(optax.adagrad)
 adam = wrap_optax_optimizer(optax.adam)
 adamw = wrap_optax_optimizer(optax.adamw)
+dpsgd = wrap_optax_optimizer(optax.contrib.dpsgd)
+fromage = wrap_optax_optimizer(optax.fromage)
 lamb = wrap_optax_optimizer(optax.lamb)
+lars = wrap_optax_optimizer(optax.lars)
 lion = wrap_optax_optimizer(optax.lion)
+muon = wrap_optax_optimizer(optax.contrib.muon)
+noisy_sgd = wrap_optax_optimizer(optax.noisy_sgd)
+novograd = wrap_optax_optimizer(optax.novograd)
 radam = wrap_optax_optimizer(optax.radam)
 rmsprop = wrap_optax_optimizer(optax.rmsprop)
 sgd = wrap_optax_optimizer(optax.sgd)
+sm3 = wrap_optax_optimizer(optax.sm3)
+yogi = wrap_optax_optimizer(optax.yogi)
+
+
+def amos(*args: Any, **kwargs: Any) -> OptaxWrapper:
+    """Upstream's Amos lives in a package that no longer installs.
+
+    Raises:
+      NotImplementedError: always; says what to use.
+    """
+    del args, kwargs
+    raise NotImplementedError(
+        "optimizers.amos needs the package jestimator, which no longer installs; use "
+        "optimizers.adamw, or wrap any optax transformation with optimizers.OptaxWrapper."
+    )

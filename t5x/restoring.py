@@ -20,6 +20,7 @@ from t5x.checkpoints.loading import (
     all_checkpoints,
     check_tree,
     checkpoint_kind,
+    checkpoint_step,
     find_checkpoint,
     latest_checkpoint,
 )
@@ -62,6 +63,7 @@ class TrainStateInitializer:
             return FlaxOptimTrainState.create(optimizer_def, variables)
 
         self._partitioner = partitioner
+        self._has_optimizer = optimizer_def is not None
         with partitioner.activate():
             self.global_train_state_shape = jax.eval_shape(make, jax.random.PRNGKey(0))
         self.train_state_axes = partitioner.get_mesh_axes(self.global_train_state_shape)
@@ -99,6 +101,7 @@ class TrainStateInitializer:
         assignment_map: AssignmentMap | None = None,
         strict: bool = True,
         fallback_to_scratch: bool = False,
+        transformations: Iterable[Callable[[Tree], Tree]] = (),
     ) -> Any:
         """The state from a checkpoint of any format.
 
@@ -111,18 +114,20 @@ class TrainStateInitializer:
           assignment_map: see `assign`.
           strict: raise when the checkpoint has arrays that the model does not use.
           fallback_to_scratch: initialize what the checkpoint lacks.
+          transformations: applied in order to the state_dict that was read.
 
         Raises:
           CheckpointError: lists what is missing, unknown or of another shape.
         """
         expected = self.expected
         path = find_checkpoint(path)
-        if checkpoint_kind(path) == "safetensors":
-            found = load_state(path, "target")
+        if checkpoint_kind(path) == "safetensors" and self._has_optimizer:
+            found = _transformed(load_state(path, "target"), transformations)
             check_params(found["target"], expected["target"], path)
             fresh = self.from_scratch(rng)
             return fresh.replace_params(place(_cast(found, dtype), expected)["target"])
-        found = flax.traverse_util.flatten_dict(load_state(path), sep="/")
+        found = _transformed(self._read(path), transformations)
+        found = flax.traverse_util.flatten_dict(found, sep="/")
         wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
         chosen, used = assign(wanted, found, assignment_map or ())
         absent = [n for n, v in chosen.items() if v is None and _is_array(wanted[n])]
@@ -139,6 +144,22 @@ class TrainStateInitializer:
         chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
         tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
         return self.global_train_state_shape.restore_state(place(_cast(tree, dtype), expected))
+
+    def _read(self, path: Path) -> Tree:
+        """The checkpoint's state; of an inference state what it holds, without the slots."""
+        if self._has_optimizer:
+            return load_state(path)
+        found = load_state(path, "target")
+        if self.global_train_state_shape.flax_mutables:
+            found = {**found, **load_state(path, "flax_mutables")}
+        step = np.asarray(checkpoint_step(path), np.int32)
+        return {"target": found.pop("target"), **found, "state": {"step": step}}
+
+
+def _transformed(state: Tree, transformations: Iterable[Callable[[Tree], Tree]]) -> Tree:
+    for transform in transformations:
+        state = transform(state)
+    return state
 
 
 def _is_array(x: Any) -> bool:

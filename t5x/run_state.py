@@ -45,7 +45,7 @@ class Run:
         read_only = read_only or cfg.save is None
         manager = None
         if folder.is_dir() or not read_only:
-            keep = cfg.save.keep if cfg.save else None
+            keep = cfg.save.policy if cfg.save else None
             dtype = cfg.save.dtype if cfg.save else None
             manager = CheckpointManager(folder, keep, dtype, read_only)
         return cls(folder, cfg, manager)
@@ -108,6 +108,7 @@ class Run:
             assignment_map=restore.assignment_map,
             strict=restore.strict,
             fallback_to_scratch=restore.fallback_to_scratch,
+            transformations=restore.state_transformation_fns,
         )
 
     # ------------------------------------------------------------------ writing
@@ -125,7 +126,10 @@ class Run:
         if self._cfg.save is None or self._manager is None:
             return False
         run = {"seed": self.seed, "rng": self._rng, "first_step": self.first_step}
-        return self._manager.save(step, train_state.state_dict(), run, batches.get_state())
+        state = train_state.state_dict()
+        for transform in self._cfg.save.state_transformation_fns:
+            state = transform(state)
+        return self._manager.save(step, state, run, batches.get_state())
 
     def wait(self) -> None:
         """Waits until checkpoints are whole; raises what went wrong in writing them."""

@@ -100,6 +100,14 @@ class FlaxOptimTrainState(flax.struct.PyTreeNode):
         return self._optimizer.target
 
     @property
+    def eval_params(self) -> Tree:
+        """What is evaluated: the optimizer's average of the parameters if it keeps one."""
+        rule = self._optimizer.optimizer_def
+        if hasattr(rule, "averaged_params"):
+            return rule.averaged_params(self._optimizer.state)
+        return self.params
+
+    @property
     def param_states(self) -> Tree:
         """The optimizer's slots."""
         return self._optimizer.state.param_states
@@ -198,6 +206,11 @@ class InferenceState(flax.struct.PyTreeNode):
             params=flax.serialization.from_state_dict(self.params, state_dict["target"]),
             flax_mutables=mutables,
         )
+
+    @property
+    def eval_params(self) -> Tree:
+        """The parameters."""
+        return self.params
 
     def replace_params(self, params: Tree) -> Self:
         return self.replace(params=params)

@@ -14,10 +14,18 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
+from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.partitioning import PartitioningError, PjitPartitioner, with_sharding_constraint
 from t5x.weight_metrics import WeightMetricsComputer
 
-__all__ = ["Trainer", "WeightMetricsComputer"]
+__all__ = [
+    "BaseAction",
+    "BaseTrainer",
+    "EarlyStoppingAction",
+    "TerminateOnNanAction",
+    "Trainer",
+    "WeightMetricsComputer",
+]
 
 Batch = Mapping[str, jax.Array]
 MetricsMap = dict[str, metrics_lib.Metric]
@@ -117,7 +125,7 @@ class Trainer:
     def eval_step(self, train_state: Any, batch: Batch) -> MetricsMap:
         """Metrics of a batch without update or dropout. Pure; traced once."""
         mutables = (train_state.flax_mutables,) if train_state.flax_mutables else ()
-        _, metrics = self.model.eval_fn(train_state.params, batch, *mutables)
+        _, metrics = self.model.eval_fn(train_state.eval_params, batch, *mutables)
         return metrics
 
     # ------------------------------------------------------------------ driving them
@@ -223,6 +231,9 @@ class Trainer:
             return batch
         return self.partitioner.shard_batch(batch)
 
+
+#: Upstream's name of what other trainers derive from.
+BaseTrainer = Trainer
 
 _merge = jax.jit(metrics_lib.merge)
 

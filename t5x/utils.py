@@ -3,9 +3,15 @@
 import dataclasses
 import importlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flax.core import unfreeze
+from flax.linen.partitioning import AxisMetadata
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from t5x.checkpoints.retention import Checkpointer
 from t5x.compilation_cache import enable_compilation_cache
 from t5x.partitioning import PjitPartitioner
 from t5x.restoring import TrainStateInitializer
@@ -21,7 +27,11 @@ __all__ = [
     "enable_compilation_cache",
     "get_dataset",
     "get_training_eval_datasets",
+    "get_vocabulary",
+    "import_module",
+    "override_params_axes_names",
     "round_vocab_size_to_multiple",
+    "verify_matching_vocabs",
 ]
 
 _DTYPES = (None, "float32", "bfloat16", "float16")
@@ -44,6 +54,8 @@ class DatasetConfig:
       module: imported first, to register tasks.
       use_memory_cache: evaluation examples are kept in memory.
       trim_output_features: cut features longer than their length (otherwise an error).
+      runtime_preprocessors: of upstream, for airio only; must be None.
+      num_prefetch_threads: of upstream; as num_read_threads.
       num_workers: processes that make examples.
       num_read_threads: threads that make examples.
       length_buckets, bucket_window: see `t5x.data.get_dataset`.
@@ -61,14 +73,22 @@ class DatasetConfig:
     module: str | None = None
     use_memory_cache: bool = True
     trim_output_features: bool = True
+    runtime_preprocessors: Any = None
+    num_prefetch_threads: int | None = None
     num_workers: int = 0
     num_read_threads: int = 0
     length_buckets: Sequence[int] | Mapping[str, Sequence[int]] | None = None
     bucket_window: int = 16
 
     def __post_init__(self):
+        if self.runtime_preprocessors is not None:
+            raise ValueError(
+                "DatasetConfig.runtime_preprocessors belongs to airio, which is not used here; "
+                "make them preprocessors of the task."
+            )
+        self.num_read_threads = self.num_read_threads or self.num_prefetch_threads or 0
         if self.module:
-            importlib.import_module(self.module)
+            import_module(self.module)
 
     @property
     def name(self) -> str:
@@ -85,14 +105,27 @@ class SaveCheckpointConfig:
       period: steps between checkpoints; None saves only at `checkpoint_steps` and at the end.
       checkpoint_steps: extra steps to save at.
       keep: newest checkpoints to keep; None keeps all.
-      save_dataset: of upstream; the data position is saved with every checkpoint in any case.
+      keep_dataset_checkpoints, save_dataset: of upstream; every checkpoint has its data position.
+      checkpointer_cls: which are kept: `Checkpointer`, or `SaveBestCheckpointer` with its options.
+      state_transformation_fns: f(state_dict) -> state_dict, applied in order to what is written.
+      checkpoint_manager_cls: of upstream; Orbax's is the only one.
     """
 
     dtype: str | None = "float32"
     period: int | None = None
     checkpoint_steps: Sequence[int] | None = None
     keep: int | None = None
+    keep_dataset_checkpoints: int | None = None
     save_dataset: bool = True
+    checkpointer_cls: Callable[..., Checkpointer] = Checkpointer
+    state_transformation_fns: Sequence[Callable[[Any], Any]] = ()
+    checkpoint_manager_cls: Any = None
+
+    @property
+    def policy(self) -> Checkpointer:
+        """Which checkpoints are kept."""
+        own = {} if self.keep is None else {"keep": self.keep}
+        return self.checkpointer_cls(**own)
 
     def __post_init__(self):
         _check_dtype("SaveCheckpointConfig", self.dtype)
@@ -112,6 +145,8 @@ class RestoreCheckpointConfig:
       fallback_to_scratch: initialize what the checkpoint lacks, or all when there is none.
       dtype: parameters are rounded to it when read.
       restore_dataset: continue the data where that run stood.
+      checkpointer_cls, checkpoint_manager_cls: of upstream; the format is found out.
+      state_transformation_fns: f(state_dict) -> state_dict, applied in order to what is read.
     """
 
     path: str | Sequence[str]
@@ -121,6 +156,9 @@ class RestoreCheckpointConfig:
     fallback_to_scratch: bool = False
     dtype: str | None = None
     restore_dataset: bool = False
+    checkpointer_cls: Any = None
+    state_transformation_fns: Sequence[Callable[[Any], Any]] = ()
+    checkpoint_manager_cls: Any = None
 
     def __post_init__(self):
         _check_dtype("RestoreCheckpointConfig", self.dtype)
@@ -141,6 +179,99 @@ class CheckpointConfig:
 def _check_dtype(owner: str, dtype: Any) -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"{owner}.dtype is {dtype!r}; use one of {_DTYPES}.")
+
+
+def import_module(module: str) -> None:
+    """Imports `module`, which registers tasks.
+
+    Raises:
+      ImportError: names the module, and where it was looked for.
+    """
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise ImportError(
+            f"DatasetConfig.module: there is no module {module!r}. It is found from the current "
+            "folder and PYTHONPATH; run `python -m t5x.train` where it can be imported.",
+            name=error.name,
+        ) from error
+
+
+def get_vocabulary(cfg: DatasetConfig) -> tuple[Any, Any]:
+    """(vocabulary of the inputs, vocabulary of the targets) of the task or mixture of `cfg`.
+
+    A language model's task has no inputs, so both are that of its targets.
+    """
+    from t5x import data
+
+    features = data.get_mixture_or_task(cfg.mixture_or_task_name).output_features
+    targets = features["targets"].vocabulary
+    return (features["inputs"].vocabulary if "inputs" in features else targets), targets
+
+
+def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
+    """Checks that the data is written in the vocabularies that the model reads.
+
+    Models and features without a vocabulary (continuous inputs) are not checked.
+
+    Raises:
+      ValueError: names the two that differ.
+    """
+    if not hasattr(model, "output_vocabulary") or cfg.mixture_or_task_name is None:
+        return
+    for kind, of_data, of_model in zip(
+        ("input", "output"),
+        get_vocabulary(cfg),
+        (getattr(model, "input_vocabulary", None), model.output_vocabulary),
+    ):
+        if _differ(of_data, of_model):
+            raise ValueError(
+                f"{cfg.name}: the {kind} vocabulary of the data, {of_data!r}, is not the model's, "
+                f"{of_model!r}. Give the model the task's vocabulary (VOCABULARY), or another task."
+            )
+
+
+def _differ(a: Any, b: Any) -> bool:
+    if a is None or b is None or a == b:
+        return False
+    if type(a) is type(b) and type(a).__eq__ is not object.__eq__:
+        return True
+    # Of two kinds of object (ours and seqio's, say), the ids are what can be compared.
+    sizes = [getattr(v, "vocab_size", None) for v in (a, b)]
+    return all(sizes) and sizes[0] != sizes[1]
+
+
+def override_params_axes_names(
+    model_variables: Mapping[str, Any],
+    params_axes_names_override: Sequence[tuple[str, tuple[str, ...]]] = (),
+) -> dict[str, Any]:
+    """The variables with other logical axis names for some parameters.
+
+    Args:
+      model_variables: collections with `params` and `params_axes`.
+      params_axes_names_override: (regular expression on '/'-joined names, axis names) pairs; the
+        first that matches a name decides.
+
+    Raises:
+      ValueError: a pair that matches no parameter, or has another number of axes.
+    """
+    variables = dict(unfreeze(dict(model_variables)))
+    axes = flatten_dict(variables["params_axes"], sep="/")
+    shapes = flatten_dict(variables["params"], sep="/")
+    idle = {pattern for pattern, _ in params_axes_names_override}
+    for name, value in shapes.items():
+        for pattern, names in params_axes_names_override:
+            if re.fullmatch(pattern, name):
+                idle.discard(pattern)
+                if len(names) != value.ndim:
+                    raise ValueError(f"Axes {names} for {name} of shape {tuple(value.shape)}.")
+                axes[name + "_axes"] = AxisMetadata(names=tuple(names))
+                break
+    if idle:
+        raise ValueError(f"params_axes_names_override: no parameter matches {sorted(idle)}.")
+    return {**variables, "params_axes": unflatten_dict(axes, sep="/")}
 
 
 def round_vocab_size_to_multiple(vocabulary: Any, divisor: int = 128) -> int:

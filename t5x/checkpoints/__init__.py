@@ -14,11 +14,18 @@ from t5x.checkpoints.loading import (
     load_state,
 )
 from t5x.checkpoints.orbax import CheckpointManager
+from t5x.checkpoints.retention import Checkpointer, SaveBestCheckpointer
 from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
+
+#: Upstream's name; configurations may name it as `checkpoint_manager_cls`.
+OrbaxCheckpointManagerInterface = CheckpointManager
 
 __all__ = [
     "CheckpointError",
     "CheckpointManager",
+    "Checkpointer",
+    "OrbaxCheckpointManagerInterface",
+    "SaveBestCheckpointer",
     "check_params",
     "checkpoint_kind",
     "latest_checkpoint",

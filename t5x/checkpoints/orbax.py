@@ -1,4 +1,4 @@
-"""Whole training states with Orbax: asynchronous, written beside and renamed, N kept.
+"""Whole training states with Orbax: asynchronous, written beside and renamed.
 
     MODEL_DIR/checkpoint_<step>/state/     parameters, optimizer, mutables (the state_dict)
                                /run/       JSON: seed, random keys, anything small of the run
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.retention import Checkpointer
 
 Tree = Any
 STEP_PREFIX = "checkpoint"
@@ -29,7 +30,7 @@ class CheckpointManager:
 
     Args:
       directory: the run's folder, MODEL_DIR.
-      keep: how many checkpoints to keep, newest first; None keeps all.
+      keep: which checkpoints are kept: the newest so many (None: all), or a policy.
       save_dtype: dtype of the parameters ("target") on disk; None keeps theirs.
       read_only: never write or delete.
     """
@@ -37,7 +38,7 @@ class CheckpointManager:
     def __init__(
         self,
         directory: str | Path,
-        keep: int | None = None,
+        keep: int | Checkpointer | None = None,
         save_dtype: Any = None,
         read_only: bool = False,
     ):
@@ -46,10 +47,11 @@ class CheckpointManager:
         _quiet_orbax()
         self._ocp = ocp
         self.directory = Path(directory).absolute()
+        self._policy = keep if isinstance(keep, Checkpointer) else Checkpointer(keep=keep)
+        self._read_only = read_only
         self._save_dtype = None if save_dtype is None else jnp.dtype(save_dtype)
         options = ocp.CheckpointManagerOptions(
             step_prefix=STEP_PREFIX,
-            max_to_keep=keep,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
@@ -93,6 +95,7 @@ class CheckpointManager:
         """
         if step in self._manager.all_steps():
             return False
+        self.wait()  # so that only whole checkpoints count as kept
         ocp = self._ocp
         items = {
             "state": ocp.args.PyTreeSave(state, save_args=self._save_args(state)),
@@ -173,8 +176,15 @@ class CheckpointManager:
         return states[jax.process_index()]
 
     def wait(self) -> None:
-        """Waits until started saves are on disk; raises what went wrong in them."""
+        """Waits until started saves are on disk; raises what went wrong in them.
+
+        Then deletes the checkpoints that the policy does not keep.
+        """
         self._manager.wait_until_finished()
+        if self._read_only:
+            return
+        for step in self._policy.superfluous(self.all_steps(), self.directory):
+            self._manager.delete(step)
 
     def close(self) -> None:
         """Waits and frees the threads."""
