@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
+import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -33,6 +34,30 @@ def describe_run(
         ("Optimizer state", [_total(train_state.state_dict()["state"], "arrays")]),
         ("Batch", _batch(batch, partitioner.data_partition_spec)),
         ("Learning rate", _learning_rate(learning_rate_fn, total_steps)),
+    ]
+    return "\n".join(f"{title}\n" + "\n".join(f"  {x}" for x in xs) for title, xs in sections)
+
+
+def describe_inference(
+    state: Any,
+    partitioner: Any,
+    spec: Mapping[str, tuple[Sequence[int], Any]],
+    checkpoints: Sequence[Any],
+) -> str:
+    """The report of `--dry_run` of evaluation and inference.
+
+    Args:
+      state: an `InferenceState` of arrays or structs.
+      partitioner: its mesh and rules.
+      spec: {model feature: (shape, dtype)} of a batch.
+      checkpoints: what would be read.
+    """
+    batch = {name: jax.ShapeDtypeStruct(*value) for name, value in spec.items()}
+    sections = [
+        ("Mesh", [f"{dict(partitioner.mesh.shape)} of {partitioner.mesh.devices.size} devices"]),
+        ("Parameters", _parameters(state, partitioner)),
+        ("Batch", _batch(batch, partitioner.data_partition_spec)),
+        ("Checkpoints", [str(path) for path in checkpoints] or ["none left to do"]),
     ]
     return "\n".join(f"{title}\n" + "\n".join(f"  {x}" for x in xs) for title, xs in sections)
 

@@ -69,6 +69,10 @@ class Evaluations:
             results["INFER_EVAL"] = self.predicted(params, step, console)
         return results
 
+    def model_feature_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """{model feature: (shape, dtype)} of a batch of predictions; empty without such tasks."""
+        return self._evaluator.model_feature_spec()
+
     def teacher_forced(self, step: int, console: Console) -> Metrics:
         """The loss metrics of the trainer's state: task -> metrics."""
         datasets = self._get_datasets(
