@@ -20,21 +20,19 @@ from flax import struct
 from jax import Array
 
 from t5x.layers import (
-    DecoderLayer,
+    NO_CACHE,
+    Caching,
+    DecoderStack,
     DenseGeneral,
     Embed,
-    EncoderLayer,
+    EncoderDecoder,
+    EncoderStack,
     RMSNorm,
     SinusoidalPositions,
-    combine_masks,
-    make_attention_mask,
-    make_cross_mask,
-    make_decoder_mask,
     param_with_axes,
-    shard,
     sinusoids,
 )
-from t5x.layers.dense import broadcast_dropout, default_kernel_init
+from t5x.layers.dense import Initializer, default_kernel_init
 
 
 @struct.dataclass
@@ -190,12 +188,13 @@ class ConvStem(nn.Module):
         )
 
 
-class Encoder(nn.Module):
+class Encoder(EncoderStack):
     """Frames [B, N, F] to encodings [B, T, E]."""
 
     config: T5Config
 
     def setup(self):
+        super().setup()
         cfg = self.config
         if cfg.conv_channels:
             self.conv_stem = ConvStem(cfg)
@@ -203,10 +202,6 @@ class Encoder(nn.Module):
             cfg.emb_dim, dtype=cfg.dtype, kernel_axes=("vocab", "embed")
         )
         self.position_embedder = SinusoidalPositions(cfg.emb_dim, dtype=cfg.dtype)
-        self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
-        self.encoder_norm = RMSNorm(dtype=cfg.dtype)
-        self.input_dropout = broadcast_dropout(cfg.dropout_rate)
-        self.output_dropout = nn.Dropout(rate=cfg.dropout_rate)
 
     def __call__(
         self, inputs: Array, encoder_mask: Array | None = None, deterministic: bool = False
@@ -220,19 +215,17 @@ class Encoder(nn.Module):
         x = stack_frames(x, cfg.frame_stack, cfg.frame_stride)
         positions = self.position_embedder(num_positions)
         x = self.continuous_inputs_projection(x) + positions
-        x = self.input_dropout(x, deterministic=deterministic).astype(cfg.dtype)
-        for layer in self.layers:
-            x = layer(x, encoder_mask, deterministic=deterministic)
-        x = self.output_dropout(self.encoder_norm(x), deterministic=deterministic)
+        x = self.encode(x, encoder_mask, None, deterministic)
         return x + positions if cfg.encoder_output_positions else x
 
 
-class Decoder(nn.Module):
+class Decoder(DecoderStack):
     """Encodings [B, T, E] and tokens [B, L] to logits [B, L, V]."""
 
     config: T5Config
 
     def setup(self):
+        super().setup()
         cfg = self.config
         self.token_embedder = Embed(
             cfg.vocab_size,
@@ -242,61 +235,43 @@ class Decoder(nn.Module):
             embedding_init=_embedding_init(cfg),
         )
         self.position_embedder = SinusoidalPositions(cfg.emb_dim, dtype=cfg.dtype)
-        self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
-        self.decoder_norm = RMSNorm(dtype=cfg.dtype)
-        self.dropout = broadcast_dropout(cfg.dropout_rate)
-        if not cfg.logits_via_embedding:
-            self.logits_dense = DenseGeneral(
-                cfg.vocab_size,
-                dtype=jnp.float32,  # float32 logits are more stable
-                kernel_init=_logits_init(cfg),
-                kernel_axes=("embed", "vocab"),
-            )
+
+    def logits_init(self) -> Initializer:
+        """Knows the shift tokens' times."""
+        return _logits_init(self.config)
 
     def __call__(
         self,
         encoded: Array,
-        decoder_input_tokens: Array,
-        decoder_positions: Array | None = None,
+        tokens: Array,
+        positions: Array | None = None,
         decoder_mask: Array | None = None,
         encoder_decoder_mask: Array | None = None,
         *,
         deterministic: bool = False,
-        decode: bool = False,
-        max_decode_length: int | None = None,
+        caching: Caching = NO_CACHE,
     ) -> Array:
-        """Float32 logits [B, L, V] of the tokens which follow `decoder_input_tokens` [B, L]."""
-        cfg = self.config
-        length = decoder_input_tokens.shape[-1]
-        y = self.token_embedder(decoder_input_tokens.astype(jnp.int32))
-        y = y + self.position_embedder(length, decoder_positions, decode=decode)
-        y = self.dropout(y, deterministic=deterministic).astype(cfg.dtype)
-        for layer in self.layers:
-            y = layer(
-                y,
-                encoded,
-                decoder_mask,
-                encoder_decoder_mask,
-                deterministic=deterministic,
-                decode=decode,
-                max_decode_length=max_decode_length,
-            )
-        y = self.dropout(self.decoder_norm(y), deterministic=deterministic)
-        if cfg.logits_via_embedding:
-            logits = self.token_embedder.attend(y) / jnp.sqrt(y.shape[-1])
-        else:
-            logits = self.logits_dense(y)
-        return shard(logits, "batch", "length", "vocab")
+        """Float32 logits [B, L, V] of the tokens which follow `tokens` [B, L]."""
+        y = self.token_embedder(tokens)
+        y = y + self.position_embedder(tokens.shape[-1], positions, decode=caching.decode)
+        return self.decode(
+            y,
+            self.token_embedder,
+            encoded,
+            decoder_mask,
+            encoder_decoder_mask,
+            deterministic=deterministic,
+            caching=caching,
+        )
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
         """Allocates the caches of all layers and projects `encoded` [B, T, E] into them."""
         self.position_embedder.init_cache()
-        for layer in self.layers:
-            layer.init_cache(encoded, max_decode_length)
+        super().init_cache(encoded, max_decode_length)
 
 
-class Transformer(nn.Module):
-    """The encoder-decoder of MT3."""
+class Transformer(EncoderDecoder):
+    """The encoder-decoder of MT3: frames float [B, N, F] in, none of which is padding."""
 
     config: T5Config
 
@@ -304,117 +279,5 @@ class Transformer(nn.Module):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
 
-    def encode(
-        self,
-        encoder_input_tokens: Array,
-        encoder_segment_ids: Array | None = None,
-        enable_dropout: bool = True,
-    ) -> Array:
-        """Encodes frames, float [B, N, F], as [B, T, E]; padding frames are attended to.
-
-        With `encoder_segment_ids` [B, T], positions only see their own segment.
-        """
-        mask = None
-        if encoder_segment_ids is not None:
-            mask = make_attention_mask(
-                encoder_segment_ids, encoder_segment_ids, jnp.equal, self.config.dtype
-            )
-        return self.encoder(encoder_input_tokens, mask, deterministic=not enable_dropout)
-
-    def decode(
-        self,
-        encoded: Array,
-        encoder_input_tokens: Array,
-        decoder_input_tokens: Array,
-        decoder_target_tokens: Array,
-        encoder_segment_ids: Array | None = None,
-        decoder_segment_ids: Array | None = None,
-        decoder_positions: Array | None = None,
-        enable_dropout: bool = True,
-        decode: bool = False,
-        max_decode_length: int | None = None,
-    ) -> Array:
-        """Logits, float32 [B, L, V].
-
-        Args:
-          encoded: [B, T, E] from `encode`.
-          encoder_input_tokens: float [B, N, F]; kept for the signature, never read.
-          decoder_input_tokens: int [B, L], the targets shifted right.
-          decoder_target_tokens: int [B, L], 0 is padding, which sees and is seen by nothing.
-          encoder_segment_ids: int [B, T] or None.
-          decoder_segment_ids: int [B, L] or None.
-          decoder_positions: int [B, L] or None for 0 .. L - 1.
-          enable_dropout: use dropout, from the rng `dropout`.
-          decode: take the tokens as the next steps of a cached decoding.
-          max_decode_length: length of caches allocated by this call.
-        """
-        del encoder_input_tokens
-        dtype = self.config.dtype
-        if decode:
-            # Every encoder position is visible, the caches know what is causal.
-            decoder_mask = cross_mask = None
-        else:
-            decoder_mask = make_decoder_mask(
-                decoder_target_tokens, dtype, decoder_segment_ids=decoder_segment_ids
-            )
-            cross_mask = make_cross_mask(
-                decoder_target_tokens,
-                jnp.ones(encoded.shape[:2], dtype),
-                decoder_segment_ids,
-                encoder_segment_ids,
-                dtype,
-            )
-        return self.decoder(
-            encoded,
-            decoder_input_tokens,
-            decoder_positions,
-            combine_masks(decoder_mask, dtype=dtype),
-            cross_mask,
-            deterministic=not enable_dropout,
-            decode=decode,
-            max_decode_length=max_decode_length,
-        )
-
-    def init_cache(
-        self, encoded: Array, encoder_input_tokens: Array, max_decode_length: int
-    ) -> None:
-        """Builds the collection `cache` for decoding up to `max_decode_length` steps.
-
-        Call with `mutable=["cache"]`. Keys and values of `encoded` [B, T, E] are projected here,
-        once; nothing else is computed.
-        """
-        del encoder_input_tokens
-        self.decoder.init_cache(encoded, max_decode_length)
-
-    def __call__(
-        self,
-        encoder_input_tokens: Array,
-        decoder_input_tokens: Array,
-        decoder_target_tokens: Array,
-        encoder_segment_ids: Array | None = None,
-        decoder_segment_ids: Array | None = None,
-        encoder_positions: Array | None = None,
-        decoder_positions: Array | None = None,
-        *,
-        enable_dropout: bool = True,
-        decode: bool = False,
-    ) -> Array:
-        """Logits, float32 [B, L, V], of frames [B, N, F] and target tokens [B, L].
-
-        Arguments as in `encode` and `decode`; `encoder_positions` is accepted and not used.
-        """
-        del encoder_positions
-        encoded = self.encode(
-            encoder_input_tokens, encoder_segment_ids, enable_dropout=enable_dropout
-        )
-        return self.decode(
-            encoded,
-            encoder_input_tokens,
-            decoder_input_tokens,
-            decoder_target_tokens,
-            encoder_segment_ids,
-            decoder_segment_ids,
-            decoder_positions,
-            enable_dropout=enable_dropout,
-            decode=decode,
-        )
+    def valid_inputs(self, encoder_input_tokens: Array) -> None:
+        """Padding frames are silence, and attended to."""

@@ -1,7 +1,8 @@
 """The Flax building blocks every network here is made of."""
 
 from t5x.layers.attention import MultiHeadDotProductAttention, dot_product_attention
-from t5x.layers.blocks import DecoderLayer, EncoderLayer
+from t5x.layers.blocks import DecoderLayer, EncoderLayer, relative_positions
+from t5x.layers.caching import NO_CACHE, Caching
 from t5x.layers.dense import DenseGeneral, param_with_axes, shard
 from t5x.layers.embeddings import (
     Embed,
@@ -10,6 +11,7 @@ from t5x.layers.embeddings import (
     relative_position_bucket,
     sinusoids,
 )
+from t5x.layers.encoder_decoder import EncoderDecoder
 from t5x.layers.masks import (
     combine_biases,
     combine_masks,
@@ -21,12 +23,18 @@ from t5x.layers.masks import (
 )
 from t5x.layers.mlp import MlpBlock
 from t5x.layers.norms import LayerNorm, RMSNorm
+from t5x.layers.stacks import DecoderStack, EncoderStack, scans_layers
 
 __all__ = [
+    "NO_CACHE",
+    "Caching",
     "DecoderLayer",
+    "DecoderStack",
     "DenseGeneral",
     "Embed",
+    "EncoderDecoder",
     "EncoderLayer",
+    "EncoderStack",
     "LayerNorm",
     "MlpBlock",
     "MultiHeadDotProductAttention",
@@ -43,6 +51,8 @@ __all__ = [
     "mask_to_bias",
     "param_with_axes",
     "relative_position_bucket",
+    "relative_positions",
+    "scans_layers",
     "shard",
     "sinusoids",
 ]

@@ -5,8 +5,8 @@ L length of the cache.
 
 Decoding keeps, in the collection `cache`:
 
-* self-attention: `cached_key`, `cached_value` [B, H, L, D] and `cache_index` (int32 scalar),
-  written in place one step at a time;
+* self-attention: `cached_key`, `cached_value` [B, H, L, D] and `cache_index` (int32 scalar, or [B]
+  after a prefill with prompts of unequal lengths), written in place one step at a time;
 * cross-attention: `cross_key` [B, H, D, T] and `cross_value` [B, H, T, D], the projected encoder
   outputs, computed once before the first step.
 
@@ -120,6 +120,15 @@ def _blockwise_attention(
     return (output / total).astype(dtype)
 
 
+def _write_steps(cache: Array, new: Array, index: Array) -> Array:
+    """`cache` [B, H, L, D] with `new` [B, H, Q, D] from position `index`, int32 scalar or [B]."""
+
+    def write(cache: Array, new: Array, index: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(cache, new, index, axis=-2)
+
+    return jax.vmap(write)(cache, new, index) if index.ndim else write(cache, new, index)
+
+
 class MultiHeadDotProductAttention(nn.Module):
     """Attention of `inputs_q` to `inputs_kv`; without biases, kernels stored as matrices.
 
@@ -169,6 +178,7 @@ class MultiHeadDotProductAttention(nn.Module):
         decode: bool = False,
         max_decode_length: int | None = None,
         deterministic: bool = False,
+        prefill_lengths: Array | None = None,
     ) -> Array:
         """Attends from `inputs_q` to `inputs_kv`.
 
@@ -183,13 +193,15 @@ class MultiHeadDotProductAttention(nn.Module):
             `max_decode_length`), and attend as if not decoding.
           max_decode_length: length of a cache allocated by this call.
           deterministic: no dropout.
+          prefill_lengths: int32 [B]. Attend as if not decoding, with `mask` and `bias` [.., Q, K],
+            and start a self-attention cache with the first so many keys and values of each row.
 
         Returns:
           [B, Q, E] in `dtype`.
         """
         query = shard(self.query(inputs_q), "batch", "length", "heads", "kv")
         bias = combine_biases(mask_to_bias(mask, self.dtype), bias)
-        if decode and self.has_cache():
+        if decode and prefill_lengths is None and self.has_cache():
             attend = self._attend_cross if self.cross_attention else self._attend_cached
             x = attend(query, inputs_kv, bias)
         else:
@@ -197,7 +209,7 @@ class MultiHeadDotProductAttention(nn.Module):
                 raise ValueError("attention without a filled cache needs inputs_kv")
             if decode:
                 self.init_cache(inputs_kv, max_decode_length)
-            x = self._attend(query, inputs_kv, bias, deterministic)
+            x = self._attend(query, inputs_kv, bias, deterministic, prefill_lengths)
         x = shard(x, "batch", "length", "heads", "kv")
         return DenseGeneral(
             inputs_q.shape[-1],
@@ -237,10 +249,19 @@ class MultiHeadDotProductAttention(nn.Module):
         return shard(jnp.swapaxes(x, 1, 2), "batch", "heads", "length", "kv")
 
     def _attend(
-        self, query: Array, inputs_kv: Array, bias: Array | None, deterministic: bool
+        self,
+        query: Array,
+        inputs_kv: Array,
+        bias: Array | None,
+        deterministic: bool,
+        prefill_lengths: Array | None = None,
     ) -> Array:
         key = shard(self.key(inputs_kv), "batch", "length", "heads", "kv")
         value = shard(self.value(inputs_kv), "batch", "length", "heads", "kv")
+        if prefill_lengths is not None:
+            self._append(self._head_major(key), self._head_major(value))
+            # What lies beyond the length of a row is overwritten before it is seen.
+            self.put_variable("cache", "cache_index", prefill_lengths.astype(jnp.int32))
         dropping = not deterministic and self.dropout_rate > 0.0
         return dot_product_attention(
             query,
@@ -267,26 +288,30 @@ class MultiHeadDotProductAttention(nn.Module):
         )
         return jnp.swapaxes(x, 1, 2)
 
-    def _attend_cached(self, query: Array, inputs_kv: Array, bias: Array | None) -> Array:
+    def _append(self, new_key: Array, new_value: Array) -> tuple[Array, Array, Array]:
+        """Writes steps [B, H, Q, D]; returns keys and values [B, H, L, D], the index before."""
         index = self.get_variable("cache", "cache_index")
-        start = (0, 0, index, 0)
-        new_key = self._head_major(self.key(inputs_kv))
-        new_value = self._head_major(self.value(inputs_kv))
-        key = lax.dynamic_update_slice(self.get_variable("cache", "cached_key"), new_key, start)
-        value = lax.dynamic_update_slice(
-            self.get_variable("cache", "cached_value"), new_value, start
-        )
-        steps, length = query.shape[1], key.shape[2]
+        key = _write_steps(self.get_variable("cache", "cached_key"), new_key, index)
+        value = _write_steps(self.get_variable("cache", "cached_value"), new_value, index)
         self.put_variable("cache", "cached_key", key)
         self.put_variable("cache", "cached_value", value)
-        self.put_variable("cache", "cache_index", index + steps)
-        position = index + jnp.arange(steps)[:, None]
-        future = jnp.where(jnp.arange(length)[None, :] > position, MASKED, 0.0)[None, None]
-        bias = combine_biases(future.astype(self.dtype), bias)
+        self.put_variable("cache", "cache_index", index + new_key.shape[2])
+        return key, value, index
+
+    def _attend_cached(self, query: Array, inputs_kv: Array, bias: Array | None) -> Array:
+        new_key = self._head_major(self.key(inputs_kv))
+        new_value = self._head_major(self.value(inputs_kv))
+        key, value, index = self._append(new_key, new_value)
+        steps, length = query.shape[1], key.shape[2]
+        position = index[..., None] + jnp.arange(steps)  # [Q], or [B, Q]
+        future = jnp.where(jnp.arange(length) > position[..., None], MASKED, 0.0)
+        future = future.reshape(-1, 1, steps, length).astype(self.dtype)
+        bias = combine_biases(future, bias)
         query = jnp.swapaxes(query, 1, 2)
+        used = jnp.max(index) + steps
         # A loop on the host costs an accelerator more than reading the whole cache.
         x = lax.platform_dependent(
-            cpu=lambda: _blockwise_attention(query, key, value, bias, index + steps, self.dtype),
+            cpu=lambda: _blockwise_attention(query, key, value, bias, used, self.dtype),
             default=lambda: _cached_attention(
                 query, key, value, bias, self.dtype, self.float32_logits
             ),

@@ -1,7 +1,8 @@
 """The pre-norm residual layers of T5-like encoders and decoders.
 
-The parameters are named as in T5 1.1 checkpoints. Positions are no concern of a layer: a bias
-may be passed in. Letters in shapes: B batch, L length, T encoder length, E embed, H heads.
+The parameters are named as in T5 1.1 checkpoints. A layer is told positions by a bias, or has its
+own table of relative ones. Letters in shapes: B batch, L length, T encoder length, E embed,
+H heads.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from flax import linen as nn
 from jax import Array
 
 from t5x.layers.attention import MultiHeadDotProductAttention
+from t5x.layers.caching import NO_CACHE, Caching
 from t5x.layers.dense import broadcast_dropout, shard
+from t5x.layers.embeddings import RelativePositionBiases
+from t5x.layers.masks import combine_biases
 from t5x.layers.mlp import MlpBlock
 from t5x.layers.norms import RMSNorm
 
@@ -26,6 +30,13 @@ class LayerConfig(Protocol):
     mlp_activations: Sequence[str]
     dropout_rate: float
     float32_attention_logits: bool
+
+
+def relative_positions(config: LayerConfig) -> RelativePositionBiases:
+    """T5's biases: 32 buckets up to a distance of 128."""
+    return RelativePositionBiases(
+        num_buckets=32, max_distance=128, num_heads=config.num_heads, dtype=config.dtype
+    )
 
 
 def _attention(config: LayerConfig, *, cross: bool = False) -> MultiHeadDotProductAttention:
@@ -49,11 +60,19 @@ def _mlp(config: LayerConfig) -> MlpBlock:
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward; each x + dropout(f(norm(x)))."""
+    """Self-attention, then feed-forward; each x + dropout(f(norm(x))).
+
+    Attributes:
+      config: sizes.
+      own_positions: the layer has its own table of relative position biases, `relpos_bias`.
+    """
 
     config: LayerConfig
+    own_positions: bool = False
 
     def setup(self):
+        if self.own_positions:
+            self.relpos_bias = relative_positions(self.config)
         self.pre_attention_layer_norm = RMSNorm(dtype=self.config.dtype)
         self.attention = _attention(self.config)
         self.pre_mlp_layer_norm = RMSNorm(dtype=self.config.dtype)
@@ -69,6 +88,9 @@ class EncoderLayer(nn.Module):
     ) -> Array:
         """Maps [B, T, E] to [B, T, E]; `mask` [B, 1, T, T], `bias` [1, H, T, T]."""
         inputs = shard(inputs, "batch", "length", "embed")
+        if self.own_positions:
+            length = inputs.shape[1]
+            bias = combine_biases(bias, self.relpos_bias(length, length, bidirectional=True))
         x = self.pre_attention_layer_norm(inputs)
         x = self.attention(x, x, mask, bias, deterministic=deterministic)
         x = inputs + self.dropout(x, deterministic=deterministic)
@@ -78,16 +100,27 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention, then feed-forward; each pre-norm and residual."""
+    """Causal self-attention, cross-attention, then feed-forward; each pre-norm and residual.
+
+    Attributes:
+      config: sizes.
+      own_positions: the layer has its own table of relative position biases, `relpos_bias`.
+      cross_attention: without it, the layer is one of a decoder-only network.
+    """
 
     config: LayerConfig
+    own_positions: bool = False
+    cross_attention: bool = True
 
     def setup(self):
         dtype = self.config.dtype
+        if self.own_positions:
+            self.relpos_bias = relative_positions(self.config)
         self.pre_self_attention_layer_norm = RMSNorm(dtype=dtype)
         self.self_attention = _attention(self.config)
-        self.pre_cross_attention_layer_norm = RMSNorm(dtype=dtype)
-        self.encoder_decoder_attention = _attention(self.config, cross=True)
+        if self.cross_attention:
+            self.pre_cross_attention_layer_norm = RMSNorm(dtype=dtype)
+            self.encoder_decoder_attention = _attention(self.config, cross=True)
         self.pre_mlp_layer_norm = RMSNorm(dtype=dtype)
         self.mlp = _mlp(self.config)
         self.dropout = broadcast_dropout(self.config.dropout_rate)
@@ -95,14 +128,13 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         inputs: Array,
-        encoded: Array,
+        encoded: Array | None = None,
         decoder_mask: Array | None = None,
         encoder_decoder_mask: Array | None = None,
         bias: Array | None = None,
         *,
         deterministic: bool = False,
-        decode: bool = False,
-        max_decode_length: int | None = None,
+        caching: Caching = NO_CACHE,
     ) -> Array:
         """Maps [B, L, E] to [B, L, E].
 
@@ -113,31 +145,34 @@ class DecoderLayer(nn.Module):
           encoder_decoder_mask: [B, 1, L, T] or None.
           bias: [1, H, L, L], added to the self-attention logits, or None.
           deterministic: no dropout.
-          decode: use the caches.
-          max_decode_length: length of caches allocated by this call.
+          caching: how the caches are used.
         """
         inputs = shard(inputs, "batch", "length", "embed")
+        if self.own_positions:
+            bias = combine_biases(bias, self.relpos_bias.causal(inputs.shape[1], caching))
         x = self.pre_self_attention_layer_norm(inputs)
         x = self.self_attention(
-            x,
-            x,
-            decoder_mask,
-            bias,
-            decode=decode,
-            max_decode_length=max_decode_length,
-            deterministic=deterministic,
+            x, x, decoder_mask, bias, deterministic=deterministic, **caching.arguments
         )
-        x = inputs + self.dropout(x, deterministic=deterministic)
-        y = self.pre_cross_attention_layer_norm(x)
-        y = self.encoder_decoder_attention(
-            y, encoded, encoder_decoder_mask, decode=decode, deterministic=deterministic
-        )
-        y = x + self.dropout(y, deterministic=deterministic)
+        y = inputs + self.dropout(x, deterministic=deterministic)
+        if self.cross_attention:
+            x = self.pre_cross_attention_layer_norm(y)
+            x = self.encoder_decoder_attention(
+                x,
+                encoded,
+                encoder_decoder_mask,
+                decode=caching.decode,
+                deterministic=deterministic,
+            )
+            y = y + self.dropout(x, deterministic=deterministic)
         z = self.mlp(self.pre_mlp_layer_norm(y), deterministic=deterministic)
         z = self.dropout(z, deterministic=deterministic)
         return shard(y + z, "batch", "length", "embed")
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
         """Allocates the self-attention cache and projects `encoded` [B, T, E] once."""
+        if self.own_positions:
+            self.relpos_bias.init_cache()
         self.self_attention.init_cache(encoded, max_decode_length)
-        self.encoder_decoder_attention.init_cache(encoded)
+        if self.cross_attention:
+            self.encoder_decoder_attention.init_cache(encoded)

@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
+from t5x.layers.caching import Caching
 from t5x.layers.dense import Initializer, param_with_axes, shard
 
 
@@ -171,28 +172,43 @@ class RelativePositionBiases(nn.Module):
         )
 
     def __call__(
-        self, qlen: int, klen: int, bidirectional: bool = True, *, decode: bool = False
+        self,
+        qlen: int,
+        klen: int,
+        bidirectional: bool = True,
+        *,
+        decode: bool = False,
+        prefill_lengths: Array | None = None,
     ) -> Array:
-        """Bias [1, H, qlen, klen].
+        """Bias [1, H, qlen, klen]; [B, H, qlen, klen] after a prefill.
 
         With `decode` the queries are the next `qlen` positions after those already decoded
         (the running position lives in the cache) and `klen` is the length of the key cache:
-        only the needed rows are computed.
+        only the needed rows are computed. With `prefill_lengths`, int32 [B], the queries are
+        positions 0 .. qlen - 1, and decoding will go on at these positions.
         """
         table = jnp.asarray(self.rel_embedding, self.dtype)
-        if decode and self.has_variable("cache", "position_index"):
+        if decode and prefill_lengths is None and self.has_variable("cache", "position_index"):
             start = self.get_variable("cache", "position_index")
             self.put_variable("cache", "position_index", start + qlen)
             # One bucket per possible distance: rows of the bias are windows of this vector.
             every = np.arange(1 - klen - qlen, klen + qlen)
             buckets = self._buckets(every, bidirectional)
-            offsets = jnp.arange(klen)[None, :] - (start + jnp.arange(qlen)[:, None])
+            offsets = jnp.arange(klen) - (start[..., None] + jnp.arange(qlen))[..., None]
             rows = jnp.take(buckets, offsets + (klen + qlen - 1), mode="clip")
-        else:
-            if decode:
-                self.init_cache()
-            rows = self._buckets(np.arange(klen)[None, :] - np.arange(qlen)[:, None], bidirectional)
-        return jnp.take(table, rows, axis=1)[None]
+            bias = jnp.take(table, rows, axis=1)  # [H, q, k], or [H, B, q, k]
+            return jnp.swapaxes(bias, 0, 1) if start.ndim else bias[None]
+        if decode:
+            self.init_cache(prefill_lengths)
+        distance = np.arange(klen)[None, :] - np.arange(qlen)[:, None]
+        return jnp.take(table, self._buckets(distance, bidirectional), axis=1)[None]
+
+    def causal(self, length: int, caching: Caching) -> Array:
+        """Bias of the self-attention of a decoder, of `length` queries."""
+        decode, keys, prefill_lengths = caching
+        if not self.has_variable("cache", "position_index") or prefill_lengths is not None:
+            keys = length
+        return self(length, keys or length, False, decode=decode, prefill_lengths=prefill_lengths)
 
     def _buckets(self, relative_position: np.ndarray, bidirectional: bool) -> Array:
         return jnp.asarray(
@@ -201,6 +217,7 @@ class RelativePositionBiases(nn.Module):
             )
         )
 
-    def init_cache(self) -> None:
-        """Sets the running position to 0."""
-        self.put_variable("cache", "position_index", jnp.zeros((), jnp.int32))
+    def init_cache(self, positions: Array | None = None) -> None:
+        """Sets the running position to 0, or to those of the rows, int32 [B]."""
+        start = jnp.zeros((), jnp.int32) if positions is None else positions.astype(jnp.int32)
+        self.put_variable("cache", "position_index", start)
