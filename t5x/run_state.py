@@ -23,6 +23,7 @@ class Run:
       resume_step: step of the latest whole checkpoint in `folder`, or None.
       seed: the run's random seed, once `set_seed` was called.
       first_step: step of the weights when the run began; None before the first restore.
+      trained_seconds: time spent training so far, in all processes that continued the run.
       origin: where the state came from, for the log.
     """
 
@@ -38,6 +39,7 @@ class Run:
         if manager is not None and self.resume_step is not None:
             self._saved = manager.restore_json(self.resume_step, "run") or {}
             self.first_step = self._saved.get("first_step")
+        self.trained_seconds = float(self._saved.get("trained_seconds", 0.0))
 
     @classmethod
     def open(cls, folder: Path, cfg: CheckpointConfig, read_only: bool = False) -> Self:
@@ -125,7 +127,12 @@ class Run:
         """Starts writing checkpoint `step`; False if it exists or nothing is to be saved."""
         if self._cfg.save is None or self._manager is None:
             return False
-        run = {"seed": self.seed, "rng": self._rng, "first_step": self.first_step}
+        run = {
+            "seed": self.seed,
+            "rng": self._rng,
+            "first_step": self.first_step,
+            "trained_seconds": self.trained_seconds,
+        }
         state = train_state.state_dict()
         for transform in self._cfg.save.state_transformation_fns:
             state = transform(state)

@@ -25,6 +25,7 @@ from t5x.evaluating import Evaluations
 from t5x.loggers import Console, MetricWriter
 from t5x.partitioning import PjitPartitioner
 from t5x.preemption import StopRequest
+from t5x.profiling import Profiler
 from t5x.run_state import Run
 from t5x.run_stats import Stats
 from t5x.trainer import Trainer
@@ -58,7 +59,9 @@ def train(
     run_eval_before_training: bool = False,
     train_state_initializer_cls: Callable[..., Any] = utils.TrainStateInitializer,
     use_orbax: bool = True,
+    verify_matching_vocabs_fn: Callable[..., None] | None = utils.verify_matching_vocabs,
     gc_period: int = 0,
+    profile_steps: Sequence[int] | None = None,
     dry_run: bool = False,
 ) -> tuple[int, Any]:
     """Trains to `total_steps`, from where MODEL_DIR stands.
@@ -89,7 +92,10 @@ def train(
       run_eval_before_training: evaluate also before the first step of this process.
       train_state_initializer_cls: makes or restores the state.
       use_orbax: of upstream; checkpoints are always written with Orbax.
+      verify_matching_vocabs_fn: called as f(train_dataset_cfg, model) to check the vocabularies.
       gc_period: collect garbage only every so many steps; 0 leaves it to Python.
+      profile_steps: (first, last) step, counted from the start of this process, whose trace goes
+        to MODEL_DIR/profile, for TensorBoard or Perfetto.
       dry_run: build everything, print it, and train nothing.
 
     Returns:
@@ -112,6 +118,8 @@ def train(
     init_rng, trainer_rng = run.keys()
 
     # ------------------------------------------------------------ data
+    if verify_matching_vocabs_fn is not None:
+        verify_matching_vocabs_fn(train_dataset_cfg, model)
     layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
     host_batches = get_dataset_fn(
         run.seeded(train_dataset_cfg),
@@ -176,9 +184,19 @@ def train(
     # ------------------------------------------------------------ loop
     stats_period = stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD)
     batches = DevicePrefetcher(host_batches, partitioner.shard_batch)
-    stats = Stats(trainer, batches, train_dataset_cfg.batch_size, step, start_time)
+    stats = Stats(
+        trainer, batches, train_dataset_cfg.batch_size, step, start_time, run.trained_seconds
+    )
+    profiler = Profiler(folder / "profile", profile_steps, first)
     with StopRequest() as stop, _managed_garbage(gc_period), contextlib.ExitStack() as stack:
-        for part in (run, evaluations, writer, console, batches):  # closed from last to first
+        for part in (
+            run,
+            evaluations,
+            writer,
+            console,
+            batches,
+            profiler,
+        ):  # closed from last to first
             stack.callback(part.close)
         if run_eval_before_training:
             with stats.aside("evaluate"):
@@ -191,6 +209,7 @@ def train(
                 if stop.requested:  # Ctrl-C reaches the processes that make the data, too
                     break
                 raise
+            profiler.before(step)
             trainer.step(batch)
             step += 1
             console.step(step)
@@ -202,6 +221,7 @@ def train(
             done = last or stopping
             if report or stopping:
                 metrics = stats.read(step)
+                run.trained_seconds = stats.trained_seconds
                 writer.write(step, metrics)
                 console.report(step, metrics)
                 done |= _acts(actions, "TRAIN", step, {"train": metrics})

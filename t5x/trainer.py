@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
 from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.flops import train_step_flops
 from t5x.partitioning import PartitioningError, PjitPartitioner, with_sharding_constraint
 from t5x.weight_metrics import WeightMetricsComputer
 
@@ -53,6 +54,7 @@ class Trainer:
       train_state: the current state; its arrays are donated to the next step.
       compile_seconds: time spent compiling training steps.
       flops: floating-point operations of the training steps so far, as XLA counts them.
+      model_flops: the same by formula (`t5x.flops`); 0 where there is none.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trainer:
         self.num_microbatches = num_microbatches or 1
         self.compile_seconds = 0.0
         self.flops = 0.0
+        self.model_flops = 0.0
         self._base_rng = np.asarray(jax.random.PRNGKey(0) if rng is None else rng)
         self._weight_metrics = weight_metrics_computer
         self._axes = partitioner.get_mesh_axes(train_state)
@@ -159,8 +162,11 @@ class Trainer:
             donate_argnums=(0, 1, 2),
         )
         compiled = step.lower(self.train_state, self._totals, self._first, batch).compile()
+        config = getattr(getattr(self.model, "module", None), "config", None)
+        by_formula = train_step_flops(self.train_state.params, config, batch) or 0.0
         # XLA counts the body of a loop once.
-        self._compiled_steps[_shapes(batch)] = (compiled, _flops(compiled) * self.num_microbatches)
+        by_xla = _flops(compiled) * self.num_microbatches
+        self._compiled_steps[_shapes(batch)] = (compiled, by_xla, by_formula)
         self.compile_seconds += time.perf_counter() - start
 
     def step(self, batch: Batch) -> None:
@@ -168,11 +174,12 @@ class Trainer:
         shapes = _shapes(batch)
         if shapes not in self._compiled_steps:
             self.compile_train(batch)
-        run, flops = self._compiled_steps[shapes]
+        run, by_xla, by_formula = self._compiled_steps[shapes]
         self.train_state, self._totals, self._first = run(
             self.train_state, self._totals, self._first, batch
         )
-        self.flops += flops
+        self.flops += by_xla
+        self.model_flops += by_formula
 
     def read_metrics(self) -> MetricsMap:
         """Waits for the started steps; their merged metrics, on the host. Starts anew."""

@@ -87,6 +87,7 @@ def test_learns_and_writes_logs(whole):
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
     expected = {"learning_rate", "grad_norm", "accuracy", "timing/steps_per_second"}
     expected |= {"timing/data_wait_fraction", "timing/goodput", "timing/uptime"}
+    expected |= {"timing/trained_seconds", "timing/badput/compilation", "timing/badput/evaluate"}
     assert expected <= lines[0].keys()
     assert lines[0]["learning_rate"] == pytest.approx(0.05)
     for kind, metric in (("training_eval", "loss"), ("inference_eval", "exact")):
