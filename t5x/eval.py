@@ -22,7 +22,7 @@ from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
 from t5x.dry_run import describe_inference
 from t5x.evaluating import Evaluations
-from t5x.inference_state import InferenceStates
+from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
 
 Metrics = dict[str, dict[str, dict[str, float]]]

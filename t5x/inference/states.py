@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from t5x.checkpoints.loading import checkpoint_step, find_checkpoint
 from t5x.gin_utils import GinError
@@ -99,8 +98,3 @@ def find_checkpoints(cfg: RestoreCheckpointConfig) -> list[Path]:
         )
     found = [find_checkpoint(path) for path in checkpoint_paths(cfg.path, cfg.mode)]
     return sorted(dict.fromkeys(found), key=checkpoint_step)
-
-
-def state_of_arrays(spec: FeatureSpec) -> dict[str, np.ndarray]:
-    """A batch of zeros of this spec."""
-    return {name: np.zeros(shape, dtype) for name, (shape, dtype) in spec.items()}

@@ -1,0 +1,132 @@
+"""Output in chunks that survive a kill: a chunk counts when its marker is there.
+
+    tmp-<task>-<shard>-of-<shards>/
+        settings.json                        what the chunks were made with
+        <name>-chunk00000                    written by the write function
+        <name>-chunk00000.COMPLETED          JSON: examples so far, position of the next example
+    <name>                                   all chunks, in order, in the end
+    <name>.COMPLETED                         the settings, once it is whole
+
+A process that is killed leaves at most one chunk without marker, which is written again.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from t5x.gin_utils import GinError
+from t5x.json_lines import write_json
+
+COMPLETED = ".COMPLETED"
+MergeFn = Callable[[Sequence[str], str], None]
+
+
+@dataclasses.dataclass
+class Chunks:
+    """The chunks of one output file.
+
+    Args:
+      folder: where the work folder and the output go.
+      work_name: name of the work folder.
+      name: of the output file.
+      settings: JSON; output made with others is not continued.
+      writer: whether this process writes (the first does).
+
+    Attributes:
+      count: chunks that are whole.
+      examples: examples in them.
+      position: where the next example is, None at the start.
+    """
+
+    folder: Path
+    work_name: str
+    name: str
+    settings: dict[str, Any]
+    writer: bool = True
+    count: int = 0
+    examples: int = 0
+    position: dict[str, int] | None = None
+
+    def __post_init__(self):
+        self.work = self.folder / self.work_name
+        self.output = self.folder / self.name
+        self._done = self.folder / (self.name + COMPLETED)
+
+    def open(self) -> bool:
+        """Finds out what is there; False when all is done.
+
+        Raises:
+          GinError: what is there was made with other settings.
+        """
+        if self._done.is_file():
+            self._check(self._done)
+            return False
+        settings = self.work / "settings.json"
+        if settings.is_file():
+            self._check(settings)
+        elif self.writer:
+            write_json(settings, self.settings)
+        while (marker := self._marker(self.count)).is_file():
+            state = json.loads(marker.read_text(encoding="utf-8"))
+            self.position, self.examples = state["position"], state["examples"]
+            self.count += 1
+        return True
+
+    def _check(self, file: Path) -> None:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(self.settings))
+        different = [
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if different:
+            raise GinError(
+                f"{file}: output of another configuration ({'; '.join(different)}). Choose another "
+                f"output_dir, or remove {self.output} with its marker and {self.work} to begin "
+                "anew."
+            )
+
+    def path(self, number: int) -> Path:
+        """File of chunk `number`."""
+        return self.work / f"{self.name}-chunk{number:05}"
+
+    def _marker(self, number: int) -> Path:
+        path = self.path(number)
+        return path.with_name(path.name + COMPLETED)
+
+    def complete(self, examples: int, position: dict[str, int]) -> None:
+        """The next chunk, with so many examples, is written; `position` is after it."""
+        self.examples += examples
+        self.position = position
+        if self.writer:
+            state = {"examples": self.examples, "position": position}
+            write_json(self._marker(self.count), state)
+        self.count += 1
+
+    def finish(self, merge_fn: MergeFn | None) -> None:
+        """Merges the chunks (None leaves them) and says that all is done."""
+        if not self.writer:
+            return
+        if merge_fn is not None:
+            merge_fn([str(self.path(i)) for i in range(self.count)], str(self.output))
+        write_json(self._done, self.settings)
+        if merge_fn is not None:
+            shutil.rmtree(self.work)
+
+
+def merge_chunks_to_file(chunks: Sequence[str], output: str) -> None:
+    """Joins the bytes of the files `chunks` to the file `output`, through a temporary file."""
+    path = Path(output)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as whole:
+        for chunk in chunks:
+            with Path(chunk).open("rb") as part:
+                shutil.copyfileobj(part, whole)
+        whole.flush()
+        os.fsync(whole.fileno())
+    temporary.replace(path)
