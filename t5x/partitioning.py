@@ -138,15 +138,16 @@ def create_mesh(
     mesh has all three axes.
 
     Raises:
-      PartitioningError: the number of devices is not a multiple of `num_partitions`.
+      PartitioningError: the number of devices is not a multiple of `num_partitions`, or not the
+        product of the two shapes.
     """
     from jax.experimental import mesh_utils
 
     if ici_mesh_shape is not None or dcn_mesh_shape is not None:
         if ici_mesh_shape is None or dcn_mesh_shape is None:
             raise PartitioningError("ici_mesh_shape and dcn_mesh_shape must be given together.")
-        shape = mesh_utils.create_hybrid_device_mesh(ici_mesh_shape, dcn_mesh_shape, devices)
-        return Mesh(shape, ("replica", "data", "model"))
+        grid = _slices(tuple(ici_mesh_shape), tuple(dcn_mesh_shape), devices)
+        return Mesh(grid, ("replica", "data", "model"))
     if len(devices) % num_partitions:
         raise PartitioningError(
             f"num_partitions={num_partitions} does not divide the {len(devices)} devices: "
@@ -158,6 +159,24 @@ def create_mesh(
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, ("data", "model"))
+
+
+def _slices(
+    ici: tuple[int, ...], dcn: tuple[int, ...], devices: Sequence[jax.Device]
+) -> np.ndarray:
+    """Devices [replica, data, model] with the shape `dcn` of slices, each of the shape `ici`."""
+    from jax.experimental import mesh_utils
+
+    if len(ici) != 3 or len(dcn) != 3 or math.prod(ici) * math.prod(dcn) != len(devices):
+        raise PartitioningError(
+            f"ici_mesh_shape={ici} and dcn_mesh_shape={dcn} must be (replica, data, model) each "
+            f"and multiply to the number of devices, {len(devices)}."
+        )
+    if devices[0].platform != "cpu":
+        return mesh_utils.create_hybrid_device_mesh(ici, dcn, devices)
+    # CPU devices know no slices: consecutive ones make up a slice.
+    grid = np.asarray(devices, dtype=object).reshape(*dcn, *ici)
+    return grid.transpose(0, 3, 1, 4, 2, 5).reshape([d * i for d, i in zip(dcn, ici)])
 
 
 class PjitPartitioner:

@@ -16,7 +16,7 @@ from t5x import models
 from t5x.adafactor import Adafactor, standard_logical_factor_rules
 from t5x.data import PassThroughVocabulary
 from t5x.examples.t5 import network
-from t5x.partitioning import PjitPartitioner, create_mesh
+from t5x.partitioning import PjitPartitioner, create_mesh, standard_logical_axis_rules
 from t5x.restoring import TrainStateInitializer, place
 from t5x.trainer import Trainer
 
@@ -61,6 +61,11 @@ results = {"alone": train(alone, 1)}
 for parts, num_microbatches in ((1, 1), (2, 2), (4, 1), (8, 1)):
     results[parts] = train(PjitPartitioner(parts), num_microbatches)
     assert dict(PjitPartitioner(parts).mesh.shape) == {"data": 8 // parts, "model": parts}
+results["2D"] = train(PjitPartitioner(4, logical_axis_rules=standard_logical_axis_rules(2, 2)), 1)
+slices = PjitPartitioner(ici_mesh_shape=(1, 2, 2), dcn_mesh_shape=(2, 1, 1))
+assert dict(slices.mesh.shape) == {"replica": 2, "data": 2, "model": 2}
+assert {d.id for d in slices.mesh.devices[0].ravel()} == {0, 1, 2, 3}  # one slice
+results["slices"] = train(slices, 2)
 json.dump(results, open(sys.argv[1], "w"))
 """
 
@@ -78,7 +83,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("parts", [1, 2, 4, 8, "2D", "slices"])
 def test_eight_devices_equal_one(results, parts):
     found, expected = results[str(parts)], results["alone"]
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-5)
@@ -104,3 +109,19 @@ def test_arrays_lie_where_the_rules_say(results, parts):
     slots = f"state/param_states/{attention}/query/kernel"
     assert layout[f"{slots}/m"] == (16, 32 // parts)
     assert {layout[f"{slots}/v_row"], layout[f"{slots}/v_col"]} == {(16,), (32,)}
+
+
+@pytest.mark.slow
+def test_two_dimensions_split_parameters_and_their_slots_over_data_too(results):
+    layout = {name: tuple(shape) for name, shape in results["2D"]["layout"].items()}
+    attention = "encoder/layers_0/attention/query/kernel"
+    assert layout[f"target/{attention}"] == (16 // 2, 32 // 4)
+    assert layout[f"state/param_states/{attention}/m"] == (16 // 2, 32 // 4)
+    assert layout["target/token_embedder/embedding"] == (32 // 4, 16 // 2)
+    assert layout["target/encoder/encoder_norm/scale"] == (16 // 4,)
+
+
+@pytest.mark.slow
+def test_slices_hold_whole_copies(results):
+    layout = {name: tuple(shape) for name, shape in results["slices"]["layout"].items()}
+    assert layout["target/encoder/layers_0/attention/query/kernel"] == (16, 32 // 2)

@@ -57,6 +57,13 @@ def test_devices_must_divide():
         PjitPartitioner(num_partitions=2, model_parallel_submesh=(1, 1, 2, 2))
 
 
+def test_slices_must_multiply_to_the_devices():
+    with pytest.raises(PartitioningError, match="number of devices, 1"):
+        PjitPartitioner(ici_mesh_shape=(1, 2, 2), dcn_mesh_shape=(2, 1, 1))
+    with pytest.raises(PartitioningError, match="given together"):
+        PjitPartitioner(ici_mesh_shape=(1, 2, 2))
+
+
 class FakeDevice:
     platform = "cpu"
 
