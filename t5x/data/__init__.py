@@ -18,7 +18,18 @@ from t5x.data.converters import (
     PrefixLMFeatureConverter,
 )
 from t5x.data.features import ContinuousFeature, Feature
-from t5x.data.sources import ArrayRecordSource, FileSource, FunctionSource, GeneratedSource
+from t5x.data.prepacked import (
+    PrePackedEncDecFeatureConverter,
+    PrePackedLMFeatureConverter,
+    PrePackedPrefixLMFeatureConverter,
+)
+from t5x.data.sources import (
+    ArrayRecordSource,
+    FileSource,
+    FunctionSource,
+    GeneratedSource,
+    TfdsSource,
+)
 from t5x.data.tasks import (
     Mixture,
     MixtureRegistry,
@@ -30,6 +41,7 @@ from t5x.data.tasks import (
 from t5x.data.vocabularies import (
     ByteVocabulary,
     PassThroughVocabulary,
+    SentencePieceVocabulary,
     TokenVocabulary,
     Vocabulary,
 )
@@ -41,6 +53,8 @@ _LAZY = {
     "JSONLogger": "evaluation_loggers",
     "PyLoggingLogger": "evaluation_loggers",
     "TensorBoardLogger": "evaluation_loggers",
+    "TFExampleSource": "tfrecord",
+    "TextLineSource": "text_lines",
     "to_seqio": "seqio_bridge",
 }
 
@@ -66,11 +80,18 @@ __all__ = [
     "MixtureRegistry",
     "PassThroughFeatureConverter",
     "PassThroughVocabulary",
+    "PrePackedEncDecFeatureConverter",
+    "PrePackedLMFeatureConverter",
+    "PrePackedPrefixLMFeatureConverter",
     "PrefixLMFeatureConverter",
     "PyLoggingLogger",
+    "SentencePieceVocabulary",
+    "TFExampleSource",
     "Task",
     "TaskRegistry",
     "TensorBoardLogger",
+    "TextLineSource",
+    "TfdsSource",
     "TokenVocabulary",
     "Vocabulary",
     "get_dataset",

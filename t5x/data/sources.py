@@ -2,12 +2,15 @@
 
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from t5x.data.features import Example
 from t5x.data.records import deserialize_example
+
+_SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(\.[a-z_]+)?$")
 
 
 @runtime_checkable
@@ -30,7 +33,8 @@ def check_split(split: str, splits: Sequence[str], where: str) -> None:
 class FunctionSource:
     """Examples from Python: {split: sequence} or {split: function that makes the sequence}.
 
-    A function is called at most once, when its split is first asked for.
+    A function is called at most once, when its split is first asked for. It may be a generator;
+    its examples are then kept in memory.
     """
 
     def __init__(self, splits: Mapping[str, Sequence[Example] | Callable[[], Sequence[Example]]]):
@@ -45,6 +49,8 @@ class FunctionSource:
         value: Any = self._splits[split]
         if callable(value) and not hasattr(value, "__getitem__"):
             value = value()
+            if isinstance(value, Iterator):
+                value = list(value)
             if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
                 raise ValueError(
                     f"split {split!r}: expected a sequence with len() and [i], "
@@ -102,6 +108,23 @@ def expand_patterns(patterns: str | os.PathLike | Sequence, what: str) -> list[s
     return sorted(found)
 
 
+def check_shards(paths: Sequence[str | os.PathLike]) -> None:
+    """Raises ValueError when shards of a set `<name>-00000-of-0000N` are missing."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for path in map(os.fspath, paths):
+        if match := _SHARD.match(path):
+            name, number, count = match["name"], int(match["number"]), int(match["count"])
+            found.setdefault((name, count), set()).add(number)
+    for (name, count), numbers in found.items():
+        missing = sorted(set(range(count)) - numbers)
+        if missing:
+            raise ValueError(
+                f"{name}: {len(missing)} of {count} shards are missing, the first is number "
+                f"{missing[0]}; write the dataset to its end (scripts/prepare_dataset.py, the same "
+                "command again) or remove the shards of an older one"
+            )
+
+
 class _ArrayRecords:
     """Opens its files on first use, so that it can be sent to a worker process."""
 
@@ -139,6 +162,7 @@ class ArrayRecordSource:
     def sequence(self, split: str) -> Sequence[Example]:
         check_split(split, self.splits, "the source")
         paths = expand_patterns(self._patterns[split], f"split {split!r}")
+        check_shards(paths)
         return _ArrayRecords(paths)  # type: ignore[return-value]
 
 
@@ -185,3 +209,58 @@ class FileSource:
         globs = [Path(p) / "**" / "*" if os.path.isdir(p) else p for p in patterns]
         paths = expand_patterns(globs, f"split {split!r}")
         return _Files(paths, self._read)  # type: ignore[return-value]
+
+
+class TfdsSource:
+    """A dataset of TensorFlow Datasets in its ArrayRecord form (extra `seqio`).
+
+    Read by `tfds.data_source`: random access, arrays, and no TensorFlow while reading.
+
+    Args:
+      name: such as "mnist" or "ag_news_subset:1.0.0".
+      splits: {split here: split there}, such as {"train": "train[:90%]"}, or names to take as they
+        are; None takes all.
+      data_dir: folder of the prepared datasets; None means the environment's TFDS_DATA_DIR, or
+        `~/tensorflow_datasets`.
+
+    Raises (when read):
+      ImportError: tensorflow_datasets is not installed.
+      ValueError: the dataset is not there, or not prepared as ArrayRecord.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: Mapping[str, str] | Sequence[str] | None = None,
+        data_dir: str | os.PathLike | None = None,
+    ):
+        self._name = name
+        self._data_dir = None if data_dir is None else os.fspath(data_dir)
+        self._splits = splits
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._names())
+
+    def _names(self) -> dict[str, str]:
+        if self._splits is None:
+            import tensorflow_datasets as tfds
+
+            self._splits = list(tfds.builder(self._name, data_dir=self._data_dir).info.splits)
+        if isinstance(self._splits, Mapping):
+            return dict(self._splits)
+        return {split: split for split in self._splits}
+
+    def sequence(self, split: str) -> Sequence[Example]:
+        import tensorflow_datasets as tfds
+
+        names = self._names()
+        check_split(split, tuple(names), f"dataset {self._name!r}")
+        try:
+            return tfds.data_source(self._name, split=names[split], data_dir=self._data_dir)
+        except (NotImplementedError, ValueError, AssertionError) as e:
+            raise ValueError(
+                f"dataset {self._name!r}, split {names[split]!r} cannot be read at random: {e}; "
+                f"prepare it with tfds.builder({self._name!r}, file_format='array_record')"
+                ".download_and_prepare()"
+            ) from e

@@ -1,6 +1,8 @@
 """Vocabularies: ids 0 padding, 1 EOS, 2 UNK, then regular ids, then extra ids at the top."""
 
+import functools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -173,3 +175,91 @@ class TokenVocabulary(_Ids):
         return (
             f"{type(self).__name__}(regular_ids={self._regular_ids}, extra_ids={self._extra_ids})"
         )
+
+
+class SentencePieceVocabulary(_Ids):
+    """Pieces of a SentencePiece model (extra `sentencepiece`), then `extra_ids` sentinels.
+
+    The sentinels are added to the model itself, as seqio does: `<extra_id_0>` is the last id,
+    `<extra_id_1>` the one before, so texts may name them, at the beginning of a word.
+
+    Args:
+      sentencepiece_model_file: a `.model` file with ids 0 padding, 1 EOS, 2 unknown.
+      extra_ids: number of sentinels.
+      reverse_extra_ids: False counts the sentinels upwards instead.
+
+    Raises (when first used):
+      ImportError: sentencepiece is not installed (`pip install musax[sentencepiece]`).
+      ValueError: naming the file that cannot be read or is no SentencePiece model.
+    """
+
+    def __init__(
+        self, sentencepiece_model_file: str, extra_ids: int = 0, reverse_extra_ids: bool = True
+    ):
+        self.sentencepiece_model_file = sentencepiece_model_file
+        self._extra_ids = extra_ids
+        self._reverse_extra_ids = reverse_extra_ids
+
+    @property
+    def _tokenizer(self) -> Any:
+        """Made once a process, and never sent to another one."""
+        return _load_sentencepiece(
+            self.sentencepiece_model_file, self._extra_ids, self._reverse_extra_ids
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.GetPieceSize()
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._tokenizer.eos_id()
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._tokenizer.unk_id()
+
+    def encode(self, value: str | bytes) -> list[int]:
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+        return self._tokenizer.EncodeAsIds(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text up to EOS. Ids beyond the vocabulary read as unknown."""
+        cleaned = clean_ids(ids, self.vocab_size, self.eos_id)
+        return self._tokenizer.DecodeIds(cleaned)
+
+    def __repr__(self) -> str:
+        file, extra = self.sentencepiece_model_file, self._extra_ids
+        return f"SentencePieceVocabulary({file!r}, extra_ids={extra})"
+
+
+@functools.lru_cache(maxsize=8)
+def _load_sentencepiece(path: str, extra_ids: int, reverse: bool) -> Any:
+    """The processor of a model file with sentinels appended.
+
+    A model is a protobuf message with `repeated SentencePiece pieces = 1`, so more pieces are
+    appended as bytes: {1: piece, 3: type}, where type 4 is USER_DEFINED.
+    """
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as e:
+        raise ImportError(
+            "SentencePieceVocabulary needs sentencepiece: pip install musax[sentencepiece]"
+        ) from e
+    try:
+        model = Path(path).expanduser().read_bytes()
+    except OSError as e:
+        raise ValueError(f"SentencePiece model {path}: {e.strerror}") from e
+    numbers = range(extra_ids)
+    for number in reversed(numbers) if reverse else numbers:
+        name = f"▁<extra_id_{number}>".encode()
+        piece = bytes([0x0A, len(name)]) + name + bytes([0x15, 0, 0, 0, 0, 0x18, 4])
+        model += bytes([0x0A, len(piece)]) + piece
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as e:
+        raise ValueError(f"{path}: not a SentencePiece model") from e
+    if processor.pad_id() not in (PAD_ID, -1):
+        raise ValueError(f"{path}: padding has id {processor.pad_id()}, expected {PAD_ID}")
+    return processor

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5x.data import converters
+from t5x import data
 from t5x.data.converters import (
     ContinuousInputsEncDecFeatureConverter,
     DecoderFeatureConverter,
@@ -33,7 +33,7 @@ def _to_arrays(example):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['converter']}-{c['kwargs']}")
 def test_matches_seqio(case):
-    converter = getattr(converters, case["converter"])(**case["kwargs"])
+    converter = getattr(data, case["converter"])(**case["kwargs"])
     examples = [_to_arrays(example) for example in case["examples"]]
     lengths = case["task_feature_lengths"]
     if "model_feature_lengths" in case:

@@ -1,5 +1,7 @@
 """Sources and the record format."""
 
+import gzip
+import lzma
 import pickle
 
 import numpy as np
@@ -8,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from t5x.data import ArrayRecordSource, FileSource, FunctionSource, GeneratedSource
+from t5x.data import (
+    ArrayRecordSource,
+    FileSource,
+    FunctionSource,
+    GeneratedSource,
+    TextLineSource,
+    TfdsSource,
+)
 from t5x.data.records import (
     deserialize_example,
     read_array_record,
@@ -122,3 +131,83 @@ def test_file_source(tmp_path):
     waves = FileSource({"train": [tmp_path / "**" / "*.wav"]}, lambda p: {"text": p.read_text()})
     sequence = waves.sequence("train")
     assert [sequence[i]["text"] for i in range(len(sequence))] == ["a.wav", "b.wav", "sub/c.wav"]
+
+
+def test_a_generator_is_a_source_too():
+    def examples():
+        yield {"x": 1}
+        yield {"x": 2}
+
+    assert len(FunctionSource({"train": examples}).sequence("train")) == 2
+
+
+def test_missing_shards_are_noticed(tmp_path):
+    paths = write_shards(tmp_path / "train", [{"x": i} for i in range(6)], 3)
+    source = ArrayRecordSource({"train": tmp_path / "train-*"})
+    assert len(source.sequence("train")) == 6
+    paths[1].unlink()
+    with pytest.raises(
+        ValueError, match=r"train: 1 of 3 shards are missing, the first is number 1"
+    ):
+        source.sequence("train")
+
+
+LINES = ["To be, or not to be,", "", "that is\tthe question — ünd", "last"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_lines(tmp_path, suffix, pack, end):
+    path = tmp_path / f"text.txt{suffix}"
+    path.write_bytes(pack(end.join(LINES).encode()))
+    (tmp_path / "more.txt").write_bytes(b"one\ntwo\n")
+    (tmp_path / "none.txt").write_bytes(b"")
+    sequence = TextLineSource({"train": [path, tmp_path / "more.txt", tmp_path / "none.txt"]})
+    sequence = sequence.sequence("train")
+    found = [sequence[i]["text"] for i in range(len(sequence))]
+    assert found == ["one", "two", *LINES]
+    copy = pickle.loads(pickle.dumps(sequence))
+    assert copy[4] == {"text": LINES[2]}
+    with pytest.raises(IndexError, match="line 6 of 6"):
+        sequence[6]
+    skipped = TextLineSource({"train": path}, key="inputs", skip_header_lines=1).sequence("train")
+    assert skipped[1] == {"inputs": LINES[2]}
+
+
+def test_bad_text_names_file_and_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"fine\n\xff\xfe\n")
+    sequence = TextLineSource({"train": tmp_path / "a.txt"}).sequence("train")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: not UTF-8"):
+        sequence[1]
+    (tmp_path / "b.txt.xz").write_bytes(lzma.compress(b"text\n" * 100)[:-20])
+    with pytest.raises(ValueError, match=r"b\.txt\.xz: cannot be unpacked"):
+        len(TextLineSource({"train": tmp_path / "b.txt.xz"}).sequence("train"))
+
+
+def test_tfds(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"n": np.int64, "text": tfds.features.Text()})
+            return self.dataset_info_from_configs(features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(5), "test": self._generate_examples(2)}
+
+        def _generate_examples(self, count):
+            yield from ((i, {"n": i, "text": f"t{i}"}) for i in range(count))
+
+    Tiny(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    source = TfdsSource("tiny", data_dir=tmp_path)
+    assert set(source.splits) == {"train", "test"}
+    sequence = source.sequence("train")
+    assert sorted(int(sequence[i]["n"]) for i in range(len(sequence))) == list(range(5))
+    half = TfdsSource("tiny", {"train": "train[:2]"}, tmp_path).sequence("train")
+    assert len(half) == 2
+    with pytest.raises(ValueError, match="has no split 'dev'"):
+        source.sequence("dev")

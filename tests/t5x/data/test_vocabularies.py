@@ -1,5 +1,8 @@
 """Vocabularies."""
 
+import io
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from t5x.data.vocabularies import (
     ByteVocabulary,
     PassThroughVocabulary,
+    SentencePieceVocabulary,
     TokenVocabulary,
     Vocabulary,
 )
@@ -65,3 +69,69 @@ def test_token_decoding_rules():
     for bad in ([10], [-1]):
         with pytest.raises(ValueError, match=r"outside \[0, 10\)"):
             vocabulary.encode(bad)
+
+
+@pytest.fixture(scope="module")
+def piece_model(tmp_path_factory):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    text = [f"the quick brown fox number {i} jumps over the lazy dog" for i in range(50)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text),
+        model_writer=model,
+        vocab_size=40,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    path = tmp_path_factory.mktemp("pieces") / "text.model"
+    path.write_bytes(model.getvalue())
+    return path
+
+
+def test_sentence_pieces(piece_model):
+    vocabulary = SentencePieceVocabulary(str(piece_model), extra_ids=5)
+    assert vocabulary.vocab_size == 45
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
+    ids = vocabulary.encode("the lazy fox")
+    assert vocabulary.decode([*ids, 1, 7, 8]) == "the lazy fox"
+    assert vocabulary.encode(b"the lazy fox") == ids
+    marked = vocabulary.encode("the <extra_id_0> fox <extra_id_4>")
+    assert [i for i in marked if i >= 40] == [44, 40]
+    upwards = SentencePieceVocabulary(str(piece_model), 5, reverse_extra_ids=False)
+    assert upwards.encode("<extra_id_0>") == [40]
+    assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary != upwards
+    assert vocabulary.decode([99]) == vocabulary.decode([2])
+
+
+def test_bad_piece_models_are_named(tmp_path):
+    pytest.importorskip("sentencepiece")
+    with pytest.raises(ValueError, match=r"nothing\.model: No such file"):
+        SentencePieceVocabulary(str(tmp_path / "nothing.model")).encode("a")
+    (tmp_path / "bad.model").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"bad\.model: not a SentencePiece model"):
+        SentencePieceVocabulary(str(tmp_path / "bad.model")).encode("a")
+
+
+@pytest.mark.parametrize("extra_ids", [0, 7])
+def test_vocabularies_equal_seqios(piece_model, extra_ids):
+    seqio = pytest.importorskip("seqio")
+    pairs = [
+        (ByteVocabulary(extra_ids), seqio.ByteVocabulary(extra_ids)),
+        (
+            SentencePieceVocabulary(str(piece_model), extra_ids),
+            seqio.SentencePieceVocabulary(str(piece_model), extra_ids),
+        ),
+    ]
+    texts = ["the quick fox", "", "Ünknown — ☃", "a <extra_id_0> b <extra_id_3>"]
+    rng = np.random.default_rng(0)
+    for ours, theirs in pairs:
+        for name in ("vocab_size", "eos_id", "unk_id", "pad_id", "extra_ids"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+        for text in texts:
+            assert list(ours.encode(text)) == list(theirs.encode(text))
+        for _ in range(20):
+            ids = rng.integers(0, ours.vocab_size + 5, 12).tolist()
+            assert ours.decode(ids) == theirs.decode(ids)
