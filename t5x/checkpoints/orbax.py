@@ -8,8 +8,11 @@ A run that is killed while saving leaves a folder that Orbax takes for unfinishe
 whole checkpoint before it.
 """
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +106,8 @@ class CheckpointManager:
         }
         if dataset is not None:
             items["dataset"] = ocp.args.JsonSave({"processes": _gather_json(dataset)})
-        return self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with self._explaining():
+            return self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def _save_args(self, state: Tree) -> Tree:
         def args(path: tuple[Any, ...], leaf: Any) -> Any:
@@ -180,11 +184,29 @@ class CheckpointManager:
 
         Then deletes the checkpoints that the policy does not keep.
         """
-        self._manager.wait_until_finished()
+        with self._explaining():
+            self._manager.wait_until_finished()
         if self._read_only:
             return
         for step in self._policy.superfluous(self.all_steps(), self.directory):
             self._manager.delete(step)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Says what a full disk means for the run."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            if not full and not re.search("No space left|[Qq]uota exceeded", str(error)):
+                raise
+            last = self._manager.latest_step()
+            whole = "none is whole yet" if last is None else f"{STEP_PREFIX}_{last} is whole"
+            raise CheckpointError(
+                f"{self.directory}: no space left on the disk to write a checkpoint ({whole}). "
+                "Free some, or keep fewer (SaveCheckpointConfig.keep), and start the run again: it "
+                "continues from the last whole one."
+            ) from error
 
     def close(self) -> None:
         """Waits and frees the threads."""

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 import shutil
@@ -281,6 +282,32 @@ def test_unfinished_checkpoint_is_not_taken(tmp_path):
     assert manager.latest_step() == 1
     assert checkpoints.latest_checkpoint(tmp_path).name == "checkpoint_1"
     manager.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Failed to write 6 bytes: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named_and_loses_nothing(tmp_path, monkeypatch, error):
+    manager = checkpoints.CheckpointManager(tmp_path)
+    state = {"target": {"w": jnp.ones(3)}, "state": {"step": jnp.zeros((), jnp.int32)}}
+    manager.save(1, state)
+    manager.wait()
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(manager._manager, "save", fail)
+    with pytest.raises(checkpoints.CheckpointError, match=r"no space left.*checkpoint_1 is whole"):
+        manager.save(2, state)
+    monkeypatch.undo()
+    assert manager.all_steps() == [1]
+    manager.save(2, state)
+    manager.close()
+    assert checkpoints.latest_checkpoint(tmp_path).name == "checkpoint_2"
 
 
 def test_parameters_are_saved_in_the_given_dtype(tmp_path):
