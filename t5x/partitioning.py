@@ -344,6 +344,21 @@ class PjitPartitioner:
         }
 
 
+class ModelBasedPjitPartitioner:
+    """Upstream's partitioner that asks the model for its rules; not here.
+
+    Raises:
+      NotImplementedError: always; says what to use.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        del args, kwargs
+        raise NotImplementedError(
+            "ModelBasedPjitPartitioner: use PjitPartitioner, with the model's rules as its "
+            "logical_axis_rules."
+        )
+
+
 def _is_axes(x: Any) -> bool:
     return x is None or isinstance(x, PartitionSpec)
 

@@ -204,9 +204,7 @@ def get_vocabulary(cfg: DatasetConfig) -> tuple[Any, Any]:
 
     A language model's task has no inputs, so both are that of its targets.
     """
-    from t5x import data
-
-    features = data.get_mixture_or_task(cfg.mixture_or_task_name).output_features
+    features = _provider(cfg.mixture_or_task_name).output_features
     targets = features["targets"].vocabulary
     return (features["inputs"].vocabulary if "inputs" in features else targets), targets
 
@@ -332,10 +330,8 @@ def get_training_eval_datasets(
     The split repeats if it is shorter; None means one pass over its whole batches. The same
     batches come every time.
     """
-    from t5x import data
-
     layout = partitioner.get_data_layout(cfg.batch_size)
-    source = data.get_mixture_or_task(cfg.mixture_or_task_name)
+    source = _provider(cfg.mixture_or_task_name)
     result = {}
     for task in getattr(source, "tasks", [source]):
         batches = get_dataset(
@@ -347,6 +343,20 @@ def get_training_eval_datasets(
         )
         result[task.name] = FirstBatches(batches, eval_steps)
     return result
+
+
+def _provider(name: Any) -> Any:
+    """The task or mixture of a name, ours or seqio's."""
+    from t5x import data
+    from t5x.data import seqio_bridge
+
+    try:
+        return data.get_mixture_or_task(name)
+    except ValueError:
+        native = seqio_bridge.find(name)
+        if native is None:
+            raise
+        return native.provider
 
 
 class FirstBatches:
