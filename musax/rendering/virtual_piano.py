@@ -42,7 +42,7 @@ class PianoParameters:
     sustained: bool  # organ-like: no decay before the release
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, sustained_probability: float = 0.02):
+    def draw(cls, rng: np.random.Generator, sustained_probability: float = 0.08):
         soft = np.exp(rng.uniform(np.log(300), np.log(1200)))
         return cls(
             tuning_cents=rng.normal(0, 8),
@@ -50,9 +50,9 @@ class PianoParameters:
             inharmonicity=np.exp(rng.uniform(np.log(1e-4), np.log(8e-4))),
             inharmonicity_slope=rng.uniform(0.04, 0.1),
             strike_point=rng.uniform(0.08, 0.16),
-            slope=rng.uniform(0.4, 1.4),
+            slope=rng.uniform(0.3, 1.4),
             hammer_cutoff_hz=(soft, soft * rng.uniform(1.5, 5.0)),
-            decay_s=np.exp(rng.uniform(np.log(0.6), np.log(3.0))),
+            decay_s=np.exp(rng.uniform(np.log(0.6), np.log(6.0))),
             decay_pitch_slope=-rng.uniform(0.015, 0.06),
             decay_frequency=rng.uniform(0.1, 0.8),
             second_stage=(rng.uniform(0.0, 0.4), rng.uniform(2.0, 6.0)),

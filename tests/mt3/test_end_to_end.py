@@ -46,6 +46,8 @@ def test_a_trained_model_transcribes_its_bar(tmp_path):
         "DATA_DIR": f'"{tmp_path / "data"}"',
         "MODEL_DIR": f'"{tmp_path / "run"}"',
         "TRAIN_STEPS": 600,
+        "DECAY_FROM": 0,
+        "DECAY_STEPS": 600,
         "WARMUP_STEPS": 50,
         "LEARNING_RATE": 0.002,
         "BATCH_SIZE": 16,
