@@ -65,7 +65,7 @@ class Evaluations:
         if self._train_eval_cfg is not None:
             results["TRAIN_EVAL"] = self.teacher_forced(step, console)
         if self._evaluator is not None:
-            params = self._trainer.train_state.params
+            params = self._trainer.train_state.eval_params
             results["INFER_EVAL"] = self.predicted(params, step, console)
         return results
 
@@ -125,15 +125,13 @@ def make_evaluator(
     Args:
       model: gives the feature converter.
       cfg: a `t5x.utils.DatasetConfig`.
-      evaluator_cls: called as `t5x.data.Evaluator`, or seqio's class. None takes the former, and
-        for a task that only seqio knows the latter. Its
+      evaluator_cls: called as `t5x.data.Evaluator`, the default, or seqio's class. Its
         `evaluate(predict_fn=, score_fn=, predict_with_aux_fn=, step=)` returns task -> metric
         name -> value.
       log_dir: folder of its loggers; None runs none.
     """
     from t5x.data import Evaluator
 
-    evaluator_cls = _default_evaluator(cfg) if evaluator_cls is None else evaluator_cls
     converter = model.FEATURE_CONVERTER_CLS(pack=False)
     options = {
         "eval_split": cfg.split,
@@ -162,20 +160,6 @@ def make_evaluator(
         trim_output_features=cfg.trim_output_features,
         **options,
     )
-
-
-def _default_evaluator(cfg: Any) -> Any:
-    """seqio's for a task that only seqio knows, otherwise None."""
-    from t5x.data import seqio_bridge
-    from t5x.data.tasks import MixtureRegistry, TaskRegistry
-
-    name = cfg.mixture_or_task_name
-    known = name in TaskRegistry.names() or name in MixtureRegistry.names()
-    if known or seqio_bridge.find(name) is None:
-        return None
-    import seqio
-
-    return seqio.Evaluator
 
 
 def prediction_functions(model: Any, partitioner: Any) -> dict[str, Callable[..., Any]]:

@@ -33,7 +33,7 @@ class Evaluator:
       num_examples: at most so many examples of each task.
       shuffle, seed: which examples these are, and the preprocessors' `rng`.
       use_memory_cache: whether preprocessed examples are kept between evaluations.
-      use_cached: accepted for seqio's configurations; tasks read prepared data by their source.
+      use_cached: for tasks that only seqio knows; others read prepared data by their source.
       async_compute_metrics: accepted for seqio's configurations; metrics are computed at once.
       logger_cls: made with `output_dir=log_dir` and called with every result, see
         `t5x.data.evaluation_loggers`.
@@ -65,13 +65,12 @@ class Evaluator:
         target_field_name: str = "targets",
         trim_output_features: bool = True,
     ):
-        del use_cached, async_compute_metrics
+        del async_compute_metrics
         if feature_converter.pack:
             raise ValueError("evaluation needs a feature converter with pack=False")
         if logger_cls and not log_dir:
             raise ValueError("logger_cls needs log_dir")
-        source = get_mixture_or_task(mixture_or_task_name)
-        tasks = source.tasks if isinstance(source, Mixture) else [source]
+        tasks = _tasks(mixture_or_task_name, sequence_length, seed, use_cached)
         self.eval_tasks = [t for t in tasks if t.metric_fns and eval_split in t.splits]
         self.batch_size = batch_size
         self._converter = feature_converter
@@ -236,6 +235,25 @@ class Evaluator:
                 targets=targets,
                 inferences=inferences,
             )
+
+
+def _tasks(
+    name: str | Task | Mixture,
+    sequence_length: Mapping[str, Any] | None,
+    seed: int | None,
+    use_cached: bool,
+) -> list[Task]:
+    """The tasks of a name, of this registry or else of seqio's."""
+    try:
+        source = get_mixture_or_task(name)
+    except ValueError:
+        from t5x.data import seqio_bridge, seqio_tasks
+
+        native = seqio_bridge.find(name)
+        if native is None:
+            raise
+        return seqio_tasks.evaluation_tasks(native.provider, sequence_length, seed, use_cached)
+    return source.tasks if isinstance(source, Mixture) else [source]
 
 
 def metric_kind(metric: Callable) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from t5x.data.features import Feature
 from t5x.data.preprocessors import append_eos_after_trim, rekey, tokenize
+from t5x.data.seqio_tasks import as_feature
 from t5x.data.tasks import Task, TaskRegistry
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -132,16 +133,6 @@ def _register(
         )
     )
     return name
-
-
-def as_feature(feature: Any) -> Feature:
-    """A feature of seqio as one of `t5x.data`."""
-    if isinstance(feature, Feature):
-        return feature
-    dtype = getattr(feature.dtype, "as_numpy_dtype", feature.dtype)
-    return Feature(
-        feature.vocabulary, feature.add_eos, feature.required, np.dtype(dtype).type, feature.rank
-    )
 
 
 def _parse_json(example: dict) -> dict:
