@@ -144,15 +144,17 @@ def _field(number: int, payload: bytes) -> bytes:
 def _serialize_feature(name: str, value) -> bytes:
     if isinstance(value, str | bytes):
         value = [value]
-    array = np.atleast_1d(np.asarray(value)).reshape(-1)
+    # Not through an array of bytes: NumPy drops the zeros at their ends.
+    items = list(value) if isinstance(value, list | tuple) else np.ravel(value).tolist()
+    if items and all(isinstance(item, str | bytes) for item in items):
+        encoded = [item.encode("utf-8") if isinstance(item, str) else item for item in items]
+        return _field(1, b"".join(_field(1, item) for item in encoded))
+    array = np.ravel(value)
     if array.dtype.kind in "biu":
         packed = b"".join(_encode_varint(int(v) & (2**64 - 1)) for v in array)
         return _field(3, _field(1, packed))
     if array.dtype.kind == "f":
         return _field(2, _field(1, array.astype("<f4").tobytes()))
-    if array.dtype.kind in "USO" and all(isinstance(v, str | bytes) for v in array.tolist()):
-        values = [v.encode("utf-8") if isinstance(v, str) else v for v in array.tolist()]
-        return _field(1, b"".join(_field(1, v) for v in values))
     raise ValueError(
         f"feature {name!r}: cannot store dtype {array.dtype}; expected numbers, str or bytes"
     )

@@ -91,6 +91,16 @@ def test_rubbish_is_refused_clearly(data):
     assert "not a tf.train.Example" in message
 
 
+def test_zeros_at_the_end_of_bytes_stay():
+    example = {"one": b"a\0", "many": [b"\0", "ü"], "array": np.array([b"x", b"y\0"], object)}
+    back = parse_example(serialize_example(example))
+    assert {name: value.tolist() for name, value in back.items()} == {
+        "one": [b"a\0"],
+        "many": [b"\0", "ü".encode()],
+        "array": [b"x", b"y\0"],
+    }
+
+
 def test_unstorable_values_are_named():
     with pytest.raises(ValueError, match="feature 'z': cannot store dtype complex128"):
         serialize_example({"z": 1j})
