@@ -11,22 +11,29 @@ Examples:
   scripts/prepare_dataset.py rendered_midi --split valid --pop909 data/pop909 --virtual 0 \\
       --soundfont TimGM6mb --instruments 1 --piano 1 --no-vary --out data/rendered_midi
 
-A shard that is there already is left alone, so an interrupted run continues. `--runner NAME` runs
-the same work on Apache Beam (extra `beam`).
+  # the preprocessing of a registered task, done once for use_cached=True
+  scripts/prepare_dataset.py task shakespeare_verse --module t5x.examples.shakespeare.tasks \\
+      --split train --out data/cached
+
+Shards that are there already are left alone, so an interrupted run continues. At the end come
+<split>.json with the counts, and COMPLETED-<split>. `--runner DirectRunner`, or any other runner,
+does the work on Apache Beam (extra `beam`); further options are handed to it as they are.
 """
 
 import argparse
-import functools
+import dataclasses
 import multiprocessing
 import sys
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from rich.progress import track
 
 from musax.datasets import pieces
 from musax.datasets.rendered_midi import Instruments, RenderedMidi
 from musax.rendering.soundfonts import find_soundfont
-from t5x.data.records import write_array_record
+from t5x.data.caching import cache_task
+from t5x.data.prepared import write_dataset
 
 
 def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
@@ -38,7 +45,7 @@ def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
         if (directory := getattr(args, name))
     ]
     if not corpora:
-        raise SystemExit("give at least one of --pop909, --jsb, --lakh64")
+        raise ValueError("give at least one of --pop909, --jsb, --lakh64")
     # Each corpus is repeated to its weight: eight takes of POP909 for one chorale and one trio.
     largest = max(len(corpus) for corpus, _ in corpora)
     mixed = [corpus[i % len(corpus)] for corpus, weight in corpora for i in range(weight * largest)]
@@ -59,55 +66,71 @@ def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
     )
 
 
-def write_shard(shard: int, args: argparse.Namespace) -> int:
-    """Renders one instrument's takes into one file; returns how many, 0 if it was there."""
-    path = Path(args.out) / f"{args.split}-{shard:05d}-of-{args.instruments:05d}.array_record"
-    if path.exists():
-        return 0
-    source = _source(tuple(sorted((k, _frozen(v)) for k, v in vars(args).items())))
-    first = shard * args.takes
-    return write_array_record(path, (source[i] for i in range(first, first + args.takes)))
+#: The source of the arguments used last: reading the pieces takes seconds. A plain dict, since
+#: Beam sends what lies in this script by value.
+_sources: dict[tuple, RenderedMidi] = {}
 
 
-@functools.lru_cache(maxsize=1)
-def _source(items: tuple) -> RenderedMidi:
-    return rendered_midi(argparse.Namespace(**dict(items)))
+@dataclasses.dataclass(frozen=True)
+class InstrumentTakes:
+    """Shard number -> the takes of that instrument. `arguments` are those of the command line."""
+
+    arguments: tuple[tuple[str, Any], ...]
+
+    def __call__(self, number: int) -> Iterator[dict]:
+        if self.arguments not in _sources:
+            _sources.clear()
+            _sources[self.arguments] = rendered_midi(argparse.Namespace(**dict(self.arguments)))
+        source = _sources[self.arguments]
+        takes = dict(self.arguments)["takes"]
+        return (source[i] for i in range(number * takes, (number + 1) * takes))
 
 
-def _frozen(value):
-    return tuple(value) if isinstance(value, list) else value
+def prepare_rendered_midi(args: argparse.Namespace, **options: Any) -> dict:
+    """Renders every instrument into its shard; returns the counts."""
+    rendered_midi(args)  # bad arguments show before any process starts
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items()}
+    takes = InstrumentTakes(tuple(sorted(frozen.items())))
+    return write_dataset(takes, args.out, args.split, args.instruments, **options)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Writes every shard, on local processes or on Beam."""
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    try:
-        rendered_midi(args)  # bad arguments show before any process starts
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"prepare_dataset: {error}") from error
-    work = functools.partial(write_shard, args=args)
-    if args.runner:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        with beam.Pipeline(options=PipelineOptions(runner=args.runner)) as pipeline:
-            _ = pipeline | beam.Create(range(args.instruments)) | beam.Reshuffle() | beam.Map(work)
-        return
-    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        shards = pool.imap_unordered(work, range(args.instruments))
-        for _ in track(
-            shards, "rendering", total=args.instruments, disable=not sys.stderr.isatty()
-        ):
-            pass
+def prepare_task(args: argparse.Namespace, **options: Any) -> dict:
+    """Writes the cacheable examples of a registered task; returns the counts."""
+    return cache_task(args.name, args.out, args.split, args.shards, args.module, **options)
 
 
-def main() -> None:
+def _options(args: argparse.Namespace, beam_options: Sequence[str], total: int) -> dict[str, Any]:
+    def progress(shards: Iterable) -> Iterable:
+        return track(shards, "shards", total=total, disable=not sys.stderr.isatty())
+
+    return {
+        "workers": args.workers,
+        "runner": args.runner,
+        "beam_options": beam_options,
+        "progress": progress,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="dataset", required=True)
-    p = commands.add_parser("rendered_midi", help="MIDI played on many instruments, exact notes")
-    p.add_argument("--out", required=True, help="folder for the shards")
+    midi = commands.add_parser("rendered_midi", help="MIDI played on instruments, exact notes")
+    _add_midi_arguments(midi)
+    task = commands.add_parser("task", help="a registered task, preprocessed once")
+    task.add_argument("name", help="of the task")
+    task.add_argument("--module", help="Python module that registers it")
+    task.add_argument("--split", default="train")
+    task.add_argument("--shards", type=int, default=16)
+    for command in (midi, task):
+        command.add_argument("--out", required=True, help="folder for the shards")
+        command.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+        command.add_argument("--runner", help="work on Apache Beam, for example DirectRunner")
+    return parser
+
+
+def _add_midi_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--split", default="train", choices=pieces.SPLITS)
     p.add_argument("--pop909", help="folder of the POP909 dataset")
     p.add_argument("--jsb", help="folder of the JSB chorales")
@@ -127,9 +150,21 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=20.0, help="length of a take, s")
     p.add_argument("--sample-rate", type=int, default=16000, help="Hz")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
-    p.add_argument("--runner", help="run on Apache Beam with this runner, e.g. DirectRunner")
-    run(parser.parse_args())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = _parser()
+    args, beam_options = parser.parse_known_args(argv)
+    if beam_options and not args.runner:
+        parser.error(f"unknown arguments {' '.join(beam_options)} (Beam's need --runner)")
+    midi = args.dataset == "rendered_midi"
+    prepare = prepare_rendered_midi if midi else prepare_task
+    options = _options(args, beam_options, args.instruments if midi else args.shards)
+    try:
+        info = prepare(args, **options)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"prepare_dataset: {error}") from error
+    print(f"{args.out}: {info['examples']} examples in {info['shards']} shards of {info['split']}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from t5x.data import batching, order
+from t5x.data import batching, caching, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.features import trim_features, validate_features
 from t5x.data.packing import axis_limits
@@ -38,6 +38,7 @@ class _Settings:
     shard_index: int
     num_shards: int
     num_epochs: int | None
+    cached: str | None = None  # names of the tasks that are read from a cache
 
 
 class ExampleMaker:
@@ -311,7 +312,7 @@ def get_dataset(
       num_read_threads: threads that make examples, in each process.
       prefetch: finished batches kept ready by a thread; with buckets at least a window. 0 makes
         batches when asked.
-      use_cached: for seqio tasks only; tasks here read prepared data through their source.
+      use_cached: whether tasks that have a cache are read from it (`t5x.data.caching`).
 
     Returns:
       `DatasetIterator` over dicts of arrays [batch_size / num_shards, ...].
@@ -341,6 +342,7 @@ def get_dataset(
             )
             return BatchIterator(elements, batcher, settings)
         tasks = source.tasks if isinstance(source, Mixture) else [source]
+        tasks, settings = _from_caches(tasks, settings, use_cached)
         sequences = [task.sequence(split) for task in tasks]
         places = _order(source, tasks, [len(s) for s in sequences], settings)
         maker = ExampleMaker(tasks, sequences, lengths, converter, seed, trim_output_features)
@@ -373,6 +375,17 @@ def task_examples(
     places = order.TaskOrder(len(sequence), shuffle, seed)
     made = (maker.task_examples(places.place(i)) for i in range(len(sequence)))
     return itertools.islice(itertools.chain.from_iterable(made), num_examples)
+
+
+def _from_caches(tasks: Sequence[Task], settings: _Settings, use_cached: bool):
+    """The tasks as they are read, and the settings that say so."""
+    if not use_cached:
+        for task in tasks:
+            caching.check_not_required(task, settings.split)
+        return tasks, settings
+    read = caching.use_caches(tasks, settings.split)
+    names = [new.name for new, old in zip(read, tasks) if new is not old]
+    return read, dataclasses.replace(settings, cached=",".join(names) or None)
 
 
 def _order(source: Task | Mixture, tasks: Sequence[Task], sizes: Sequence[int], s: _Settings):

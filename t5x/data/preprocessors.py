@@ -73,6 +73,22 @@ def _as_list(result, step) -> Iterable[dict]:
     )
 
 
+class CacheDatasetPlaceholder:
+    """Marks where a task is divided when it is cached: what stands before it is done once.
+
+    Read without a cache it changes nothing. See `t5x.data.caching`.
+
+    Args:
+      required: whether the task may only be read from a cache.
+    """
+
+    def __init__(self, required: bool = False):
+        self.required = required
+
+    def __call__(self, example: dict) -> dict:
+        return example
+
+
 def rekey(example: dict, key_map: Mapping[str, str | None]) -> dict:
     """Renames features: {new name: old name}; None makes an empty string; others are dropped."""
     return {new: example[old] if old else "" for new, old in key_map.items()}

@@ -150,8 +150,13 @@ def mixing_rate_num_examples(
     temperature: float = 1.0,
     split: str = "train",
 ) -> float:
-    """min(scale * number of input examples, maximum) ** (1 / temperature)."""
-    rate = task.num_input_examples(split) * scale
+    """min(scale * number of examples, maximum) ** (1 / temperature), as seqio's.
+
+    Counted are the cached examples of a task that has a cache, else its input examples.
+    """
+    from t5x.data.caching import cached_task
+
+    rate = (cached_task(task, split) or task).num_input_examples(split) * scale
     if maximum:
         rate = min(rate, maximum)
     return rate ** (1.0 / temperature)

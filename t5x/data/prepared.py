@@ -1,0 +1,180 @@
+"""Prepared datasets: a folder of ArrayRecord shards, and how one is written in parallel.
+
+    <folder>/<split>-00000-of-00008.array_record ...   the examples
+    <folder>/<split>.json                              how many there are
+    <folder>/COMPLETED-<split>                         the last file to be written
+
+A shard is a pure function of its number. It appears under its name when it is whole, and one that
+is there is left alone, so an interrupted run continues; run again, or run on many machines with a
+common file system, the result is the same.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from t5x.data.records import write_array_record
+
+INFO_FORMAT = 1
+_SUFFIX = ".array_record"
+
+
+def shard_path(folder: str | os.PathLike, split: str, number: int, count: int) -> Path:
+    """Where shard `number` of `count` lies."""
+    return Path(folder) / f"{split}-{number:05d}-of-{count:05d}{_SUFFIX}"
+
+
+def marker_path(folder: str | os.PathLike, split: str) -> Path:
+    """The file that says that a split is whole."""
+    return Path(folder) / f"COMPLETED-{split}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardWriter:
+    """Writes one shard; may be sent to another process or machine.
+
+    Attributes:
+      make_examples: shard number -> its examples; a pure function that can be pickled.
+      folder, split, num_shards: see `shard_path`.
+    """
+
+    make_examples: Callable[[int], Iterable[dict]]
+    folder: str
+    split: str
+    num_shards: int
+
+    def __call__(self, number: int) -> int:
+        """Writes shard `number` unless it is there; returns how many examples were written."""
+        path = shard_path(self.folder, self.split, number, self.num_shards)
+        if path.exists():
+            return 0
+        return write_array_record(path, self.make_examples(number))
+
+
+def write_dataset(
+    make_examples: Callable[[int], Iterable[dict]],
+    folder: str | os.PathLike,
+    split: str,
+    num_shards: int,
+    *,
+    workers: int = 1,
+    runner: str | None = None,
+    beam_options: Sequence[str] = (),
+    progress: Callable[[Iterable], Iterable] = iter,
+    extra_info: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes every shard of a split, its counts, and the marker.
+
+    Args:
+      make_examples: see `ShardWriter`.
+      folder, split, num_shards: see `shard_path`.
+      workers: local processes; 1 works in this one.
+      runner: name of an Apache Beam runner instead, such as "DirectRunner" (extra `beam`). Its
+        machines must see `folder`.
+      beam_options: further options of the pipeline, such as "--direct_num_workers=4".
+      progress: wraps the stream of finished shards; not with a runner.
+      extra_info: more entries of `<split>.json`.
+
+    Returns:
+      What `<split>.json` holds, see `read_info`.
+
+    Raises:
+      ValueError: no shards, or the folder has the split in another number of shards.
+      ImportError: `runner` without apache_beam.
+    """
+    if num_shards < 1:
+        raise ValueError(f"a dataset has at least one shard, got {num_shards}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_other_shards(folder, split, num_shards)
+    marker_path(folder, split).unlink(missing_ok=True)
+    write = ShardWriter(make_examples, str(folder), split, num_shards)
+    if runner:
+        _run_beam(write, num_shards, runner, beam_options)
+    elif workers > 1:
+        with multiprocessing.get_context("spawn").Pool(min(workers, num_shards)) as pool:
+            _exhaust(progress(pool.imap_unordered(write, range(num_shards))))
+    else:
+        _exhaust(progress(map(write, range(num_shards))))
+    info = _make_info(folder, split, num_shards) | (extra_info or {})
+    _write_text(folder / f"{split}.json", json.dumps(info, indent=1) + "\n")
+    _write_text(marker_path(folder, split), "")
+    return info
+
+
+def _exhaust(items: Iterable) -> None:
+    for _ in items:
+        pass
+
+
+def _check_other_shards(folder: Path, split: str, num_shards: int) -> None:
+    for path in sorted(folder.glob(f"{split}-?????-of-?????{_SUFFIX}")):
+        count = int(path.name.removesuffix(_SUFFIX)[-5:])
+        if count != num_shards:
+            raise ValueError(
+                f"{folder} has split {split!r} in {count} shards ({path.name}), not in "
+                f"{num_shards}; ask for {count}, or remove them, or choose another folder"
+            )
+
+
+def _run_beam(
+    write: ShardWriter, num_shards: int, runner: str, beam_options: Sequence[str]
+) -> None:
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as e:
+        raise ImportError(f"--runner {runner} needs Apache Beam: pip install 'musax[beam]'") from e
+    options = PipelineOptions(list(beam_options), runner=runner)
+    with beam.Pipeline(options=options) as pipeline:
+        numbers = pipeline | "shards" >> beam.Create(range(num_shards)) | beam.Reshuffle()
+        _ = numbers | "write" >> beam.Map(write)
+
+
+def _make_info(folder: Path, split: str, num_shards: int) -> dict[str, Any]:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    paths = [shard_path(folder, split, i, num_shards) for i in range(num_shards)]
+    return {
+        "format": INFO_FORMAT,
+        "split": split,
+        "examples": len(ArrayRecordDataSource([str(path) for path in paths])),
+        "shards": num_shards,
+        "bytes": sum(path.stat().st_size for path in paths),
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_info(folder: str | os.PathLike, split: str) -> dict[str, Any] | None:
+    """What `write_dataset` said of a split: "examples", "shards", "bytes", ...
+
+    Returns:
+      None when the folder has no such split.
+
+    Raises:
+      ValueError: the split is not whole; says what to do.
+    """
+    folder = Path(folder)
+    path = folder / f"{split}.json"
+    begun = any(folder.glob(f"{split}-?????-of-?????{_SUFFIX}"))
+    if not marker_path(folder, split).exists():
+        if begun or path.exists():
+            raise ValueError(
+                f"{folder}: split {split!r} was not written to its end (no "
+                f"{marker_path(folder, split).name}); run scripts/prepare_dataset.py again with "
+                "the same arguments, it continues"
+            )
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read: {e}; prepare the dataset again") from e
