@@ -16,6 +16,7 @@ from t5x.checkpoints.loading import (
 from t5x.checkpoints.orbax import CheckpointManager
 from t5x.checkpoints.retention import Checkpointer, SaveBestCheckpointer
 from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
+from t5x.checkpoints.scanning import scan_params, unscan_params
 
 #: Upstream's name; configurations may name it as `checkpoint_manager_cls`.
 OrbaxCheckpointManagerInterface = CheckpointManager
@@ -33,4 +34,6 @@ __all__ = [
     "load_safetensors",
     "load_state",
     "save_safetensors",
+    "scan_params",
+    "unscan_params",
 ]
