@@ -103,7 +103,7 @@ class RenderedMidi(Sequence):
         }
 
     def _excerpt(self, rng: np.random.Generator) -> np.ndarray:
-        """A take's notes: those that begin inside a random window of a piece, cut at its end."""
+        """A take's notes."""
         for _ in range(50):
             if rng.random() < self.random_pieces:
                 notes = random_notes(rng, 3 * self.seconds)
@@ -114,16 +114,10 @@ class RenderedMidi(Sequence):
                 notes = vary_notes(notes, rng)
             if not len(notes):
                 continue
-            start = rng.uniform(0, max(0.0, notes["onset"].max() - self.seconds))
-            inside = (notes["onset"] >= start) & (notes["onset"] < start + self.seconds)
-            notes = notes[inside].copy()
-            notes["onset"] -= start
-            notes["offset"] = np.minimum(notes["offset"] - start, self.seconds)
             notes["program"] = 0  # one instrument plays all, so that unisons are one note
-            notes = trim_overlapping_notes(sort_notes(notes))
-            notes = notes[notes["offset"] - notes["onset"] > 0.012]
+            notes = cut_excerpt(notes, self.seconds, rng)
             if len(notes) > 5:
-                return sort_notes(notes)
+                return notes
         return empty_notes()
 
     def _play(self, notes: np.ndarray, number: int, rng: np.random.Generator):
@@ -150,6 +144,17 @@ def _synthesizer(path: str, sample_rate: int) -> Synthesizer:
     return Synthesizer(path, sample_rate)
 
 
+def cut_excerpt(notes: np.ndarray, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Notes that begin inside a random window of a piece, times from its start, cut at its end."""
+    start = rng.uniform(0, max(0.0, notes["onset"].max() - seconds))
+    inside = (notes["onset"] >= start) & (notes["onset"] < start + seconds)
+    notes = notes[inside].copy()
+    notes["onset"] -= start
+    notes["offset"] = np.minimum(notes["offset"] - start, seconds)
+    notes = trim_overlapping_notes(sort_notes(notes))
+    return sort_notes(notes[notes["offset"] - notes["onset"] > 0.012])
+
+
 def take_notes(take: dict[str, np.ndarray]) -> np.ndarray:
     """The note table of a take."""
     return make_notes(*(take[name] for name in empty_notes().dtype.names))
@@ -160,14 +165,16 @@ def vary_notes(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Transposes by up to a fifth, sometimes by an octave or more; stretches time by 0.55 to 1.35;
     moves, scales and jitters velocities; sometimes lengthens (as the pedal does) or shortens notes;
-    sometimes leaves notes out. Notes that leave the piano's range are dropped.
+    sometimes leaves notes out. Notes that leave the piano's range are dropped. Drums keep their
+    pitch, which says what is struck.
     """
     notes = notes.copy()
     stretch = np.exp(rng.uniform(-0.6, 0.3))
     notes["onset"] *= stretch
     notes["offset"] *= stretch
     far = rng.random() < 0.15
-    notes["pitch"] += rng.choice([-19, -12, 12, 19]) if far else rng.integers(-7, 8)
+    shift = rng.choice([-19, -12, 12, 19]) if far else rng.integers(-7, 8)
+    notes["pitch"] += np.where(notes["is_drum"], 0, shift).astype(notes["pitch"].dtype)
     notes = notes[(notes["pitch"] >= LOWEST) & (notes["pitch"] <= HIGHEST)]
     if rng.random() < 0.3:
         notes = notes[rng.random(len(notes)) < rng.uniform(0.4, 1.0)]
