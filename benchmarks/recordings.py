@@ -1,7 +1,7 @@
 """Sets of recordings whose notes are known, for judging transcribers.
 
 A set is a list of `Recording`s: files with their truth beside them (`folder_set`), or excerpts of
-POP909's test songs played through a soundfont (`rendered_set`).
+POP909's test songs played through a soundfont (`rendered_set`), or test trios of Lakh (`band_set`).
 """
 
 import dataclasses
@@ -110,6 +110,34 @@ def rendered_set(
         audio *= np.float32(_PEAK / max(float(np.abs(audio).max(initial=0.0)), 1e-6))
         recordings.append(Recording(song.name, audio, RENDER_RATE, notes))
     return recordings
+
+
+def band_set(
+    soundfont: str, lakh64: str | Path, *, pieces: int = 16, seconds: float = 30.0
+) -> list[Recording]:
+    """Excerpts of Lakh's test trios (melody, bass, drums), each part on an instrument drawn for it.
+
+    Deterministic; see `musax.datasets.rendered_ensembles`, without its variations.
+
+    Args:
+      soundfont: name or path, see `musax.rendering.soundfonts.find_soundfont`.
+      lakh64: the folder of the 64-bar excerpts.
+      pieces: how many excerpts.
+      seconds: length of an excerpt.
+    """
+    from musax.datasets.pieces import lakh64_trios
+    from musax.datasets.rendered_ensembles import RenderedEnsembles
+    from musax.datasets.rendered_midi import take_notes
+    from musax.rendering.soundfonts import find_soundfont
+
+    takes = RenderedEnsembles(
+        lakh64_trios(lakh64, "test"), [], [str(find_soundfont(soundfont))],
+        num_takes=pieces, seconds=seconds, sample_rate=RENDER_RATE, vary=False,
+    )  # fmt: skip
+    return [
+        Recording(f"trio {i}", take["audio"] / np.float32(32768), RENDER_RATE, take_notes(take))
+        for i, take in enumerate(takes)
+    ]
 
 
 def middle_excerpt(notes: np.ndarray, seconds: float) -> np.ndarray:

@@ -6,6 +6,10 @@ Examples:
   scripts/evaluate_transcription.py --folder MAPS=data/maps --rendered TimGM6mb=TimGM6mb \\
       --pop909 data/pop909 --model mt3-piano-tiny --baseline cqt --baseline basic-pitch
 
+  # trios of melody, bass and drums, and who plays what (by General MIDI family)
+  scripts/evaluate_transcription.py --bands TimGM6mb=TimGM6mb --lakh64 data/lakh64 \\
+      --model mt3-band-tiny --programs midi_class
+
   # a model being trained, as a Markdown table
   scripts/evaluate_transcription.py --folder MAPS=data/maps --model runs/tiny_piano/model --markdown
 
@@ -30,7 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
-from benchmarks.recordings import Recording, folder_set, rendered_set
+from benchmarks.recordings import Recording, band_set, folder_set, rendered_set
 from musax.metrics import transcription as metrics
 
 type Scorer = Callable[[np.ndarray, np.ndarray], metrics.Scores]
@@ -41,7 +45,7 @@ METRICS: dict[str, Scorer] = {
     "Onset + offset": metrics.onset_offset_scores,
     "Frame": metrics.frame_scores,
 }
-PROGRAM = "Onset + offset + program"
+PROGRAM_METRICS = ("Drum onset", "Onset + offset + program")
 _RESAMPLES = 10_000
 
 
@@ -94,9 +98,13 @@ def score_set(
     return scores
 
 
-def program_scores(ref: np.ndarray, est: np.ndarray) -> metrics.Scores:
-    """Onset, offset and instrument."""
-    return metrics.program_scores(ref, est)[PROGRAM]
+def program_scorers(granularity: str) -> dict[str, Scorer]:
+    """Scorers of `PROGRAM_METRICS`, which ask for the instrument at a granularity."""
+
+    def scorer(name: str) -> Scorer:
+        return lambda ref, est: metrics.program_scores(ref, est, granularity)[name]
+
+    return {name: scorer(name) for name in PROGRAM_METRICS}
 
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -120,10 +128,10 @@ def summarise(by_recording: dict[str, dict[str, dict[str, float]]]) -> dict[str,
 
 
 def evaluate(
-    sets: dict[str, list[Recording]], systems: Sequence[System], programs: bool = False
+    sets: dict[str, list[Recording]], systems: Sequence[System], programs: str | None = None
 ) -> dict:
     """Scores of every system on every set, as they are written to JSON."""
-    scorers = {**METRICS, PROGRAM: program_scores} if programs else METRICS
+    scorers = {**METRICS, **program_scorers(programs)} if programs else METRICS
     result = {"format": 1, "interval": "bootstrap over recordings, 95 %", "sets": {}}
     for name, recordings in sets.items():
         by_system = {}
@@ -217,22 +225,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--folder", type=named, action="append", default=[], metavar="NAME=DIR")
     add("--rendered", type=named, action="append", default=[], metavar="NAME=SOUNDFONT")
     add("--pop909", metavar="DIR", help="POP909, whose test songs --rendered plays")
-    add("--pieces", type=int, default=16, help="songs of a rendered set (16)")
-    add("--seconds", type=float, default=30.0, help="of each song (30)")
+    add("--bands", type=named, action="append", default=[], metavar="NAME=SOUNDFONT")
+    add("--lakh64", metavar="DIR", help="64-bar Lakh excerpts, whose test trios --bands plays")
+    add("--pieces", type=int, default=16, help="pieces of a rendered set (16)")
+    add("--seconds", type=float, default=30.0, help="of each piece (30)")
     add("--model", action="append", default=[], metavar="NAME|DIR")
     add("--baseline", action="append", default=[], choices=BASELINES)
     add("--basic-pitch-onnx", metavar="PATH", help="nmp.onnx of basic-pitch")
     add("--decode", default="constrained", help="how models decode (constrained)")
-    add("--programs", action="store_true", help="also score instruments")
+    add("--programs", choices=metrics.GRANULARITIES, help="also score drums and instruments")
     add("--markdown", action="store_true", help="print Markdown")
     add("--json", default="out/transcription_scores.json", metavar="PATH")
     args = parser.parse_args(arguments)
-    if not args.folder and not args.rendered:
-        parser.error("give at least one set: --folder NAME=DIR or --rendered NAME=SOUNDFONT")
+    if not (args.folder or args.rendered or args.bands):
+        parser.error("give at least one set: --folder NAME=DIR, --rendered or --bands")
     if not args.model and not args.baseline:
         parser.error("give at least one system: --model or --baseline")
     if args.rendered and not args.pop909:
         parser.error("--rendered plays POP909: give --pop909 DIR")
+    if args.bands and not args.lakh64:
+        parser.error("--bands plays trios of Lakh: give --lakh64 DIR")
     if args.pieces < 1 or args.seconds <= 0:
         parser.error("--pieces and --seconds must be positive")
     return args
@@ -249,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sets[name] = rendered_set(
                 soundfont, args.pop909, pieces=args.pieces, seconds=args.seconds
             )
+        for name, soundfont in args.bands:
+            sets[name] = band_set(soundfont, args.lakh64, pieces=args.pieces, seconds=args.seconds)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"evaluate_transcription: {error}") from error
     result = evaluate(sets, systems, args.programs)

@@ -68,10 +68,12 @@ def test_folder_without_truth_says_what_was_expected(tmp_path):
 def test_scores_are_perfect_for_the_truth_and_fall_with_late_onsets(script, folder):
     sets = {"tones": recordings.folder_set(folder)}
     systems = [oracle(script), oracle(script, 0.2)]
-    scored = script.evaluate(sets, systems, programs=True)["sets"]["tones"]["systems"]
+    scored = script.evaluate(sets, systems, programs="midi_class")["sets"]["tones"]["systems"]
     exact, late = (scored[system.name]["scores"] for system in systems)
-    assert set(exact) == {"Onset", "Onset + offset", "Frame", script.PROGRAM}
-    for name in ("Onset", "Onset + offset", script.PROGRAM):
+    program = "Onset + offset + program"
+    assert set(exact) == {"Onset", "Onset + offset", "Frame", "Drum onset", program}
+    assert exact["Drum onset"]["f1"] == 0.0  # there are none
+    for name in ("Onset", "Onset + offset", program):
         assert exact[name]["f1"] == exact[name]["low"] == exact[name]["high"] == 1.0
         assert late[name]["f1"] == 0.0
     assert 0 < late["Frame"]["f1"] < exact["Frame"]["f1"]
@@ -151,3 +153,23 @@ def test_middle_excerpt_cuts_at_its_end_and_leaves_drums_out():
     excerpt = recordings.middle_excerpt(notes, 2.0)
     np.testing.assert_allclose(excerpt["onset"], [0.0, 1.9])
     np.testing.assert_allclose(excerpt["offset"], [0.5, 2.0])
+
+
+def test_band_set_has_instruments_and_drums(tmp_path):
+    pytest.importorskip("tinysoundfont")
+    folder = tmp_path / "samples/valid/trio"
+    folder.mkdir(parents=True)
+    beats = np.arange(24) * 0.5
+    parts = [
+        make_notes(beats, beats + 0.4, 72),
+        make_notes(beats, beats + 0.4, 40, program=33),
+        make_notes(beats, beats + 0.1, 38, is_drum=True),
+    ]
+    for name in "abcd":
+        save_midi(folder / f"{name}.mid", np.concatenate(parts))
+    found, again = (recordings.band_set("TimGM6mb", tmp_path, pieces=2, seconds=4) for _ in "12")
+    for recording, other in zip(found, again):
+        np.testing.assert_array_equal(recording.audio, other.audio)
+        notes = recording.notes
+        assert len(set(zip(notes["program"], notes["is_drum"]))) == 3
+        assert set(notes["program"][notes["pitch"] == 40]) <= set(range(32, 40))
