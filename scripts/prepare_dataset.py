@@ -4,12 +4,16 @@
 Examples:
   # 53 hours of POP909, chorales and Lakh trios on 240 instruments, for training
   scripts/prepare_dataset.py rendered_midi --pop909 data/pop909 --jsb data/jsb \\
-      --lakh64 data/lakh64 --soundfont FluidR3_GM --soundfont MuseScore_General \\
+      --lakh64 data/lakh64 --soundfont FluidR3_GM --soundfont sf_GMbank \\
       --instruments 240 --out data/rendered_midi
 
   # unseen pieces on a font kept for judging
   scripts/prepare_dataset.py rendered_midi --split valid --pop909 data/pop909 --virtual 0 \\
       --soundfont TimGM6mb --instruments 1 --piano 1 --no-vary --out data/rendered_midi
+
+  # melody, bass, chords and drums: small bands for models that say who plays
+  scripts/prepare_dataset.py rendered_ensembles --lakh64 data/lakh64 --pop909 data/pop909 \\
+      --jsb data/jsb --soundfont FluidR3_GM --soundfont sf_GMbank --out data/bands
 
   # the preprocessing of a registered task, done once for use_cached=True
   scripts/prepare_dataset.py task shakespeare_verse --module t5x.examples.shakespeare.tasks \\
@@ -30,6 +34,7 @@ from typing import Any
 from rich.progress import track
 
 from musax.datasets import pieces
+from musax.datasets.rendered_ensembles import RenderedEnsembles
 from musax.datasets.rendered_midi import Instruments, RenderedMidi
 from musax.rendering.soundfonts import find_soundfont
 from t5x.data.caching import cache_task
@@ -56,7 +61,7 @@ def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
             virtual=args.virtual,
             piano=args.piano,
         ),
-        num_instruments=args.instruments,
+        num_instruments=args.shards,
         takes_per_instrument=args.takes,
         seconds=args.seconds,
         sample_rate=args.sample_rate,
@@ -66,32 +71,57 @@ def rendered_midi(args: argparse.Namespace) -> RenderedMidi:
     )
 
 
+def rendered_ensembles(args: argparse.Namespace) -> RenderedEnsembles:
+    """The source that the arguments describe."""
+    if not args.lakh64:
+        raise ValueError("bands come from --lakh64; --pop909 and --jsb add chords")
+    solos = pieces.pop909(args.pop909, args.split) if args.pop909 else []
+    solos += pieces.jsb_chorales(args.jsb, args.split) if args.jsb else []
+    return RenderedEnsembles(
+        pieces.lakh64_trios(args.lakh64, args.split),
+        solos,
+        [str(find_soundfont(name)) for name in args.soundfont],
+        num_takes=args.shards * args.takes,
+        takes_per_soundfont=args.takes,
+        seconds=args.seconds,
+        sample_rate=args.sample_rate,
+        seed=args.seed,
+        vary=args.vary,
+    )
+
+
+RENDERERS = {"rendered_midi": rendered_midi, "rendered_ensembles": rendered_ensembles}
+
 #: The source of the arguments used last: reading the pieces takes seconds. A plain dict, since
 #: Beam sends what lies in this script by value.
-_sources: dict[tuple, RenderedMidi] = {}
+_sources: dict[tuple, Sequence] = {}
 
 
 @dataclasses.dataclass(frozen=True)
-class InstrumentTakes:
-    """Shard number -> the takes of that instrument. `arguments` are those of the command line."""
+class ShardTakes:
+    """Shard number -> its consecutive takes. `arguments` are those of the command line."""
 
     arguments: tuple[tuple[str, Any], ...]
 
     def __call__(self, number: int) -> Iterator[dict]:
         if self.arguments not in _sources:
             _sources.clear()
-            _sources[self.arguments] = rendered_midi(argparse.Namespace(**dict(self.arguments)))
+            _sources[self.arguments] = _source(argparse.Namespace(**dict(self.arguments)))
         source = _sources[self.arguments]
         takes = dict(self.arguments)["takes"]
         return (source[i] for i in range(number * takes, (number + 1) * takes))
 
 
-def prepare_rendered_midi(args: argparse.Namespace, **options: Any) -> dict:
-    """Renders every instrument into its shard; returns the counts."""
-    rendered_midi(args)  # bad arguments show before any process starts
+def _source(args: argparse.Namespace) -> Sequence:
+    return RENDERERS[args.dataset](args)
+
+
+def prepare_takes(args: argparse.Namespace, **options: Any) -> dict:
+    """Renders every shard; returns the counts."""
+    _source(args)  # bad arguments show before any process starts
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items()}
-    takes = InstrumentTakes(tuple(sorted(frozen.items())))
-    return write_dataset(takes, args.out, args.split, args.instruments, **options)
+    takes = ShardTakes(tuple(sorted(frozen.items())))
+    return write_dataset(takes, args.out, args.split, args.shards, **options)
 
 
 def prepare_task(args: argparse.Namespace, **options: Any) -> dict:
@@ -117,20 +147,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="dataset", required=True)
     midi = commands.add_parser("rendered_midi", help="MIDI played on instruments, exact notes")
-    _add_midi_arguments(midi)
+    _add_takes_arguments(midi)
+    p = midi.add_argument
+    p("--virtual", type=float, default=0.5, help="share of virtual pianos")
+    p("--piano", type=float, default=0.9, help="share of pianos on soundfonts")
+    p("--random-pieces", type=float, default=0.06, help="share of random notes")
+    p("--instruments", dest="shards", type=int, default=240, help="instruments, each one shard")
+    bands = commands.add_parser("rendered_ensembles", help="bands: melody, bass, chords, drums")
+    _add_takes_arguments(bands)
+    bands.add_argument("--shards", type=int, default=160)
     task = commands.add_parser("task", help="a registered task, preprocessed once")
     task.add_argument("name", help="of the task")
     task.add_argument("--module", help="Python module that registers it")
     task.add_argument("--split", default="train")
     task.add_argument("--shards", type=int, default=16)
-    for command in (midi, task):
+    for command in (midi, bands, task):
         command.add_argument("--out", required=True, help="folder for the shards")
         command.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
         command.add_argument("--runner", help="work on Apache Beam, for example DirectRunner")
     return parser
 
 
-def _add_midi_arguments(p: argparse.ArgumentParser) -> None:
+def _add_takes_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--split", default="train", choices=pieces.SPLITS)
     p.add_argument("--pop909", help="folder of the POP909 dataset")
     p.add_argument("--jsb", help="folder of the JSB chorales")
@@ -141,12 +179,8 @@ def _add_midi_arguments(p: argparse.ArgumentParser) -> None:
         default=[],
         help="path or name of an SF2 or SF3 file; repeatable",
     )
-    p.add_argument("--virtual", type=float, default=0.5, help="share of virtual pianos")
-    p.add_argument("--piano", type=float, default=0.9, help="share of pianos on soundfonts")
-    p.add_argument("--random-pieces", type=float, default=0.06, help="share of random notes")
     p.add_argument("--vary", action=argparse.BooleanOptionalAction, default=True)
-    p.add_argument("--instruments", type=int, default=240, help="instruments, each one shard")
-    p.add_argument("--takes", type=int, default=40, help="takes of an instrument")
+    p.add_argument("--takes", type=int, default=40, help="takes of a shard")
     p.add_argument("--seconds", type=float, default=20.0, help="length of a take, s")
     p.add_argument("--sample-rate", type=int, default=16000, help="Hz")
     p.add_argument("--seed", type=int, default=0)
@@ -157,9 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, beam_options = parser.parse_known_args(argv)
     if beam_options and not args.runner:
         parser.error(f"unknown arguments {' '.join(beam_options)} (Beam's need --runner)")
-    midi = args.dataset == "rendered_midi"
-    prepare = prepare_rendered_midi if midi else prepare_task
-    options = _options(args, beam_options, args.instruments if midi else args.shards)
+    prepare = prepare_takes if args.dataset in RENDERERS else prepare_task
+    options = _options(args, beam_options, args.shards)
     try:
         info = prepare(args, **options)
     except (ValueError, OSError, ImportError) as error:
