@@ -103,7 +103,7 @@ def _predict(model: Any, params: Any, frames: Any, length: int, steps: int) -> A
         "encoder_input_tokens": frames,
         "decoder_input_tokens": jnp.zeros((len(frames), length), jnp.int32),
     }
-    options = {"eos_id": -1, "max_decode_steps": steps}
+    options = {"eos_id": -1, "max_decode_steps": steps, "temperature": 0.0}
     return model.predict_batch_with_aux(params, batch, decoder_params=options)[0]
 
 

@@ -124,9 +124,10 @@ class Predictor:
         if decode == "t5x_beam1":
             return decoding.beam_search, {"alpha": _BEAM_ALPHA}
         if decode == "constrained":
-            return decoding.temperature_sample, {"constraint": SegmentGrammar(self.config)}
+            constraint = SegmentGrammar(self.config)
+            return decoding.temperature_sample, {"temperature": 0.0, "constraint": constraint}
         if decode == "greedy":
-            return decoding.temperature_sample, {}
+            return decoding.temperature_sample, {"temperature": 0.0}
         raise ValueError(f"decode={decode!r} is not one of {', '.join(DECODES)}")
 
     def __call__(self, features: np.ndarray, decode: str, batch_size: int) -> jax.Array:

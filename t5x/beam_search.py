@@ -64,6 +64,7 @@ def beam_search(
     initial_index: Array | None = None,
     max_decode_step: int = -1,
     min_log_prob: float = NEG_INF,
+    normalize_unfinished: bool = True,
 ) -> tuple[Array, Array]:
     """Searches for the sequences of highest penalised log-probability.
 
@@ -80,11 +81,12 @@ def beam_search(
       initial_index: int32 [B], positions already in the cache, or None for none.
       max_decode_step: last position to decode, if positive.
       min_log_prob: stop when no live beam is likelier.
+      normalize_unfinished: divide the log-probabilities of unfinished sequences, returned for rows
+        where none has finished, by the penalty as well; upstream does not.
 
     Returns:
       (sequences int32 [B, K, L] without BOS, scores float32 [B, K]), the best at index -1. Unused
-      slots score -1e7; a row without any finished sequence returns its live beams with their
-      log-probabilities.
+      slots score -1e7; a row without any finished sequence returns its live beams.
     """
     del decode_rng
     length = (max_decode_len or inputs.shape[1]) + 1
@@ -106,7 +108,10 @@ def beam_search(
     state = lax.while_loop(unfinished, step, state)
     any_finished = jnp.any(state.finished_flags, axis=1)
     seqs = jnp.where(any_finished[:, None, None], state.finished_seqs, state.live_seqs)
-    scores = jnp.where(any_finished[:, None], state.finished_scores, state.live_logprobs)
+    live_scores = state.live_logprobs
+    if normalize_unfinished:
+        live_scores = live_scores / brevity_penalty(alpha, state.cur_index)[:, None]
+    scores = jnp.where(any_finished[:, None], state.finished_scores, live_scores)
     return seqs[:, :, 1:], scores
 
 

@@ -25,9 +25,12 @@ from t5x.decode_cache import (
     left_align_prompts,
     right_align_prompts,
 )
-from t5x.logit_masks import NEG_INF, topk_mask, topp_mask
+from t5x.logit_masks import NEG_INF, minp_mask, topk_mask, topp_mask
+from t5x.sampling import MIN_TEMPERATURE, SamplingOptions, mark_seen
+from t5x.token_stream import StreamFn, TokenStream
 
 __all__ = [
+    "MIN_TEMPERATURE",
     "NEG_INF",
     "BeamState",
     "Constraint",
@@ -38,14 +41,12 @@ __all__ = [
     "cache_map",
     "flat_batch_beam_expand",
     "left_align_prompts",
+    "minp_mask",
     "right_align_prompts",
     "temperature_sample",
     "topk_mask",
     "topp_mask",
 ]
-
-#: Below this temperature the most likely token is taken.
-MIN_TEMPERATURE = 1e-4
 
 
 class Constraint(Protocol):
@@ -80,6 +81,8 @@ class SamplingLoopState(flax.struct.PyTreeNode):
       rng: random key.
       log_prob: float32 [B], of the tokens after the prompt.
       constraint: state of the constraint, or None.
+      seen: bool [B, V], tokens of each row so far, or None where nothing is penalised.
+      stream: tokens on their way to the host, or None.
     """
 
     cur_index: Array
@@ -90,6 +93,8 @@ class SamplingLoopState(flax.struct.PyTreeNode):
     rng: Array
     log_prob: Array
     constraint: Any = None
+    seen: Array | None = None
+    stream: TokenStream | None = None
 
 
 def temperature_sample(
@@ -100,7 +105,7 @@ def temperature_sample(
     decode_rng: Array | None = None,
     num_decodes: int = 1,
     temperature: float | Array = 1.0,
-    topk: int | Array = 1,
+    topk: int | Array = 0,
     topp: float | Array = 0.0,
     cache_offset: int = 0,
     initial_index: Array | None = None,
@@ -110,12 +115,17 @@ def temperature_sample(
     state_callback_fn: Callable[[SamplingLoopState], SamplingLoopState] | None = None,
     logit_callback_fn: Callable[[Array, SamplingLoopState], Array] | None = None,
     constraint: Constraint | None = None,
+    min_p: float | Array = 0.0,
+    repetition_penalty: float | Array = 1.0,
+    stream_fn: StreamFn | None = None,
+    stream_every: int = 1,
 ) -> tuple[Array, Array]:
     """Samples continuations of prompts, token by token.
 
-    With the default topk=1, or a temperature of 0, decoding is greedy, and needs no random
-    numbers. Worked example: inputs [[0, 5, 0, 0]] means "BOS, then 5, then two free tokens"; if
-    the model then says 7, EOS (1), the result is [[[5, 7, 1, 0]]].
+    By default from the whole distribution: upstream's topk is 1, which is greedy. Greedy decoding
+    is temperature=0 (or topk=1), and needs no random numbers. Worked example: inputs
+    [[0, 5, 0, 0]] means "BOS, then 5, then two free tokens"; if the model then says 7, EOS (1),
+    the result is [[[5, 7, 1, 0]]].
 
     Args:
       inputs: int32 [B, L], prompts: position 0 is BOS (0); later non-zero tokens are forced, zeros
@@ -127,8 +137,8 @@ def temperature_sample(
       num_decodes: sequences per prompt.
       temperature: divides the logits; a number, or float [B].
       topk: sample among the k most likely tokens; 0 for all; a number, or int [B].
-      topp: sample within the nucleus of this probability; 0 for all; a number, or float [B]. With
-        a topk above 1 both must hold.
+      topp: sample within the nucleus of this probability, of what topk leaves; 0 for all; a
+        number, or float [B].
       cache_offset: axis of the batch in the caches.
       initial_index: int32 [B], positions already in the cache: decoding starts there.
       max_decode_steps: at most so many tokens after the prompt.
@@ -138,51 +148,60 @@ def temperature_sample(
       state_callback_fn: changes the state before each step.
       logit_callback_fn: changes the logits of each step.
       constraint: which tokens may follow which, see `Constraint`.
+      min_p: sample among tokens at least so many times as probable as the most probable, of what
+        topk and topp leave; a number, or float [B].
+      repetition_penalty: by how much the logits of tokens which are in the row already (prompt
+        included) are weakened, see `penalise_repetition`; 1 for not; a number, or float [B].
+      stream_fn: called on the host, while decoding goes on, with the new tokens int32
+        [B, num_decodes, n]: those after `initial_index`, prompts included, then 0 for rows that
+        have ended; decodes are not sorted yet. If it returns true, all rows end.
+      stream_every: steps between calls; the last call may have fewer tokens.
 
     Returns:
       (sequences int32 [B, num_decodes, L] without BOS, log-probabilities float32
       [B, num_decodes]), the most likely at index -1.
 
     Raises:
-      ValueError: topp together with topk=1 (say topk=0), or a limit that is not positive.
+      ValueError: a limit, penalty or number of steps that is not positive.
     """
-    greedy = _is_greedy(temperature, topk, topp)
+    options = SamplingOptions(temperature, topk, topp, min_p, repetition_penalty, rescale_log_probs)
     limit = _last_index(inputs, max_decode_steps, max_decode_steps_hard_limit)
     expand = _expander(num_decodes)
     prompts = jnp.pad(expand(inputs), ((0, 0), (0, 2))).astype(jnp.int32)
-    temperature, topk, topp = (_expand_rows(x, expand) for x in (temperature, topk, topp))
-    limit = expand(limit)
+    options, limit = options.expand(expand), expand(limit)
     state = _initial_state(
         prompts,
         cache_expand(cache, num_decodes, cache_offset),
         None if initial_index is None else expand(initial_index),
         jax.random.PRNGKey(0) if decode_rng is None else decode_rng,
-        None if constraint is None else jax.tree.map(expand, constraint.init(inputs.shape[0])),
     )
-
-    def choose(logits: Array, rng: Array) -> tuple[Array, Array]:
-        if greedy:
-            return _most_likely(logits, rescale_log_probs)
-        return _sample(logits, rng, temperature, topk, topp, rescale_log_probs)
+    if constraint is not None:
+        start = constraint.init(inputs.shape[0])
+        state = state.replace(constraint=jax.tree.map(expand, start))
+    if options.penalises:
+        state = state.replace(seen=_seen(state, tokens_to_logits))
+    if stream_fn is not None:
+        stream = TokenStream.create(stream_fn, len(prompts), stream_every, num_decodes)
+        state = state.replace(stream=stream)
 
     def step(state: SamplingLoopState) -> SamplingLoopState:
         if state_callback_fn is not None:
             state = state_callback_fn(state)
-        logits, cache = tokens_to_logits(
-            DecodingState(state.cur_index, state.sequences[:, :-1], state.cur_token, state.cache)
-        )
+        logits, cache = tokens_to_logits(_decoding_state(state))
         logits = logits.astype(jnp.float32)
         if logit_callback_fn is not None:
             logits = logit_callback_fn(logits, state)
         if constraint is not None:
             logits = _constrain(logits, constraint.mask(state.constraint))
-        rng, step_rng = (state.rng, None) if greedy else jax.random.split(state.rng)
-        tokens, logprobs = choose(logits, step_rng)
+        rng, step_rng = (state.rng, None) if options.greedy else jax.random.split(state.rng)
+        tokens, logprobs = options.choose(logits, state.seen, step_rng)
         state = _advance(state, prompts, tokens, logprobs, limit, eos_id)
         if constraint is not None:
             updated = constraint.update(state.constraint, state.cur_token[:, 0])
             state = state.replace(constraint=updated)
-        return state.replace(cache=cache, rng=rng)
+        if state.seen is not None:
+            state = state.replace(seen=mark_seen(state.seen, state.cur_token))
+        return _stream(state.replace(cache=cache, rng=rng))
 
     state = lax.while_loop(lambda state: jnp.any(~state.ended), step, state)
     sequences = state.sequences[:, 1:-1].reshape(inputs.shape[0], num_decodes, -1)
@@ -194,23 +213,8 @@ def temperature_sample(
     )
 
 
-def _is_greedy(temperature: Any, topk: Any, topp: Any) -> bool:
-    """Whether the options say, before anything is traced, that no sampling is needed."""
-    known_k = isinstance(topk, int)
-    known_p = isinstance(topp, (int, float))
-    if known_k and topk == 1 and not (known_p and topp == 0):
-        raise ValueError("topk=1 leaves nothing for topp to choose from: pass topk=0")
-    cold = isinstance(temperature, (int, float)) and temperature <= MIN_TEMPERATURE
-    return cold or (known_k and topk == 1)
-
-
 def _expander(num_decodes: int) -> Callable[[Array], Array]:
     return lambda x: flat_batch_beam_expand(x, num_decodes)
-
-
-def _expand_rows(option: Any, expand: Callable[[Array], Array]) -> Any:
-    """Expands options which are given for each row; numbers stay."""
-    return expand(option) if getattr(option, "ndim", 0) == 1 else option
 
 
 def _last_index(inputs: Array, max_steps: int | Array | None, hard_limit: int | None) -> Array:
@@ -227,7 +231,7 @@ def _last_index(inputs: Array, max_steps: int | Array | None, hard_limit: int | 
 
 
 def _initial_state(
-    prompts: Array, cache: Cache, initial_index: Array | None, rng: Array, constraint: Any
+    prompts: Array, cache: Cache, initial_index: Array | None, rng: Array
 ) -> SamplingLoopState:
     batch = prompts.shape[0]
     if initial_index is None:
@@ -244,8 +248,27 @@ def _initial_state(
         ended=jnp.zeros((batch, 1), jnp.bool_),
         rng=rng,
         log_prob=jnp.zeros((batch,), jnp.float32),
-        constraint=constraint,
     )
+
+
+def _decoding_state(state: SamplingLoopState) -> DecodingState:
+    return DecodingState(state.cur_index, state.sequences[:, :-1], state.cur_token, state.cache)
+
+
+def _seen(state: SamplingLoopState, tokens_to_logits: TokensToLogits) -> Array:
+    """bool [B, V]: the tokens of the prompts up to the first position to decode."""
+    logits, _ = jax.eval_shape(tokens_to_logits, _decoding_state(state))
+    known = jnp.arange(state.sequences.shape[1]) <= state.cur_index[:, None]
+    nothing = jnp.zeros(logits.shape, jnp.bool_)
+    return mark_seen(nothing, jnp.where(known, state.sequences, 0))
+
+
+def _stream(state: SamplingLoopState) -> SamplingLoopState:
+    """Sends the newest tokens to the host, if somebody listens there."""
+    if state.stream is None:
+        return state
+    stream = state.stream.push(state.cur_token[:, 0], jnp.all(state.ended))
+    return state.replace(stream=stream, ended=state.ended | stream.stopped)
 
 
 def _advance(
@@ -261,7 +284,7 @@ def _advance(
     free = forced == 0
     ended = state.ended[:, 0]
     tokens = jnp.where(ended, 0, jnp.where(free, tokens, forced))
-    rows = jnp.arange(len(tokens))
+    rows = jnp.arange(tokens.shape[0])
     # Rows that ended early stay at their last index, inside the buffer.
     target = jnp.minimum(state.cur_index + 1, prompts.shape[1] - 1)
     now_ended = ended | (free & (tokens == eos_id)) | (state.cur_index >= limit)
@@ -278,40 +301,3 @@ def _constrain(logits: Array, allowed: Array) -> Array:
     missing = logits.shape[-1] - allowed.shape[-1]
     allowed = jnp.pad(allowed, ((0, 0), (0, missing)))
     return jnp.where(allowed, logits, NEG_INF)
-
-
-def _pick(log_probs: Array, tokens: Array) -> Array:
-    return jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
-
-
-def _most_likely(logits: Array, rescale: bool) -> tuple[Array, Array]:
-    tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    if rescale:
-        return tokens, jnp.zeros(tokens.shape, jnp.float32)
-    return tokens, jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
-
-
-def _sample(
-    logits: Array,
-    rng: Array,
-    temperature: float | Array,
-    topk: int | Array,
-    topp: float | Array,
-    rescale: bool,
-) -> tuple[Array, Array]:
-    """Tokens int32 [B] and their log-probabilities; rows of temperature 0 are greedy."""
-    warmth = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), logits.shape[:1])
-    scaled = logits / jnp.maximum(warmth, MIN_TEMPERATURE)[:, None]
-    if not isinstance(topk, int):
-        scaled = topk_mask(scaled, jnp.where(topk > 0, topk, logits.shape[-1]))
-    elif topk > 0:
-        scaled = topk_mask(scaled, topk)
-    if not isinstance(topp, (int, float)):
-        scaled = topp_mask(scaled, jnp.where(topp > 0, topp, 2.0))
-    elif topp > 0:
-        scaled = topp_mask(scaled, topp)
-    tokens = jax.random.categorical(rng, scaled).astype(jnp.int32)
-    logprobs = _pick(jax.nn.log_softmax(scaled if rescale else logits), tokens)
-    cold_tokens, cold_logprobs = _most_likely(logits, rescale)
-    cold = warmth <= MIN_TEMPERATURE
-    return jnp.where(cold, cold_tokens, tokens), jnp.where(cold, cold_logprobs, logprobs)

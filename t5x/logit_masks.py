@@ -1,4 +1,4 @@
-"""Which tokens may be sampled: the k most likely, or the nucleus of probability p."""
+"""Which tokens may be sampled: the k most likely, the nucleus, or the not too unlikely."""
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,21 @@ def topp_mask(logits: Array, topp: float | Array, replace_value: float = NEG_INF
         lambda keep: jnp.sum(jnp.where(keep, probabilities, 0.0), axis=-1) >= mass,
     )
     return jnp.where(probabilities >= cutoff, logits, replace_value)
+
+
+def minp_mask(logits: Array, min_p: float | Array, replace_value: float = NEG_INF) -> Array:
+    """Keeps the tokens at least `min_p` times as probable as the most probable one.
+
+    Args:
+      logits: float [B, V].
+      min_p: a ratio, or float [B] for each row; 0 keeps everything, 1 only the most probable.
+      replace_value: value of the removed logits.
+
+    Nguyen et al. 2024, "Turning up the heat: min-p sampling" (arXiv 2407.01082).
+    """
+    ratio = jnp.broadcast_to(jnp.asarray(min_p, logits.dtype), logits.shape[:1])
+    cutoff = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(ratio)[:, None]
+    return jnp.where(logits >= cutoff, logits, replace_value)
 
 
 def _largest_cutoff(values: Array, enough) -> Array:

@@ -66,6 +66,13 @@ def part(z, prefix):
     return {k.removeprefix(prefix): v for k, v in z.items() if k.startswith(prefix)}
 
 
+#: Where our defaults of decoding differ from the reference's.
+REFERENCE_DECODING = {
+    "temperature_sample": {"topk": 1},
+    "beam_search": {"normalize_unfinished": False},
+}
+
+
 def t5_config(config):
     """The fields of a reference configuration which describe the network."""
     fields = {f.name for f in dataclasses.fields(network.T5Config)}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5x import decoding
+from t5x import decoding, sampling
+from tests.t5x.networks import REFERENCE_DECODING
 from tests.vectors import golden_dir
 
 EOS = 1
@@ -56,7 +57,7 @@ def reference_cases():
 @pytest.mark.parametrize("case", reference_cases(), ids=lambda c: f"{c['case']}-{c['kind']}")
 def test_decodes_are_the_references(z, case):
     prompt = z[f"prompt/{case['prompt']}"]
-    kwargs = dict(case["kwargs"])
+    kwargs = {**REFERENCE_DECODING[case["kind"]], **case["kwargs"]}
     if kwargs.pop("initial_index", False):
         kwargs["initial_index"] = jnp.asarray((prompt != 0).sum(1))
     decodes, scores = map(np.asarray, decode(case["kind"], z[case["table"]], prompt, **kwargs))
@@ -190,14 +191,19 @@ def test_sampling_follows_the_nucleus_and_the_temperature():
     def close(a, b):  # four standard deviations of a frequency
         np.testing.assert_allclose(a, b, atol=4 * 0.5 / np.sqrt(rows))
 
-    close(frequencies(topk=0), [0, 0.1, 0.2, 0.3, 0.4])
+    close(frequencies(), [0, 0.1, 0.2, 0.3, 0.4])  # of everything
     close(frequencies(topk=2), [0, 0, 0, 3 / 7, 4 / 7])
     close(frequencies(topk=0, topp=0.6), [0, 0, 0, 3 / 7, 4 / 7])
     close(frequencies(topk=2, topp=0.3), [0, 0, 0, 0, 1])
+    close(frequencies(topk=1, topp=0.3), [0, 0, 0, 0, 1])
+    close(frequencies(min_p=0.7), [0, 0, 0, 3 / 7, 4 / 7])
+    close(frequencies(topk=3, topp=0.8, min_p=0.4), [0, 0, 2 / 9, 3 / 9, 4 / 9])
     squared = np.array([0, 0.01, 0.04, 0.09, 0.16]) / 0.3
     close(frequencies(topk=0, temperature=0.5), squared)
     topk = jnp.where(jnp.arange(rows) < rows // 2, 1, 2)
     close(frequencies(topk=topk), [0, 0, 0, 1.5 / 7, 5.5 / 7])
+    min_p = jnp.where(jnp.arange(rows) < rows // 2, 0.0, 1.0)
+    close(frequencies(min_p=min_p), [0, 0.05, 0.1, 0.15, 0.7])
 
 
 def test_rows_may_have_their_own_temperature():
@@ -208,6 +214,128 @@ def test_rows_may_have_their_own_temperature():
     greedy, _ = decode("temperature_sample", table, inputs[:1], temperature=0.0)
     assert (decodes[:32] == greedy).all()
     assert len(np.unique(decodes[32:, 0], axis=0)) > 16
+
+
+def test_options_of_a_row_hold_for_each_of_its_decodes():
+    table = random_table(0, scale=0.1)
+    cold = {"temperature": [0.0, 1.0], "topk": [1, 0], "topp": [1e-6, 0.0], "min_p": [1.0, 0.0]}
+    for name, values in cold.items():
+        decodes, _ = decode(
+            "temperature_sample",
+            table,
+            np.zeros((2, 12), np.int32),
+            num_decodes=8,
+            **{name: jnp.asarray(values)},
+        )
+        greedy, _ = decode("temperature_sample", table, np.zeros((1, 12), np.int32), topk=1)
+        assert (decodes[0] == greedy[0]).all(), name
+        assert len(np.unique(decodes[1], axis=0)) > 4, name
+
+
+def test_repetition_is_penalised_by_the_formula():
+    logits = np.array([[2.0, -1.0, 0.5, -3.0]] * 2, np.float32)
+    seen = sampling.mark_seen(jnp.zeros((2, 4), bool), jnp.array([[0, 1, 1], [2, 3, 0]]))
+    np.testing.assert_array_equal(seen, [[0, 1, 0, 0], [0, 0, 1, 1]])
+    ours = sampling.penalise_repetition(logits, seen, jnp.array([2.0, 4.0]))
+    np.testing.assert_allclose(ours, [[2, -2, 0.5, -3], [2, -1, 0.125, -12]])
+
+
+def test_penalised_rows_do_not_repeat():
+    vocab = 12
+    table = np.tile(np.linspace(5, 6, vocab, dtype=np.float32), (vocab, 1))
+    table[:, :2] = -1e4
+    inputs = np.zeros((3, 8), np.int32)
+    inputs[:, 1] = 11  # a prompt counts as well
+    penalty = jnp.array([1.0, 100.0, 100.0])
+    options = {"temperature": 0.0, "repetition_penalty": penalty}
+    decodes, _ = decode("temperature_sample", table, inputs, num_decodes=2, **options)
+    assert (decodes[0] == 11).all()
+    np.testing.assert_array_equal(decodes[1, 0], np.arange(11, 3, -1))
+    prefilled, _ = decode(
+        "temperature_sample", table, inputs, initial_index=jnp.ones(3, jnp.int32), **options
+    )
+    np.testing.assert_array_equal(prefilled, decodes[:, :1])
+    with pytest.raises(ValueError, match="positive"):
+        decode("temperature_sample", table, inputs, repetition_penalty=0.0)
+
+
+def test_log_probabilities_are_the_models_before_the_penalty():
+    table = random_table(1, scale=1.0)
+    logp = np.asarray(jax.nn.log_softmax(table))
+    options = {"repetition_penalty": 1.5, "rescale_log_probs": False}
+    for temperature in (0.0, 0.8):
+        decodes, scores = decode(
+            "temperature_sample", table, [[0] * 6], temperature=temperature, **options
+        )
+        seq = decodes[0, 0].tolist()
+        tokens = seq[: seq.index(EOS) + 1] if EOS in seq else seq
+        expected = sum(logp[a, b] for a, b in itertools.pairwise([0, *tokens]))
+        assert scores[0, 0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_streamed_tokens_are_those_decoded(every):
+    table = random_table(2, vocab=8, scale=1.0)
+    inputs = np.zeros((2, 9), np.int32)
+    inputs[:, 1:3] = [[5, 0], [3, 4]]
+    start = jnp.array([1, 0])
+    received = []
+
+    def listen(tokens):
+        received.append(tokens)
+
+    decodes, _ = decode(
+        "temperature_sample",
+        table,
+        inputs,
+        num_decodes=2,
+        initial_index=start,
+        decode_rng=jax.random.key(4),
+        stream_fn=listen,
+        stream_every=every,
+    )
+    jax.effects_barrier()
+    assert all(x.shape[2] == every for x in received[:-1])
+    streamed = np.concatenate(received, axis=2)
+    for row in range(2):
+        offset = int(start[row])
+        expected = sorted(d[offset:].tolist() for d in np.asarray(decodes[row]))
+        length = min(streamed.shape[2], 9 - offset)
+        got = sorted(s[:length].tolist() + [0] * (9 - offset - length) for s in streamed[row])
+        assert got == expected
+
+
+def test_the_listener_may_end_decoding():
+    table = random_table(2, vocab=8)
+    table[:, EOS] = -1e4
+    inputs = np.zeros((2, 50), np.int32)
+    lengths = []
+
+    def listen(tokens):
+        lengths.append(tokens.shape[2])
+        return len(lengths) == 2
+
+    decodes, _ = decode(
+        "temperature_sample", table, inputs, temperature=0.0, stream_fn=listen, stream_every=4
+    )
+    assert ((np.asarray(decodes) != 0).sum(axis=2) == 8).all()
+    assert lengths == [4, 4]
+    with pytest.raises(ValueError, match="stream_every"):
+        decode("temperature_sample", table, inputs, stream_fn=listen, stream_every=0)
+
+
+def test_unfinished_beams_are_normalised_by_their_length():
+    table = random_table(1)
+    table[:, EOS] = -1e9  # worse than a slot that is not used
+    inputs = np.zeros((1, 6), np.int32)
+    decodes, scores = decode("beam_search", table, inputs, alpha=0.7)
+    raw_decodes, raw = decode("beam_search", table, inputs, alpha=0.7, normalize_unfinished=False)
+    assert raw.min() > -1e3
+    np.testing.assert_array_equal(decodes, raw_decodes)
+    np.testing.assert_allclose(scores * decoding.brevity_penalty(0.7, 6), raw, rtol=1e-5)
+    logp = np.asarray(jax.nn.log_softmax(table))
+    expected = sum(logp[a, b] for a, b in itertools.pairwise([0, *decodes[0, -1].tolist()]))
+    assert raw[0, -1] == pytest.approx(expected, abs=1e-4)
 
 
 def test_decodes_are_sorted_and_their_log_probabilities_are_the_models():
@@ -228,11 +356,6 @@ def test_decodes_are_sorted_and_their_log_probabilities_are_the_models():
         tokens = seq[: list(seq).index(EOS) + 1] if EOS in seq else seq
         expected = sum(logp[a, b] for a, b in itertools.pairwise(tokens))  # 3 was forced
         assert score == pytest.approx(expected, abs=1e-4)
-
-
-def test_topp_needs_more_than_one_candidate():
-    with pytest.raises(ValueError, match="topk=0"):
-        decode("temperature_sample", random_table(0), [[0, 0]], topp=0.9)
 
 
 def test_hard_limit_caps_the_steps():

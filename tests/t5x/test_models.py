@@ -43,7 +43,10 @@ def test_predictions_are_the_references(case):
         lambda params, batch: model.predict_batch_with_aux(
             params,
             batch,
-            decoder_params=dict(case["decoder_params"]),
+            decoder_params={
+                **networks.REFERENCE_DECODING[case["decode_fn"]],
+                **case["decoder_params"],
+            },
             num_decodes=case["num_decodes"],
             return_all_decodes=True,
             prompt_with_targets=case["prompt_with_targets"],
@@ -175,7 +178,8 @@ def test_networks_without_init_cache_get_zeros_of_the_right_shapes(tiny):
 
 def test_predictions_do_not_depend_on_the_rest_of_the_batch(tiny):
     model, params, batch = tiny
-    model = make_model(model.module, decode_fn=decoding.temperature_sample)
+    greedy = functools.partial(decoding.temperature_sample, temperature=0.0)
+    model = make_model(model.module, decode_fn=greedy)
     predict = jax.jit(model.predict_batch)
     whole = predict(params, batch)
     for row in range(2):

@@ -1,0 +1,133 @@
+"""How the next token is drawn from logits: temperature, top-k, nucleus, min-p, repetition.
+
+Letters in shapes: B rows (batch times decodes), V vocabulary. Every option is one number, or an
+array [B] with one for each row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from t5x.logit_masks import minp_mask, topk_mask, topp_mask
+
+#: Below this temperature the most likely token is taken.
+MIN_TEMPERATURE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions:
+    """The distribution of the next token; the arguments of `temperature_sample` of these names.
+
+    The logits of tokens seen before are penalised, all are divided by the temperature, and what
+    top-k, top-p and min-p each keep of the result is sampled from.
+    """
+
+    temperature: float | Array = 1.0
+    topk: int | Array = 0
+    topp: float | Array = 0.0
+    min_p: float | Array = 0.0
+    repetition_penalty: float | Array = 1.0
+    rescale_log_probs: bool = True
+
+    def __post_init__(self):
+        """Raises ValueError for a penalty that is not positive."""
+        penalty = self.repetition_penalty
+        if _is_number(penalty) and penalty <= 0:
+            raise ValueError(f"repetition_penalty must be positive (1 is none), got {penalty}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether it is known before tracing that nothing is random."""
+        cold = _is_number(self.temperature) and self.temperature <= MIN_TEMPERATURE
+        return cold or (_is_number(self.topk) and self.topk == 1)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether tokens seen before matter."""
+        return not (_is_number(self.repetition_penalty) and self.repetition_penalty == 1)
+
+    def expand(self, expand: Callable[[Array], Array]) -> "SamplingOptions":
+        """These options for several decodes of each row."""
+        rows = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        rows = {k: expand(v) if getattr(v, "ndim", 0) == 1 else v for k, v in rows.items()}
+        return dataclasses.replace(self, **rows)
+
+    def choose(self, logits: Array, seen: Array | None, rng: Array | None) -> tuple[Array, Array]:
+        """The next tokens.
+
+        Args:
+          logits: float32 [B, V].
+          seen: bool [B, V], tokens of each row so far; None if nothing is penalised.
+          rng: random key; None if greedy.
+
+        Returns:
+          (tokens int32 [B], their log-probabilities float32 [B]): in the distribution sampled
+          from if `rescale_log_probs` (0 for greedy rows), else in softmax(logits).
+        """
+        penalised = logits
+        if self.penalises:
+            assert seen is not None
+            penalised = penalise_repetition(logits, seen, self.repetition_penalty)
+        coldest = jnp.argmax(penalised, axis=-1).astype(jnp.int32)
+        if self.greedy:
+            return coldest, self._log_probs(logits, None, coldest)
+        assert rng is not None
+        warmth = jnp.broadcast_to(jnp.asarray(self.temperature, jnp.float32), logits.shape[:1])
+        scaled = self._mask(penalised / jnp.maximum(warmth, MIN_TEMPERATURE)[:, None])
+        cold = warmth <= MIN_TEMPERATURE
+        tokens = jax.random.categorical(rng, scaled).astype(jnp.int32)
+        tokens = jnp.where(cold, coldest, tokens)
+        log_probs = self._log_probs(logits, scaled, tokens)
+        return tokens, jnp.where(cold & self.rescale_log_probs, 0.0, log_probs)
+
+    def _mask(self, logits: Array) -> Array:
+        """Removes what top-k, then top-p of the rest, then min-p of the rest, remove."""
+        masked = logits
+        if not _is_number(self.topk):
+            topk = jnp.where(self.topk > 0, self.topk, logits.shape[-1])
+            masked = topk_mask(masked, topk)
+        elif self.topk > 0:
+            masked = topk_mask(masked, int(self.topk))
+        if not _is_number(self.topp):
+            masked = topp_mask(masked, jnp.where(self.topp > 0, self.topp, 2.0))
+        elif self.topp > 0:
+            masked = topp_mask(masked, self.topp)
+        if not _is_number(self.min_p) or self.min_p > 0:
+            masked = minp_mask(masked, self.min_p)
+        return masked
+
+    def _log_probs(self, logits: Array, sampled_from: Array | None, tokens: Array) -> Array:
+        if not self.rescale_log_probs:
+            sampled_from = logits
+        if sampled_from is None:
+            return jnp.zeros(tokens.shape, jnp.float32)
+        log_probs = jax.nn.log_softmax(sampled_from)
+        return jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
+
+
+def penalise_repetition(logits: Array, seen: Array, penalty: float | Array) -> Array:
+    """Divides positive logits of seen tokens by `penalty`, and multiplies negative ones by it.
+
+    Args:
+      logits: float [B, V].
+      seen: bool [B, V].
+      penalty: above 1 against repetition, below 1 for it; a number, or float [B].
+
+    Keskar et al. 2019, "CTRL", section 4.1 (with the sign of the logit taken into account).
+    """
+    penalty = jnp.broadcast_to(jnp.asarray(penalty, logits.dtype), logits.shape[:1])[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def mark_seen(seen: Array, tokens: Array) -> Array:
+    """`seen` bool [B, V] with int `tokens` [B, N] marked; 0 (BOS, padding) never is."""
+    marked = jnp.put_along_axis(seen, tokens, True, axis=1, inplace=False)
+    return marked.at[:, 0].set(False)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float))
