@@ -1,0 +1,77 @@
+"""Flags and start-up that the entry points share."""
+
+import pytest
+
+from t5x import command_line, export, infer, train
+from t5x import eval as eval_script
+from t5x.gin_utils import GinError
+
+ENTRIES = {
+    "t5x.train": (train.main, "train"),
+    "t5x.eval": (eval_script.main, "evaluate"),
+    "t5x.infer": (infer.main, "infer"),
+    "t5x.export": (export.main, "save"),
+}
+FLAGS = [
+    "--gin_file",
+    "--gin_bindings",
+    "--gin_search_paths",
+    "--dry_run",
+    "--tfds_data_dir",
+    "--seqio_additional_cache_dirs",
+    "--coordinator_address",
+    "--process_count",
+    "--process_index",
+    "--multiprocess_gpu",
+    "--initialization_timeout",
+]
+
+
+@pytest.mark.parametrize("program", ENTRIES)
+def test_help_shows_all_flags_and_an_example(program, capsys):
+    main, entry = ENTRIES[program]
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    assert exited.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(flag in printed for flag in FLAGS)
+    assert f"example:\n  python -m {program} " in printed
+    assert f".{entry}; its docstring" in printed
+
+
+def test_nothing_configured_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as exited:
+        train.main(["--dry_run"])
+    assert exited.value.code == 2
+    assert "give --gin_file=FILE" in capsys.readouterr().err
+
+
+def parse(*flags):
+    parser = command_line.make_parser(train.train, "t5x.train", None, "")
+    return parser.parse_args(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process_count=2"], "go with --coordinator_address"),
+        (
+            ["--coordinator_address=localhost:1", "--process_count=2", "--process_index=2"],
+            "processes count from 0",
+        ),
+    ],
+)
+def test_process_flags_that_do_not_fit(flags, message):
+    with pytest.raises(GinError, match=message):
+        command_line.start_processes(parse(*flags))
+
+
+def test_one_process_needs_no_flags():
+    command_line.start_processes(parse())
+    command_line.set_seqio_folders(parse())
+
+
+def test_folders_of_seqio_without_seqio(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "seqio", None)
+    with pytest.raises(GinError, match=r"pip install 'musax\[seqio\]'"):
+        command_line.set_seqio_folders(parse("--tfds_data_dir=data"))
