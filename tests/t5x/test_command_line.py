@@ -2,7 +2,7 @@
 
 import pytest
 
-from t5x import command_line, export, infer, train
+from t5x import command_line, export, infer, main, train
 from t5x import eval as eval_script
 from t5x.gin_utils import GinError
 
@@ -29,9 +29,9 @@ FLAGS = [
 
 @pytest.mark.parametrize("program", ENTRIES)
 def test_help_shows_all_flags_and_an_example(program, capsys):
-    main, entry = ENTRIES[program]
+    run, entry = ENTRIES[program]
     with pytest.raises(SystemExit) as exited:
-        main(["--help"])
+        run(["--help"])
     assert exited.value.code == 0
     printed = capsys.readouterr().out
     assert all(flag in printed for flag in FLAGS)
@@ -75,3 +75,16 @@ def test_folders_of_seqio_without_seqio(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "seqio", None)
     with pytest.raises(GinError, match=r"pip install 'musax\[seqio\]'"):
         command_line.set_seqio_folders(parse("--tfds_data_dir=data"))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval", "infer", "export"])
+def test_main_hands_over_to_the_entry_point(mode, capsys):
+    with pytest.raises(SystemExit):
+        main.main([f"--run_mode={mode}", "--help"])
+    assert f"usage: python -m t5x.{mode} " in capsys.readouterr().out
+
+
+def test_main_says_what_to_use_for_what_is_left_out(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["--run_mode=precompile"])
+    assert "--run_mode=train --dry_run" in capsys.readouterr().err
