@@ -9,9 +9,6 @@ Letters in shapes: B batch, F input features, T encoder positions, L target leng
 V vocabulary, C channels.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +24,7 @@ from t5x.layers import (
     Embed,
     EncoderDecoder,
     EncoderStack,
+    NetworkConfig,
     RMSNorm,
     SinusoidalPositions,
     param_with_axes,
@@ -36,22 +34,12 @@ from t5x.layers.dense import Initializer, default_kernel_init
 
 
 @struct.dataclass
-class T5Config:
-    """Sizes and options of the network.
+class T5Config(NetworkConfig):
+    """Sizes and options of the network; those of `NetworkConfig`, and:
 
     Attributes:
-      vocab_size: V, rows of the embedding (a multiple of 128 above the vocabulary).
-      dtype: type of activations; parameters and logits are float32.
-      emb_dim: E.
-      num_heads: attention heads.
       num_encoder_layers: layers of the encoder.
       num_decoder_layers: layers of the decoder.
-      head_dim: size of a head.
-      mlp_dim: inner size of the feed-forward blocks.
-      mlp_activations: one activation, or several whose product gates.
-      dropout_rate: of all dropouts.
-      logits_via_embedding: tie the logits to the token embedding (scaled by 1 / sqrt(E)).
-      float32_attention_logits: attention logits and softmax in float32.
       encoder_output_positions: add the position table once more to the encoder's output, so
         that cross-attention can address time directly; learning of time is much faster.
       frame_stack: input frames concatenated into one encoder position.
@@ -65,18 +53,8 @@ class T5Config:
       conv_pool: halve the frequency axis after each convolution (maximum of neighbours).
     """
 
-    vocab_size: int
-    dtype: Any = jnp.float32
-    emb_dim: int = 512
-    num_heads: int = 8
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 2048
-    mlp_activations: Sequence[str] = ("relu",)
-    dropout_rate: float = 0.1
-    logits_via_embedding: bool = False
-    float32_attention_logits: bool = False
     encoder_output_positions: bool = False
     frame_stack: int = 1
     frame_stride: int = 1

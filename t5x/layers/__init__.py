@@ -3,6 +3,7 @@
 from t5x.layers.attention import MultiHeadDotProductAttention, dot_product_attention
 from t5x.layers.blocks import DecoderLayer, EncoderLayer, relative_positions
 from t5x.layers.caching import NO_CACHE, Caching
+from t5x.layers.config import NetworkConfig
 from t5x.layers.dense import DenseGeneral, param_with_axes, shard
 from t5x.layers.embeddings import (
     Embed,
@@ -38,6 +39,7 @@ __all__ = [
     "LayerNorm",
     "MlpBlock",
     "MultiHeadDotProductAttention",
+    "NetworkConfig",
     "RMSNorm",
     "RelativePositionBiases",
     "SinusoidalPositions",

@@ -5,14 +5,12 @@ own table of relative ones. Letters in shapes: B batch, L length, T encoder leng
 H heads.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
-
 from flax import linen as nn
 from jax import Array
 
 from t5x.layers.attention import MultiHeadDotProductAttention
 from t5x.layers.caching import NO_CACHE, Caching
+from t5x.layers.config import NetworkConfig
 from t5x.layers.dense import broadcast_dropout, shard
 from t5x.layers.embeddings import RelativePositionBiases
 from t5x.layers.masks import combine_biases
@@ -20,26 +18,14 @@ from t5x.layers.mlp import MlpBlock
 from t5x.layers.norms import RMSNorm
 
 
-class LayerConfig(Protocol):
-    """What a layer reads from a network's configuration."""
-
-    dtype: Any
-    num_heads: int
-    head_dim: int
-    mlp_dim: int
-    mlp_activations: Sequence[str]
-    dropout_rate: float
-    float32_attention_logits: bool
-
-
-def relative_positions(config: LayerConfig) -> RelativePositionBiases:
+def relative_positions(config: NetworkConfig) -> RelativePositionBiases:
     """T5's biases: 32 buckets up to a distance of 128."""
     return RelativePositionBiases(
         num_buckets=32, max_distance=128, num_heads=config.num_heads, dtype=config.dtype
     )
 
 
-def _attention(config: LayerConfig, *, cross: bool = False) -> MultiHeadDotProductAttention:
+def _attention(config: NetworkConfig, *, cross: bool = False) -> MultiHeadDotProductAttention:
     return MultiHeadDotProductAttention(
         num_heads=config.num_heads,
         head_dim=config.head_dim,
@@ -50,7 +36,7 @@ def _attention(config: LayerConfig, *, cross: bool = False) -> MultiHeadDotProdu
     )
 
 
-def _mlp(config: LayerConfig) -> MlpBlock:
+def _mlp(config: NetworkConfig) -> MlpBlock:
     return MlpBlock(
         intermediate_dim=config.mlp_dim,
         activations=config.mlp_activations,
@@ -67,7 +53,7 @@ class EncoderLayer(nn.Module):
       own_positions: the layer has its own table of relative position biases, `relpos_bias`.
     """
 
-    config: LayerConfig
+    config: NetworkConfig
     own_positions: bool = False
 
     def setup(self):
@@ -108,7 +94,7 @@ class DecoderLayer(nn.Module):
       cross_attention: without it, the layer is one of a decoder-only network.
     """
 
-    config: LayerConfig
+    config: NetworkConfig
     own_positions: bool = False
     cross_attention: bool = True
 

@@ -4,7 +4,6 @@ Every layer has its own table of relative positions, and layers are scanned over
 Letters in shapes: B batch, L length, E embed, V vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from t5x.layers import (
     DecoderLayer,
     DecoderStack,
     Embed,
+    NetworkConfig,
     make_decoder_mask,
     scans_layers,
 )
@@ -25,38 +25,18 @@ __all__ = ["Decoder", "DecoderLayer", "DecoderWrapper", "TransformerConfig"]
 
 
 @struct.dataclass
-class TransformerConfig:
-    """Sizes and options of the network.
+class TransformerConfig(NetworkConfig):
+    """Sizes and options of the network; those of `NetworkConfig`, and:
 
     Attributes:
-      vocab_size: V.
-      dtype: type of activations; parameters and logits are float32.
-      emb_dim: E.
-      num_heads: attention heads.
       num_layers: the depth.
-      head_dim: size of a head.
-      mlp_dim: inner size of the feed-forward blocks.
-      mlp_activations: one activation, or several whose product gates.
-      dropout_rate: of all dropouts.
-      logits_via_embedding: tie the logits to the token embedding (scaled by 1 / sqrt(E)).
-      float32_attention_logits: attention logits and softmax in float32.
       remat_policy: what the backward pass recomputes, see `t5x.layers.stacks`.
       scan_layers: scan over the layers; otherwise parameters are named `layers_0`, ...
       param_scan_axis: which axis of the parameters the layers are.
       one_hot_embedding: look tokens up by a product with one-hot rows, not by gather.
     """
 
-    vocab_size: int
-    dtype: Any = jnp.float32
-    emb_dim: int = 512
-    num_heads: int = 8
     num_layers: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 2048
-    mlp_activations: Sequence[str] = ("relu",)
-    dropout_rate: float = 0.1
-    logits_via_embedding: bool = False
-    float32_attention_logits: bool = False
     remat_policy: str = "none"
     scan_layers: bool = True
     param_scan_axis: int = 1

@@ -4,8 +4,7 @@ Parameters are named as in released T5 checkpoints. Letters in shapes: B batch, 
 T encoder length, E embed, H heads, V vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -20,42 +19,23 @@ from t5x.layers import (
     EncoderDecoder,
     EncoderLayer,
     EncoderStack,
+    NetworkConfig,
     relative_positions,
 )
 
 
 @struct.dataclass
-class T5Config:
-    """Sizes and options of the network.
+class T5Config(NetworkConfig):
+    """Sizes and options of the network; those of `NetworkConfig`, and:
 
     Attributes:
-      vocab_size: V.
-      dtype: type of activations; parameters and logits are float32.
-      emb_dim: E.
-      num_heads: H.
       num_encoder_layers: layers of the encoder.
       num_decoder_layers: layers of the decoder.
-      head_dim: size of a head.
-      mlp_dim: inner size of the feed-forward blocks.
-      mlp_activations: one activation, or several whose product gates.
-      dropout_rate: of all dropouts.
-      logits_via_embedding: tie the logits to the token embedding (scaled by 1 / sqrt(E)).
-      float32_attention_logits: attention logits and softmax in float32.
       one_hot_embedding: look tokens up by a product with one-hot rows, not by gather.
     """
 
-    vocab_size: int
-    dtype: Any = jnp.float32
-    emb_dim: int = 512
-    num_heads: int = 8
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 2048
-    mlp_activations: Sequence[str] = ("relu",)
-    dropout_rate: float = 0.1
-    logits_via_embedding: bool = False
-    float32_attention_logits: bool = False
     one_hot_embedding: bool = False
 
 
