@@ -5,7 +5,7 @@ import numpy as np
 _POLYNOMIAL = 0x82F63B78  # reflected
 _MASK_DELTA = 0xA282EAD8
 _STRIDE = 64  # bytes that each lane takes, one a step
-_SHORT = 256  # below it a plain loop is quicker
+_SHORT = 8192  # below it a plain loop is quicker
 
 
 def _make_table() -> np.ndarray:
