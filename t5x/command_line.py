@@ -96,23 +96,30 @@ def start_processes(args: argparse.Namespace) -> None:
 
 
 def set_seqio_folders(args: argparse.Namespace) -> None:
-    """Tells seqio where its data and caches are, if a flag says so.
+    """Tells the tasks here and seqio where data and caches are, if a flag says so.
 
     Raises:
-      GinError: seqio is not installed.
+      GinError: seqio is not installed, which alone has a use for --tfds_data_dir.
     """
-    if not (args.tfds_data_dir or args.seqio_additional_cache_dirs):
+    cache_dirs = [f for f in args.seqio_additional_cache_dirs.split(",") if f]
+    if cache_dirs:
+        from t5x.data.caching import add_cache_dirs
+
+        add_cache_dirs(cache_dirs)
+    if not (args.tfds_data_dir or cache_dirs):
         return
     try:
         import seqio
     except ImportError as error:
+        if not args.tfds_data_dir:
+            return
         raise gin_utils.GinError(
-            "--tfds_data_dir and --seqio_additional_cache_dirs are for tasks of seqio, which is "
-            f"not installed ({error}): pip install 'musax[seqio]'."
+            f"--tfds_data_dir is for tasks of seqio, which is not installed ({error}): "
+            "pip install 'musax[seqio]'."
         ) from error
     if args.tfds_data_dir:
         seqio.set_tfds_data_dir_override(args.tfds_data_dir)
-    seqio.add_global_cache_dirs([f for f in args.seqio_additional_cache_dirs.split(",") if f])
+    seqio.add_global_cache_dirs(cache_dirs)
 
 
 def run(

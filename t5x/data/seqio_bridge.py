@@ -12,7 +12,7 @@ from t5x.data.features import Feature
 from t5x.data.order import Place
 from t5x.data.pipeline import ExampleMaker
 from t5x.data.tasks import Mixture, Task, get_mixture_or_task
-from t5x.data.vocabularies import ByteVocabulary
+from t5x.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 
 
 def to_seqio(name: str | Task | Mixture, seed: int = 0):
@@ -116,6 +116,13 @@ def _seqio_feature(feature: Feature):
 
     if isinstance(feature.vocabulary, ByteVocabulary):
         vocabulary = seqio.ByteVocabulary(feature.vocabulary.extra_ids)
+    elif isinstance(feature.vocabulary, SentencePieceVocabulary):
+        ours = feature.vocabulary
+        vocabulary = seqio.SentencePieceVocabulary(
+            ours.sentencepiece_model_file,
+            ours.extra_ids,
+            reverse_extra_ids=ours.reverse_extra_ids,
+        )
     else:
         size, eos = feature.vocabulary.vocab_size, feature.vocabulary.eos_id
         vocabulary = seqio.PassThroughVocabulary(size, eos)

@@ -198,13 +198,13 @@ class SentencePieceVocabulary(_Ids):
     ):
         self.sentencepiece_model_file = sentencepiece_model_file
         self._extra_ids = extra_ids
-        self._reverse_extra_ids = reverse_extra_ids
+        self.reverse_extra_ids = reverse_extra_ids
 
     @property
     def _tokenizer(self) -> Any:
         """Made once a process, and never sent to another one."""
         return _load_sentencepiece(
-            self.sentencepiece_model_file, self._extra_ids, self._reverse_extra_ids
+            self.sentencepiece_model_file, self._extra_ids, self.reverse_extra_ids
         )
 
     @property

@@ -1,5 +1,6 @@
 """Prepared datasets, and tasks whose preprocessing is cached."""
 
+import argparse
 import functools
 import json
 import subprocess
@@ -210,3 +211,16 @@ def test_command_line_mistakes(tmp_path):
     done = _run_script("nothing", "--out", str(tmp_path), "--colour", "red")
     assert done.returncode == 2
     assert "unknown arguments --colour red" in done.stderr
+
+
+def test_folders_come_from_flag_and_environment(tmp_path, monkeypatch):
+    from t5x import command_line
+
+    monkeypatch.setattr(caching, "_added", [])
+    monkeypatch.setitem(sys.modules, "seqio", None)
+    monkeypatch.setenv("T5X_CACHE_DIRS", str(tmp_path / "c"))
+    flags = argparse.Namespace(
+        tfds_data_dir=None, seqio_additional_cache_dirs=f"{tmp_path / 'a'},{tmp_path / 'b'}"
+    )
+    command_line.set_seqio_folders(flags)
+    assert caching.cache_dirs() == [tmp_path / name for name in "abc"]
