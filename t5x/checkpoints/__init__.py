@@ -2,9 +2,11 @@
 
 manager = CheckpointManager(model_dir, keep=3)        # training
 params = load_params("pretrained/mt3/model.safetensors")  # inference, any of the three formats
+params, fields = load_hugging_face("t5-v1_1-small")   # a folder of transformers
 check_params(params, expected)                        # says what is missing or of another shape
 """
 
+from t5x.checkpoints.huggingface import load_hugging_face, save_hugging_face
 from t5x.checkpoints.loading import (
     CheckpointError,
     check_params,
@@ -30,9 +32,11 @@ __all__ = [
     "check_params",
     "checkpoint_kind",
     "latest_checkpoint",
+    "load_hugging_face",
     "load_params",
     "load_safetensors",
     "load_state",
+    "save_hugging_face",
     "save_safetensors",
     "scan_params",
     "unscan_params",
