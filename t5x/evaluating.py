@@ -142,7 +142,7 @@ def make_evaluator(
         "use_cached": cfg.use_cached,
         "log_dir": log_dir,
     }
-    if seqio_evaluation.is_seqio_evaluator(evaluator_cls):
+    if evaluator_cls is not None and seqio_evaluation.is_seqio_evaluator(evaluator_cls):
         return seqio_evaluation.SeqioEvaluator(
             evaluator_cls,
             cfg.mixture_or_task_name,
