@@ -290,14 +290,16 @@ class Adafactor(OptimizerDef):
         def without(axes: tuple[int, ...]) -> Array:
             return jnp.zeros([n for i, n in enumerate(param.shape) if i not in axes], jnp.float32)
 
-        unused = jnp.zeros((1,), jnp.float32)
+        def unused() -> Array:  # one array in two slots could not be donated
+            return jnp.zeros((1,), jnp.float32)
+
         factored = factoring.rows is not None and factoring.columns is not None
         momentum = self.hyper_params.beta1 is not None
         return AdafactorParamState(
-            v_row=without(factoring.columns) if factored else unused,  # type: ignore
-            v_col=without(factoring.rows) if factored else unused,  # type: ignore
-            v=unused if factored else jnp.zeros(param.shape, jnp.float32),
-            m=jnp.zeros(param.shape, self.hyper_params.dtype_momentum) if momentum else unused,
+            v_row=without(factoring.columns) if factored else unused(),  # type: ignore
+            v_col=without(factoring.rows) if factored else unused(),  # type: ignore
+            v=unused() if factored else jnp.zeros(param.shape, jnp.float32),
+            m=jnp.zeros(param.shape, self.hyper_params.dtype_momentum) if momentum else unused(),
         )
 
     def apply_gradient(
