@@ -35,7 +35,10 @@ class PrePackedEncDecFeatureConverter(EncDecFeatureConverter):
     )
     MODEL_FEATURES: ClassVar = {
         **EncDecFeatureConverter.MODEL_FEATURES,
-        **dict.fromkeys(EncDecFeatureConverter.PACKING_FEATURE_DTYPES, TOKENS),
+        "encoder_segment_ids": TOKENS,
+        "decoder_segment_ids": TOKENS,
+        "encoder_positions": TOKENS,
+        "decoder_positions": TOKENS,
     }
     PACKING_FEATURE_DTYPES: ClassVar = None
 

@@ -111,8 +111,8 @@ def expand_patterns(patterns: str | os.PathLike | Sequence, what: str) -> list[s
 def check_shards(paths: Sequence[str | os.PathLike]) -> None:
     """Raises ValueError when shards of a set `<name>-00000-of-0000N` are missing."""
     found: dict[tuple[str, int], set[int]] = {}
-    for path in map(os.fspath, paths):
-        if match := _SHARD.match(path):
+    for path in paths:
+        if match := _SHARD.match(os.fspath(path)):
             name, number, count = match["name"], int(match["number"]), int(match["count"])
             found.setdefault((name, count), set()).add(number)
     for (name, count), numbers in found.items():
