@@ -41,9 +41,9 @@ def train_step_flops(params: Any, config: Any, batch: Mapping[str, Any]) -> floa
 
 def _tokens_through(name: str, tokens: Mapping[str, int], tied: bool) -> int:
     """How many tokens a weight is multiplied with."""
-    if "relpos_bias" in name:
+    if "relpos_bias" in name or name.endswith("/scale"):
         return 0
-    if name.startswith("token_embedder/"):
+    if "token_embedder/" in name:
         return tokens["decoder"] if tied else 0  # looking up costs nothing
     if name.startswith("encoder/"):
         return tokens["encoder"]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from t5x.examples.scalable_t5 import network as scalable_network
 from t5x.examples.t5 import network
 from t5x.flops import train_step_flops
 
@@ -30,6 +31,24 @@ def test_t5_counted_by_hand(tied):
     pairs = 3 * T * T + 2 * (L * L + L * T)
     expected = 6 * B * (encoder + decoder) + 12 * B * H * D * pairs
     assert train_step_flops(params, config, shapes) == expected
+
+
+def test_scanned_layers_cost_what_unscanned_ones_do():
+    sizes = dict(emb_dim=E, num_heads=H, head_dim=D, mlp_dim=M, num_encoder_layers=3)
+    shapes = {
+        name: jax.ShapeDtypeStruct((B, length), jnp.int32)
+        for name, length in (
+            ("encoder_input_tokens", T), ("decoder_input_tokens", L), ("decoder_target_tokens", L),
+        )
+    }  # fmt: skip
+    keys = {"params": jax.random.PRNGKey(0), "dropout": jax.random.PRNGKey(0)}
+    costs = []
+    for module in (network, scalable_network):
+        config = module.T5Config(V, num_decoder_layers=2, **sizes)
+        init = module.Transformer(config).init
+        params = jax.eval_shape(init, keys, *shapes.values())["params"]
+        costs.append(train_step_flops(params, config, shapes))
+    assert costs[0] == costs[1] > 0
 
 
 def test_other_models_have_no_formula():
