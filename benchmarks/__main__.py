@@ -9,7 +9,16 @@ from rich.table import Table
 
 from benchmarks.harness import Row, UnavailableError, save_rows
 
-NAMES = ("imports", "tokenisation", "log_mel", "decoding", "transcription", "training")
+NAMES = (
+    "imports",
+    "tokenisation",
+    "log_mel",
+    "decoding",
+    "transcription",
+    "training",
+    "t5",
+    "data_pipeline",
+)
 MIN_WIDTH = 150  # of the table, whatever the terminal says
 
 

@@ -125,9 +125,18 @@ def run_pinned(function: str, **arguments: Any) -> Any:
     Raises:
       RuntimeError: it failed; holds the end of its error output.
     """
-    command = [sys.executable, "-m", "benchmarks.pinned", function, json.dumps(arguments)]
+    return _run("benchmarks.pinned", function, arguments, SINGLE_THREAD)
+
+
+def run_in_process(function: str, **arguments: Any) -> Any:
+    """`run_pinned` without a bound on cores and threads: the function sees to that itself."""
+    return _run("benchmarks.unpinned", function, arguments, {"JAX_PLATFORMS": "cpu"})
+
+
+def _run(module: str, function: str, arguments: dict[str, Any], settings: dict[str, str]) -> Any:
+    command = [sys.executable, "-m", module, function, json.dumps(arguments)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, **SINGLE_THREAD, "PYTHONPATH": os.pathsep.join(paths)}
+    env = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{function} failed:\n{done.stderr[-3000:]}")

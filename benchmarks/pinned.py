@@ -10,6 +10,11 @@ def main() -> None:
     """Runs `module:function` of the command line with its JSON arguments."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    run()
+
+
+def run() -> None:
+    """The work, wherever this process may run."""
     module, function = sys.argv[1].split(":")
     result = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
     print(json.dumps(result))

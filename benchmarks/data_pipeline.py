@@ -1,0 +1,125 @@
+"""Examples a second of the input pipeline, beside reading the same records and nothing else.
+
+The records are tokens of random length in ArrayRecord shards. "Nothing else" is the loop that asks
+ArrayRecord for the bytes of each record, at random, without decoding them.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
+
+LENGTHS = {"inputs": 128, "targets": 128}
+VOCABULARY = 384
+UNIT = "examples / CPU s"
+REFERENCE = "reading bytes"
+
+
+def measure(tiny: bool = False) -> list[Row]:
+    """Rates of the parts of the pipeline."""
+    found = run_pinned("benchmarks.data_pipeline:rates", tiny=tiny)
+    bare = found.pop("bytes")
+    return [Row(case, UNIT, rate, bare, REFERENCE) for case, rate in found.items()]
+
+
+def rates(tiny: bool) -> dict[str, float]:
+    """Examples a CPU second of this process; "bytes" is what the others are compared with."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    from t5x.data import tf_example
+    from t5x.data.sources import ArrayRecordSource
+    from t5x.data.tfrecord import TFExampleSource, write_tfrecord
+
+    count = 64 if tiny else 8192
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _write(Path(folder), count)
+        examples = {"train": Path(folder) / "train-*"}
+        plain = ArrayRecordSource(examples).sequence("train")
+        rows = [{name: plain[i][name] for name in LENGTHS} for i in range(count)]
+        record_file = Path(folder) / "train.tfrecord"
+        write_tfrecord(record_file, map(tf_example.serialize_example, rows))
+        records = TFExampleSource({"train": record_file}).sequence("train")
+        bare = ArrayRecordDataSource([str(path) for path in paths])
+        order = np.random.default_rng(0).permutation(count).tolist()
+        cases: dict[str, Callable[[], Any]] = {
+            "bytes": lambda: [bare[i] for i in order],
+            "decoded": lambda: [plain[i] for i in order],
+            "decoded, TFRecord with checksums": lambda: [records[i] for i in order],
+        }
+        found = {name: count / cpu_seconds(work, **effort(tiny)) for name, work in cases.items()}
+        for name, options in _pipelines().items():
+            batches = _batches(examples, options)
+            work = _drawing(batches, count)
+            found[name] = count / cpu_seconds(work, **effort(tiny))
+            batches.close()
+    return found
+
+
+def _write(folder: Path, count: int) -> list[Path]:
+    """`count` examples of 30 to 120 tokens in four shards."""
+    from t5x.data.records import write_shards
+
+    rng = np.random.default_rng(1)
+
+    def example() -> dict[str, np.ndarray]:
+        sizes = {name: int(rng.integers(30, 120)) for name in LENGTHS}
+        return {k: rng.integers(3, 259, n).astype(np.int32) for k, n in sizes.items()}
+
+    return write_shards(folder / "train", [example() for _ in range(count)], 4)
+
+
+def _pipelines() -> dict[str, dict[str, Any]]:
+    """Cases: what they are called, and how they differ."""
+    return {
+        "shuffled, padded batches": {},
+        "shuffled, packed batches": {"pack": True},
+        "span corruption, padded batches": {"corrupt": True},
+    }
+
+
+def _batches(examples: dict[str, Path], options: dict[str, Any]) -> Any:
+    from t5x.data import ByteVocabulary, EncDecFeatureConverter, Feature, Task, get_dataset
+    from t5x.data.denoising import span_corruption
+    from t5x.data.preprocessors import append_eos_after_trim
+    from t5x.data.sources import ArrayRecordSource
+
+    corrupt = options.get("corrupt", False)
+    vocabulary = ByteVocabulary(extra_ids=VOCABULARY - 259)
+    task = Task(
+        "benchmark",
+        ArrayRecordSource(examples),
+        [*([span_corruption] if corrupt else []), append_eos_after_trim],
+        {name: Feature(vocabulary) for name in LENGTHS},
+    )
+    return get_dataset(
+        task,
+        LENGTHS,
+        "train",
+        16,
+        seed=0,
+        feature_converter=EncDecFeatureConverter,
+        pack=options.get("pack", False),
+        prefetch=0,
+    )
+
+
+def _drawing(batches: Iterator[dict[str, np.ndarray]], count: int) -> Callable[[], None]:
+    """Work that takes batches until `count` examples have gone by."""
+
+    def work() -> None:
+        seen = 0
+        while seen < count:
+            batch = next(batches)
+            segments = batch.get("decoder_segment_ids")
+            seen += len(batch["decoder_target_tokens"]) if segments is None else _examples(segments)
+
+    return work
+
+
+def _examples(segment_ids: np.ndarray) -> int:
+    """How many examples the rows of a packed batch hold."""
+    return int(segment_ids.max(axis=1).sum())
