@@ -30,11 +30,12 @@ def write_saved_model(
       signature_name: of the only function; several have their own names.
 
     Raises:
-      GinError: TensorFlow is not installed.
+      GinError: TensorFlow is not installed, or cannot run what this JAX compiles.
     """
     try:
         import tensorflow as tf
         from jax.experimental import jax2tf
+        from jax.export import DisabledSafetyCheck
     except ImportError as error:
         raise GinError(
             f"a SavedModel needs TensorFlow ({error}): pip install 'musax[seqio]', or leave "
@@ -51,10 +52,13 @@ def write_saved_model(
             _positional(function, names, sorted(spec)),
             polymorphic_shapes=_polymorphic(len(names), spec, batch_size),
             with_gradient=False,
+            # A custom call, which TensorFlow may be too old for; a wrong shape fails without it.
+            native_serialization_disabled_checks=[DisabledSafetyCheck.shape_assertion()],
         )
         key = signature_name if len(functions) == 1 else name
         signatures[key] = _signature(tf, run, module, spec, batch_size)
     tf.saved_model.save(module, str(folder), signatures=signatures)
+    _try(tf, folder, spec, batch_size)
 
 
 def _positional(
@@ -88,3 +92,24 @@ def _signature(tf: Any, run: Any, module: Any, spec: FeatureSpec, batch_size: in
 
     function = tf.function(call, autograph=False, jit_compile=True)
     return function.get_concrete_function(seed=tf.TensorSpec([], tf.uint32, name="seed"), **specs)
+
+
+def _try(tf: Any, folder: Path, spec: FeatureSpec, batch_size: int | None) -> None:
+    """Runs every signature once, since each TensorFlow knows the programs of its time only."""
+    import jax
+
+    batch = {
+        name: tf.zeros([batch_size or 1, *shape[1:]], tf.as_dtype(np.dtype(dtype)))
+        for name, (shape, dtype) in spec.items()
+    }
+    loaded = tf.saved_model.load(str(folder))
+    for function in loaded.signatures.values():
+        try:
+            function(seed=tf.zeros([], tf.uint32), **batch)
+        except tf.errors.OpError as error:
+            reason = next((x for x in str(error).splitlines() if "deserialize" in x), str(error))
+            raise GinError(
+                f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} compiled "
+                f"({reason.strip()[:300]}). Export with versions of the same time, or leave "
+                "save.saved_model out, which writes StableHLO."
+            ) from error

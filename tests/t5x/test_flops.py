@@ -34,7 +34,7 @@ def test_t5_counted_by_hand(tied):
 
 
 def test_scanned_layers_cost_what_unscanned_ones_do():
-    sizes = dict(emb_dim=E, num_heads=H, head_dim=D, mlp_dim=M, num_encoder_layers=3)
+    sizes = {"emb_dim": E, "num_heads": H, "head_dim": D, "mlp_dim": M, "num_encoder_layers": 3}
     shapes = {
         name: jax.ShapeDtypeStruct((B, length), jnp.int32)
         for name, length in (

@@ -160,5 +160,5 @@ def test_the_moving_average_needs_a_decay_below_one():
 
 
 def test_amos_says_what_to_use():
-    with pytest.raises(NotImplementedError, match="use optimizers.adamw"):
+    with pytest.raises(NotImplementedError, match=r"use optimizers\.adamw"):
         optimizers.amos()
