@@ -35,7 +35,6 @@ def write_saved_model(
     try:
         import tensorflow as tf
         from jax.experimental import jax2tf
-        from jax.export import DisabledSafetyCheck
     except ImportError as error:
         raise GinError(
             f"a SavedModel needs TensorFlow ({error}): pip install 'musax[seqio]', or leave "
@@ -52,8 +51,6 @@ def write_saved_model(
             _positional(function, names, sorted(spec)),
             polymorphic_shapes=_polymorphic(len(names), spec, batch_size),
             with_gradient=False,
-            # A custom call, which TensorFlow may be too old for; a wrong shape fails without it.
-            native_serialization_disabled_checks=[DisabledSafetyCheck.shape_assertion()],
         )
         key = signature_name if len(functions) == 1 else name
         signatures[key] = _signature(tf, run, module, spec, batch_size)
@@ -110,6 +107,6 @@ def _try(tf: Any, folder: Path, spec: FeatureSpec, batch_size: int | None) -> No
             reason = next((x for x in str(error).splitlines() if "deserialize" in x), str(error))
             raise GinError(
                 f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} compiled "
-                f"({reason.strip()[:300]}). Export with versions of the same time, or leave "
-                "save.saved_model out, which writes StableHLO."
+                f"({reason.strip()[:300]}). Give save.batch_size, take versions of the same time, "
+                "or leave save.saved_model out, which writes StableHLO."
             ) from error

@@ -219,7 +219,11 @@ def test_command_line(trained, tmp_path, capsys):
 def test_saved_model(trained, tmp_path, batch_size):
     tf = pytest.importorskip("tensorflow")
     _, params, batch = trained
-    folder = save(trained, tmp_path, saved_model=True, batch_size=batch_size)
+    try:
+        folder = save(trained, tmp_path, saved_model=True, batch_size=batch_size)
+    except GinError as error:
+        assert not list(tmp_path.iterdir())
+        pytest.skip(str(error))
     loaded = tf.saved_model.load(folder)
     tensors = {name: tf.constant(x) for name, x in batch.items()}
     got = loaded.signatures["predict"](seed=tf.constant(0, tf.uint32), **tensors)
