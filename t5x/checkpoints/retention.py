@@ -10,7 +10,7 @@ Gin names the policy, and its options, as upstream does:
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def metric_by_step(folder: Path, name: str) -> dict[int, float]:
 
 
 def _read_metric(path: Path, metric: str) -> dict[int, float]:
-    lines: list[Mapping[str, Any]] = read_metrics(path)
+    lines = read_metrics(path)
     if lines and all(metric not in line for line in lines):
         known = sorted({k for line in lines for k in line} - {"step", "time"})
         raise CheckpointError(
