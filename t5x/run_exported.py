@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 FORMAT = 1
@@ -181,9 +182,13 @@ def _filled(x: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _read_safetensors(path: Path) -> dict[str, jax.Array]:
-    from safetensors.flax import load_file  # imports jax only, and knows bfloat16
+    import safetensors  # its front ends for arrays lack bfloat16, or import flax
 
-    return load_file(str(path))
+    names = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16, "I32": np.int32}
+    return {
+        name: jnp.asarray(np.frombuffer(x["data"], names[x["dtype"]]).reshape(x["shape"]))
+        for name, x in safetensors.deserialize(path.read_bytes())
+    }
 
 
 # ---------------------------------------------------------------------- vocabularies

@@ -1,5 +1,6 @@
 """Exported programs: the same results without the model's code."""
 
+import functools
 import json
 import os
 import subprocess
@@ -25,7 +26,10 @@ LENGTHS = {"inputs": 7, "targets": 6}
 pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers")
 
 
-def make_model(decode_fn=decoding.temperature_sample):
+GREEDY = functools.partial(decoding.temperature_sample, temperature=0.0)
+
+
+def make_model(decode_fn=GREEDY):
     vocabulary = PassThroughVocabulary(TINY.vocab_size, 1)
     return models.EncoderDecoderModel(
         network.Transformer(TINY), vocabulary, vocabulary, None, decode_fn
@@ -55,7 +59,6 @@ def save(trained, folder, **options):
 ALONE = """
 import json, sys
 import numpy as np
-from t5x.json_lines import read_json_lines
 from t5x.run_exported import ExportedModel
 model = ExportedModel(sys.argv[1])
 with np.load(sys.argv[2]) as inputs:
@@ -121,9 +124,10 @@ def test_command_line_takes_text_and_gives_text(tmp_path, capsys):
         ByteVocabulary(),
         ByteVocabulary(),
         None,
-        decoding.temperature_sample,
+        GREEDY,
     )
     folder = save((path,), tmp_path, model=model)
+    capsys.readouterr()
     (tmp_path / "in.jsonl").write_text(
         '{"inputs": "héllo", "targets": "ab"}\n{"inputs": "ab", "targets": [100, 1]}\n'
     )

@@ -61,8 +61,8 @@ def verse_or_prose(split: str, min_lines: int = 3) -> list[dict[str, str]]:
     """{"play", "inputs", "targets"}: speeches, and whether they are "verse" or "prose".
 
     The lines of verse begin with capitals, wrapped prose does so only by chance. Speeches of fewer
-    than `min_lines` lines, and those that could be either, are left out. So that the answer is not
-    written in the inputs, these are in small letters and in one line.
+    than `min_lines` lines, and those that could be either, are left out. The inputs are one line, so
+    that a capital says "verse" only where no sentence or name begins.
     """
     found = []
     for play, text in plays_of(split).items():
@@ -72,7 +72,7 @@ def verse_or_prose(split: str, min_lines: int = 3) -> list[dict[str, str]]:
             share = sum(starts) / max(len(starts), 1)
             if len(lines) < min_lines or not starts or 0.5 < share < 1:
                 continue
-            inputs = " ".join(" ".join(lines).lower().split())
+            inputs = " ".join(" ".join(lines).split())
             kind = "verse" if share == 1 else "prose"
             found.append({"play": play, "inputs": inputs, "targets": kind})
     return found
