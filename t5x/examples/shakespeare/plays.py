@@ -61,8 +61,8 @@ def verse_or_prose(split: str, min_lines: int = 3) -> list[dict[str, str]]:
     """{"play", "inputs", "targets"}: speeches, and whether they are "verse" or "prose".
 
     The lines of verse begin with capitals, wrapped prose does so only by chance. Speeches of fewer
-    than `min_lines` lines, and those that could be either, are left out. The inputs are one line, so
-    that a capital says "verse" only where no sentence or name begins.
+    than `min_lines` lines, and those that could be either, are left out. The inputs are one line: a
+    capital says "verse" only where no sentence or name begins.
     """
     found = []
     for play, text in plays_of(split).items():
