@@ -70,3 +70,17 @@ class ContinuousInputsEncoderDecoderModel(models.EncoderDecoderModel):
         input_shapes = {**input_shapes, "encoder_input_tokens": shape}
         input_types = {**(input_types or {}), "encoder_input_tokens": jnp.float32}
         return super().get_initial_variables(rng, input_shapes, input_types)
+
+    def predict_batch_with_aux(
+        self,
+        params: models.Params,
+        batch: Mapping[str, Array],
+        rng: Array | None = None,
+        **options: Any,
+    ) -> tuple[Array, Mapping[str, Array]]:
+        """As the base class.
+
+        Gin refuses to register a class whose inherited method a file has configured already; with
+        a method of its own, a process can read both.
+        """
+        return super().predict_batch_with_aux(params, batch, rng, **options)

@@ -1,5 +1,7 @@
 """The MT3 model around its network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,8 @@ def test_training_and_scoring_agree(batch):
 
 
 def test_greedy_decoding_follows_the_largest_teacher_forced_logit(batch):
-    model = make_model(decode_fn=decoding.temperature_sample)
+    greedy = functools.partial(decoding.temperature_sample, temperature=0.0)
+    model = make_model(decode_fn=greedy)
     params = random_params(initial_shapes(model)["params"])
     predicted = np.asarray(jax.jit(model.predict_batch)(params, batch))
     inputs = np.pad(predicted, ((0, 0), (1, 0)))[:, :-1]

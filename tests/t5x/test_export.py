@@ -193,6 +193,7 @@ def test_command_line(trained, tmp_path, capsys):
         "data.PassThroughVocabulary.size = 24\n"
         "data.PassThroughVocabulary.eos_id = 1\n"
         "models.EncoderDecoderModel.decode_fn = @decoding.temperature_sample\n"
+        "decoding.temperature_sample.temperature = 0.0\n"
         "network.T5Config:\n"
         "  vocab_size = 24\n  emb_dim = 16\n  num_heads = 2\n  head_dim = 8\n  mlp_dim = 24\n"
     )

@@ -96,6 +96,7 @@ def test_conversion_there_and_back(plain):
         scan_params(scanned)
     with pytest.raises(CheckpointError, match="no scanned layers"):
         unscan_params(params)
+    params = jax.tree.map(lambda x: x, params)  # a tree of its own
     del params["encoder"]["layers_1"]["mlp"]["wo"]
     with pytest.raises(CheckpointError, match="mlp/wo/kernel"):
         scan_params(params)

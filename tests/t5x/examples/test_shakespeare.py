@@ -32,10 +32,10 @@ def test_verse_and_prose():
     rows = plays.verse_or_prose("validation")
     kinds = [row["targets"] for row in rows]
     assert (kinds.count("verse"), kinds.count("prose")) == (588, 170)
-    assert not any(c.isupper() or c == "\n" for row in rows for c in row["inputs"])
+    assert not any("\n" in row["inputs"] for row in rows)
     (tomorrow,) = [r for r in rows if "sound and fury" in r["inputs"]]
     assert tomorrow["targets"] == "verse"
-    (porter,) = [r for r in rows if "here's a knocking indeed" in r["inputs"]]
+    (porter,) = [r for r in rows if "Here's a knocking indeed" in r["inputs"]]
     assert porter["targets"] == "prose"
 
 
