@@ -1,0 +1,124 @@
+"""New drum kits out of those there are: what makes a model ready for kits it never heard.
+
+Every group of instruments comes from a kit of its own, tuned, equalised, damped and levelled at
+random, so that fifteen kits make any number.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from musax.audio import resample
+from musax.drum_pitches import GROUPS
+from musax.rendering.augment import convolve, minimum_phase
+from musax.rendering.drum_pads import DrumKit, Pad, map_takes
+
+#: What a kit must be able to play to lend a whole group, by group.
+_NEEDED = {
+    "kick": (36,),
+    "snare": (38,),
+    "hi-hat": (42, 46),
+    "toms": (43, 48),
+    "crash": (49,),
+    "ride": (51,),
+}
+_FILTER_TAPS = 512
+
+
+def mix_drum_kits(
+    kits: Sequence[DrumKit],
+    rng: np.random.Generator,
+    *,
+    semitones: float = 3.0,
+    gain_db: float = 6.0,
+    equalizer_db: float = 6.0,
+    damping: float = 0.4,
+    name: str = "mixed",
+) -> DrumKit:
+    """A kit whose groups (`musax.drum_pitches.GROUPS`) come from kits drawn at random.
+
+    Pads that the drawn kit lacks (a bell, a cross-stick, any percussion) come from others. What a
+    group's pads have in common stays common: they are changed alike, but for small differences.
+
+    Args:
+      kits: at least one, all of one sample rate.
+      semitones: tuning of a group, up or down at most.
+      gain_db: level of a group, up or down at most.
+      equalizer_db: tilt and bell of a group's colour, up or down at most.
+      damping: probability that a group is damped (decays faster).
+
+    Raises:
+      ValueError: no kits, or kits of several sample rates.
+    """
+    if not kits or len({kit.sample_rate for kit in kits}) != 1:
+        raise ValueError("mix_drum_kits: needs at least one kit, and all of one sample rate")
+    rate = kits[0].sample_rate
+    pads: dict[int, Pad] = {}
+    for group, pitches in GROUPS.items():
+        chosen = _choose(kits, group, rng)
+        together = group != "percussion"
+        change = _draw_change(rng, semitones, gain_db, equalizer_db, damping)
+        for pitch in pitches:
+            pad = _pad_of(chosen if together else None, kits, pitch, rng)
+            if pad is None:
+                continue
+            if not together:
+                change = _draw_change(rng, semitones, gain_db, equalizer_db, damping)
+            pads[pitch] = _changed(pad, change, rate)
+    return DrumKit(name, rate, pads)
+
+
+def _choose(kits: Sequence[DrumKit], group: str, rng: np.random.Generator) -> DrumKit | None:
+    able = [kit for kit in kits if group in _NEEDED and kit.has(*_NEEDED[group])]
+    return able[int(rng.integers(len(able)))] if able else None
+
+
+def _pad_of(
+    kit: DrumKit | None, kits: Sequence[DrumKit], pitch: int, rng: np.random.Generator
+) -> Pad | None:
+    """The pad of the drawn kit, sometimes its alternate; that of another kit if it cannot play."""
+    if kit is not None and pitch in kit.playable and pitch not in kit.pads:
+        return None  # the mixed kit finds the same stand-in by itself
+    if kit is None or pitch not in kit.pads:
+        others = [other for other in kits if pitch in other.pads]
+        if not others:
+            return None
+        kit = others[int(rng.integers(len(others)))]
+    choices = (kit.pads[pitch], *kit.alternates.get(pitch, ()))
+    return choices[int(rng.integers(len(choices)))]
+
+
+class _Change:
+    """How takes of one group are altered; every number drawn once."""
+
+    def __init__(self, ratio: float, gain: float, taps: np.ndarray | None, decay_s: float | None):
+        self.ratio, self.gain, self.taps, self.decay_s = ratio, gain, taps, decay_s
+
+
+def _draw_change(rng, semitones, gain_db, equalizer_db, damping) -> _Change:
+    tilt, bell = rng.uniform(-equalizer_db, equalizer_db, 2)
+    centre, width = rng.uniform(0.02, 0.9), rng.uniform(0.05, 0.3)
+    position = np.linspace(0.0, 1.0, _FILTER_TAPS // 2 + 1)
+    position = np.log2(1 + 255 * position) / 8  # about octaves, from 90 Hz to half the rate
+    curve = tilt * (position - 0.5) + bell * np.exp(-0.5 * ((position - centre) / width) ** 2)
+    decay = float(np.exp(rng.uniform(np.log(0.08), np.log(0.8))))
+    return _Change(
+        ratio=float(2 ** (rng.uniform(-semitones, semitones) / 12)),
+        gain=float(10 ** (rng.uniform(-gain_db, gain_db) / 20)),
+        taps=minimum_phase(curve),
+        decay_s=decay if rng.random() < damping else None,
+    )
+
+
+def _changed(pad: Pad, change: _Change, rate: int) -> Pad:
+    def function(take: np.ndarray) -> np.ndarray:
+        take = resample(take, rate * change.ratio, rate)
+        if change.taps is not None:
+            take = convolve(take, change.taps)
+        if change.decay_s is not None:
+            length = min(len(take), round(7 * change.decay_s * rate))
+            seconds = np.arange(length, dtype=np.float32) / np.float32(rate)
+            take = take[:length] * np.exp(-seconds / np.float32(change.decay_s))
+        return take
+
+    return map_takes(pad, function, rate, change.gain)
