@@ -15,6 +15,10 @@ Examples:
   scripts/prepare_dataset.py rendered_ensembles --lakh64 data/lakh64 --pop909 data/pop909 \\
       --jsb data/jsb --soundfont FluidR3_GM --soundfont sf_GMbank --out data/bands
 
+  # 53 hours of Groove's drummers on 100 kits: those given, mixtures of them, synthetic ones
+  scripts/prepare_dataset.py rendered_drums --groove data/groove --kit GMRockKit \\
+      --kit FluidR3_GM --kit FluidR3_GM:25 --shards 100 --takes 160 --out data/rendered_drums
+
   # the preprocessing of a registered task, done once for use_cached=True
   scripts/prepare_dataset.py task shakespeare_verse --module t5x.examples.shakespeare.tasks \\
       --split train --out data/cached
@@ -33,7 +37,8 @@ from typing import Any
 
 from rich.progress import track
 
-from musax.datasets import pieces
+from musax.datasets import groove, pieces
+from musax.datasets.rendered_drums import RenderedDrums
 from musax.datasets.rendered_ensembles import RenderedEnsembles
 from musax.datasets.rendered_midi import Instruments, RenderedMidi
 from musax.rendering.soundfonts import find_soundfont
@@ -90,7 +95,27 @@ def rendered_ensembles(args: argparse.Namespace) -> RenderedEnsembles:
     )
 
 
-RENDERERS = {"rendered_midi": rendered_midi, "rendered_ensembles": rendered_ensembles}
+def rendered_drums(args: argparse.Namespace) -> RenderedDrums:
+    """The source that the arguments describe; a shard is one kit."""
+    return RenderedDrums(
+        groove.read_groove(args.groove, args.split),
+        tuple(args.kit),
+        num_takes=args.shards * args.takes,
+        seconds=args.seconds,
+        sample_rate=args.sample_rate,
+        seed=args.seed,
+        vary=args.vary,
+        virtual=args.virtual,
+        mixed=args.mixed,
+        takes_per_kit=args.takes,
+    )
+
+
+RENDERERS = {
+    "rendered_midi": rendered_midi,
+    "rendered_ensembles": rendered_ensembles,
+    "rendered_drums": rendered_drums,
+}
 
 #: The source of the arguments used last: reading the pieces takes seconds. A plain dict, since
 #: Beam sends what lies in this script by value.
@@ -156,12 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     bands = commands.add_parser("rendered_ensembles", help="bands: melody, bass, chords, drums")
     _add_takes_arguments(bands)
     bands.add_argument("--shards", type=int, default=160)
+    drums = commands.add_parser("rendered_drums", help="Groove's drummers on many kits")
+    _add_drums_arguments(drums)
     task = commands.add_parser("task", help="a registered task, preprocessed once")
     task.add_argument("name", help="of the task")
     task.add_argument("--module", help="Python module that registers it")
     task.add_argument("--split", default="train")
     task.add_argument("--shards", type=int, default=16)
-    for command in (midi, bands, task):
+    for command in (midi, bands, drums, task):
         command.add_argument("--out", required=True, help="folder for the shards")
         command.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
         command.add_argument("--runner", help="work on Apache Beam, for example DirectRunner")
