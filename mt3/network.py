@@ -231,7 +231,12 @@ class Decoder(DecoderStack):
     ) -> Array:
         """Float32 logits [B, L, V] of the tokens which follow `tokens` [B, L]."""
         y = self.token_embedder(tokens)
-        y = y + self.position_embedder(tokens.shape[-1], positions, decode=caching.decode)
+        y = y + self.position_embedder(
+            tokens.shape[-1],
+            positions,
+            decode=caching.decode,
+            prefill_lengths=caching.prefill_lengths,
+        )
         return self.decode(
             y,
             self.token_embedder,

@@ -4,7 +4,8 @@ Letters in shapes: B batch, K decodes, L target length, T encoder length, E embe
 """
 
 import functools
-from collections.abc import Mapping, MutableMapping
+import inspect
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import jax
@@ -162,6 +163,7 @@ class EncoderDecoderModel(BaseTransformerModel):
         encoder_inputs: Array,
         tokens: Array,
         max_decode_length: int,
+        **options: Any,
     ) -> tuple[Array, Mapping[str, Any]]:
         """The next step(s) of cached decoding: logits [B, steps, V] and the new caches."""
         return self.module.apply(
@@ -175,7 +177,13 @@ class EncoderDecoderModel(BaseTransformerModel):
             max_decode_length=max_decode_length,
             mutable=["cache"],
             method=self.module.decode,
+            **options,
         )
+
+    def _can_prefill(self) -> bool:
+        """Whether decoding can start in the middle of a row, and the network go there at once."""
+        decode = getattr(self.module, "decode", None)
+        return _takes(self._decode_fn, "initial_index") and _takes(decode, "prefill")
 
     def predict_batch_with_aux(
         self,
@@ -196,7 +204,9 @@ class EncoderDecoderModel(BaseTransformerModel):
           decoder_params: further arguments of the decoding function.
           return_all_decodes: all K decodes rather than the best.
           num_decodes: K.
-          prompt_with_targets: force the non-zero decoder inputs (but EOS) as a prompt.
+          prompt_with_targets: force the non-zero decoder inputs (but EOS) as a prompt. One that
+            begins a row fills the caches in one pass, if the network and the decoding function
+            can do so.
 
         Returns:
           (decodes int32 [B, L], or [B, K, L] in ascending order of score,
@@ -216,6 +226,19 @@ class EncoderDecoderModel(BaseTransformerModel):
         encoder_inputs = batch["encoder_input_tokens"]
         encoded = self._encode(params, batch)
         cache = self._init_cache(params, encoded, encoder_inputs, length)
+        if prompt_with_targets and self._can_prefill():
+            options["initial_index"] = prompt_lengths(prompts)
+            _, variables = self._decode(
+                {"params": params, "cache": cache},
+                encoded,
+                encoder_inputs,
+                prompts,
+                length,
+                prefill=True,
+                # The last token of a prompt is no part of the cache: the first step feeds it.
+                prefill_lengths=options["initial_index"],
+            )
+            cache = variables["cache"]
         # Networks without a cross-attention cache read these; for others they cost nothing.
         encoded = flat_batch_beam_expand(encoded, options["num_decodes"])
         encoder_inputs = flat_batch_beam_expand(encoder_inputs, options["num_decodes"])
@@ -241,3 +264,12 @@ class EncoderDecoderModel(BaseTransformerModel):
         if not prompt_with_targets:
             return jnp.zeros_like(tokens)
         return jnp.where(tokens == eos_id, 0, tokens)
+
+
+def prompt_lengths(prompts: Array) -> Array:
+    """How many tokens follow BOS before the first that is free (0), int32 [B], of [B, L]."""
+    return jnp.cumprod(prompts[:, 1:] != 0, axis=1, dtype=jnp.int32).sum(axis=1, dtype=jnp.int32)
+
+
+def _takes(function: Callable[..., Any] | None, name: str) -> bool:
+    return function is not None and name in inspect.signature(function).parameters

@@ -91,7 +91,12 @@ class SinusoidalPositions(nn.Module):
     dtype: Any = jnp.float32
 
     def __call__(
-        self, length: int, positions: Array | None = None, *, decode: bool = False
+        self,
+        length: int,
+        positions: Array | None = None,
+        *,
+        decode: bool = False,
+        prefill_lengths: Array | None = None,
     ) -> Array:
         """Rows [1 or B, length, E].
 
@@ -99,22 +104,27 @@ class SinusoidalPositions(nn.Module):
           length: number of positions.
           positions: int [B, length]; by default 0 .. length - 1.
           decode: continue from the position in the cache, and advance it by `length`.
+          prefill_lengths: int32 [B]: positions as if not decoding, after which decoding goes on
+            at these.
         """
         table = jnp.asarray(sinusoids(np.arange(max(self.max_length, length)), self.features))
         table = table.astype(self.dtype)
-        if decode and self.has_variable("cache", "position_index"):
+        if decode and prefill_lengths is None and self.has_variable("cache", "position_index"):
             start = self.get_variable("cache", "position_index")
             self.put_variable("cache", "position_index", start + length)
+            if start.ndim:
+                positions = start[:, None] + jnp.arange(length)
+                return jnp.take(table, positions, axis=0, mode="clip")
             return lax.dynamic_slice_in_dim(table, start, length, axis=0)[None]
         if decode:
-            self.init_cache()
+            self.init_cache(prefill_lengths)
         if positions is None:
             return table[None, :length]
         return jnp.take(table, positions, axis=0, mode="clip")
 
-    def init_cache(self) -> None:
-        """Sets the running position to 0."""
-        self.put_variable("cache", "position_index", jnp.zeros((), jnp.int32))
+    def init_cache(self, positions: Array | None = None) -> None:
+        """Sets the running position to 0, or to those of the rows, int32 [B]."""
+        _start_positions(self, positions)
 
 
 def relative_position_bucket(
@@ -219,5 +229,9 @@ class RelativePositionBiases(nn.Module):
 
     def init_cache(self, positions: Array | None = None) -> None:
         """Sets the running position to 0, or to those of the rows, int32 [B]."""
-        start = jnp.zeros((), jnp.int32) if positions is None else positions.astype(jnp.int32)
-        self.put_variable("cache", "position_index", start)
+        _start_positions(self, positions)
+
+
+def _start_positions(module: nn.Module, positions: Array | None) -> None:
+    start = jnp.zeros((), jnp.int32) if positions is None else positions.astype(jnp.int32)
+    module.put_variable("cache", "position_index", start)

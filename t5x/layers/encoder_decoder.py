@@ -13,6 +13,7 @@ from t5x.layers.caching import Caching
 from t5x.layers.masks import (
     combine_masks,
     make_attention_mask,
+    make_causal_mask,
     make_cross_mask,
     make_decoder_mask,
 )
@@ -71,6 +72,8 @@ class EncoderDecoder(nn.Module):
         enable_dropout: bool = True,
         decode: bool = False,
         max_decode_length: int | None = None,
+        prefill: bool = False,
+        prefill_lengths: Array | None = None,
     ) -> Array:
         """Logits, float32 [B, L, V].
 
@@ -86,11 +89,20 @@ class EncoderDecoder(nn.Module):
           enable_dropout: use dropout, from the rng `dropout`.
           decode: take the tokens as the next steps of a cached decoding.
           max_decode_length: length of the caches, when decoding.
+          prefill: start the self-attention caches from these tokens, all in one pass.
+          prefill_lengths: int32 [B], how many tokens of each row the caches then hold.
+
+        Raises:
+          ValueError: `prefill` without `decode` or without lengths.
         """
+        if prefill and (prefill_lengths is None or not decode):
+            raise ValueError("prefill=True needs decode=True and prefill_lengths")
         valid = self.valid_inputs(encoder_input_tokens)
         if decode:
             # 0 is BOS here, not padding: every step sees the input. Caches know what is causal.
             decoder_mask, every_step = None, jnp.ones_like(decoder_target_tokens)
+            if prefill:
+                decoder_mask = make_causal_mask(decoder_input_tokens)
             cross_mask = None if valid is None else make_cross_mask(every_step, valid)
         else:
             decoder_mask = make_decoder_mask(
@@ -109,7 +121,7 @@ class EncoderDecoder(nn.Module):
             decoder_mask,
             cross_mask,
             deterministic=not enable_dropout,
-            caching=Caching(decode, max_decode_length),
+            caching=Caching(decode, max_decode_length, prefill_lengths if prefill else None),
         )
 
     def init_cache(
