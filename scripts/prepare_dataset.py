@@ -206,10 +206,31 @@ def _add_takes_arguments(p: argparse.ArgumentParser) -> None:
         default=[],
         help="path or name of an SF2 or SF3 file; repeatable",
     )
+    _add_rendering_arguments(p, seconds=20.0, sample_rate=16000)
+
+
+def _add_drums_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--split", default="train", choices=groove.SPLITS)
+    p.add_argument("--groove", required=True, help="folder of the Groove MIDI Dataset or E-GMD")
+    p.add_argument(
+        "--kit",
+        action="append",
+        default=[],
+        help="a Hydrogen kit or a soundfont[:program], by name or path; repeatable",
+    )
+    p.add_argument("--virtual", type=float, default=0.2, help="share of synthetic kits")
+    p.add_argument("--mixed", type=float, default=0.5, help="share of mixtures of kits")
+    p.add_argument("--shards", type=int, default=160, help="each is one kit")
+    _add_rendering_arguments(p, seconds=12.0, sample_rate=44100)
+
+
+def _add_rendering_arguments(
+    p: argparse.ArgumentParser, *, seconds: float, sample_rate: int
+) -> None:
     p.add_argument("--vary", action=argparse.BooleanOptionalAction, default=True)
     p.add_argument("--takes", type=int, default=40, help="takes of a shard")
-    p.add_argument("--seconds", type=float, default=20.0, help="length of a take, s")
-    p.add_argument("--sample-rate", type=int, default=16000, help="Hz")
+    p.add_argument("--seconds", type=float, default=seconds, help="length of a take, s")
+    p.add_argument("--sample-rate", type=int, default=sample_rate, help="Hz")
     p.add_argument("--seed", type=int, default=0)
 
 
