@@ -8,6 +8,7 @@ when they are used.
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,6 +50,9 @@ class SeqioEvaluator:
     ):
         if not log:
             options["logger_cls"] = ()
+        elif options.get("log_dir"):
+            # Not every logger of seqio makes its folder.
+            Path(options["log_dir"]).mkdir(parents=True, exist_ok=True)
         self.batch_size = batch_size
         self._evaluator = evaluator_cls(
             mixture_or_task_name=_seqio_name(mixture_or_task_name),
