@@ -5,6 +5,7 @@ random, so that fifteen kits make any number.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,17 @@ _NEEDED = {
     "ride": (51,),
 }
 _FILTER_TAPS = 512
+#: Level (`Pad.gain`) of the leading pad of a group in dB, about the median of recorded kits; a
+#: pad of the percussion is its own leader. Kits differ too much to be mixed at their own levels.
+_LEVEL_DB = {
+    "kick": -10.0,
+    "snare": -12.0,
+    "hi-hat": -22.0,
+    "toms": -11.0,
+    "crash": -20.0,
+    "ride": -25.0,
+    "percussion": -18.0,
+}
 
 
 def mix_drum_kits(
@@ -43,7 +55,7 @@ def mix_drum_kits(
     Args:
       kits: at least one, all of one sample rate.
       semitones: tuning of a group, up or down at most.
-      gain_db: level of a group, up or down at most.
+      gain_db: level of a group, up or down at most, from what is usual in recorded kits.
       equalizer_db: tilt and bell of a group's colour, up or down at most.
       damping: probability that a group is damped (decays faster).
 
@@ -56,15 +68,17 @@ def mix_drum_kits(
     pads: dict[int, Pad] = {}
     for group, pitches in GROUPS.items():
         chosen = _choose(kits, group, rng)
-        together = group != "percussion"
-        change = _draw_change(rng, semitones, gain_db, equalizer_db, damping)
-        for pitch in pitches:
-            pad = _pad_of(chosen if together else None, kits, pitch, rng)
-            if pad is None:
-                continue
-            if not together:
-                change = _draw_change(rng, semitones, gain_db, equalizer_db, damping)
-            pads[pitch] = _changed(pad, change, rate)
+        drawn = {pitch: _pad_of(chosen, kits, pitch, rng) for pitch in pitches}
+        found = {pitch: pad for pitch, pad in drawn.items() if pad is not None}
+        together = [found] if group != "percussion" else [{p: pad} for p, pad in found.items()]
+        for parts in together:
+            change = _draw_change(rng, semitones, equalizer_db, damping)
+            leader = next((p for p in _NEEDED.get(group, ()) if p in parts), next(iter(parts), 0))
+            level = _LEVEL_DB[group] + rng.uniform(-gain_db, gain_db)
+            for pitch, pad in parts.items():
+                # What comes from another kit has its own reference, itself.
+                own = pad.gain if chosen is None or pitch not in chosen.pads else parts[leader].gain
+                pads[pitch] = _changed(pad, change, rate, 10 ** (level / 20) / own)
     return DrumKit(name, rate, pads)
 
 
@@ -88,14 +102,15 @@ def _pad_of(
     return choices[int(rng.integers(len(choices)))]
 
 
-class _Change:
+class _Change(NamedTuple):
     """How takes of one group are altered; every number drawn once."""
 
-    def __init__(self, ratio: float, gain: float, taps: np.ndarray | None, decay_s: float | None):
-        self.ratio, self.gain, self.taps, self.decay_s = ratio, gain, taps, decay_s
+    ratio: float  # of pitch
+    taps: np.ndarray  # colour
+    decay_s: float | None  # extra damping
 
 
-def _draw_change(rng, semitones, gain_db, equalizer_db, damping) -> _Change:
+def _draw_change(rng, semitones, equalizer_db, damping) -> _Change:
     tilt, bell = rng.uniform(-equalizer_db, equalizer_db, 2)
     centre, width = rng.uniform(0.02, 0.9), rng.uniform(0.05, 0.3)
     position = np.linspace(0.0, 1.0, _FILTER_TAPS // 2 + 1)
@@ -104,21 +119,19 @@ def _draw_change(rng, semitones, gain_db, equalizer_db, damping) -> _Change:
     decay = float(np.exp(rng.uniform(np.log(0.08), np.log(0.8))))
     return _Change(
         ratio=float(2 ** (rng.uniform(-semitones, semitones) / 12)),
-        gain=float(10 ** (rng.uniform(-gain_db, gain_db) / 20)),
         taps=minimum_phase(curve),
         decay_s=decay if rng.random() < damping else None,
     )
 
 
-def _changed(pad: Pad, change: _Change, rate: int) -> Pad:
+def _changed(pad: Pad, change: _Change, rate: int, gain: float) -> Pad:
     def function(take: np.ndarray) -> np.ndarray:
         take = resample(take, rate * change.ratio, rate)
-        if change.taps is not None:
-            take = convolve(take, change.taps)
+        take = convolve(take, change.taps)
         if change.decay_s is not None:
             length = min(len(take), round(7 * change.decay_s * rate))
             seconds = np.arange(length, dtype=np.float32) / np.float32(rate)
             take = take[:length] * np.exp(-seconds / np.float32(change.decay_s))
         return take
 
-    return map_takes(pad, function, rate, change.gain)
+    return map_takes(pad, function, rate, gain)
