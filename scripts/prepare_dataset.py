@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes datasets as ArrayRecord shards, in parallel and resumably.
+"""Writes datasets as ArrayRecord shards (or in E-GMD's layout), in parallel and resumably.
 
 Examples:
   # 53 hours of POP909, chorales and Lakh trios on 240 instruments, for training
@@ -19,6 +19,10 @@ Examples:
   scripts/prepare_dataset.py rendered_drums --groove data/groove --kit GMRockKit \\
       --kit FluidR3_GM --kit FluidR3_GM:25 --shards 100 --takes 160 --out data/rendered_drums
 
+  # ten performances of the test split on two kits, as E-GMD has them: WAV, MIDI, csv
+  scripts/prepare_dataset.py egmd_mini --groove data/groove --kit GMRockKit --kit FluidR3_GM \\
+      --split test --limit 10 --out data/egmd_mini
+
   # the preprocessing of a registered task, done once for use_cached=True
   scripts/prepare_dataset.py task shakespeare_verse --module t5x.examples.shakespeare.tasks \\
       --split train --out data/cached
@@ -32,12 +36,13 @@ import argparse
 import dataclasses
 import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.progress import track
 
 from musax.datasets import groove, pieces
+from musax.datasets.egmd_mini import write_egmd_mini
 from musax.datasets.rendered_drums import RenderedDrums
 from musax.datasets.rendered_ensembles import RenderedEnsembles
 from musax.datasets.rendered_midi import Instruments, RenderedMidi
@@ -154,15 +159,34 @@ def prepare_task(args: argparse.Namespace, **options: Any) -> dict:
     return cache_task(args.name, args.out, args.split, args.shards, args.module, **options)
 
 
-def _options(args: argparse.Namespace, beam_options: Sequence[str], total: int) -> dict[str, Any]:
-    def progress(shards: Iterable) -> Iterable:
-        return track(shards, "shards", total=total, disable=not sys.stderr.isatty())
+def prepare_egmd_mini(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Writes recordings in E-GMD's layout; returns their rows of the csv."""
+    performances = groove.read_groove(args.groove, args.split)
+    count = min(args.limit or len(performances), len(performances)) * len(args.kit)
+    return write_egmd_mini(
+        performances,
+        args.kit,
+        args.out,
+        limit=args.limit,
+        seed=args.seed,
+        workers=args.workers,
+        progress=_progress("recordings", count),
+    )
 
+
+def _progress(what: str, total: int) -> Callable[[Iterable], Iterable]:
+    def progress(items: Iterable) -> Iterable:
+        return track(items, what, total=total, disable=not sys.stderr.isatty())
+
+    return progress
+
+
+def _options(args: argparse.Namespace, beam_options: Sequence[str]) -> dict[str, Any]:
     return {
         "workers": args.workers,
         "runner": args.runner,
         "beam_options": beam_options,
-        "progress": progress,
+        "progress": _progress("shards", args.shards),
     }
 
 
@@ -183,14 +207,20 @@ def _parser() -> argparse.ArgumentParser:
     bands.add_argument("--shards", type=int, default=160)
     drums = commands.add_parser("rendered_drums", help="Groove's drummers on many kits")
     _add_drums_arguments(drums)
+    egmd = commands.add_parser("egmd_mini", help="Groove's drummers on kits, in E-GMD's layout")
+    _add_groove_arguments(egmd)
+    egmd.add_argument("--limit", type=int, help="at most so many performances, spread evenly")
+    egmd.add_argument("--seed", type=int, default=0)
+    egmd.set_defaults(runner=None)
     task = commands.add_parser("task", help="a registered task, preprocessed once")
     task.add_argument("name", help="of the task")
     task.add_argument("--module", help="Python module that registers it")
     task.add_argument("--split", default="train")
     task.add_argument("--shards", type=int, default=16)
-    for command in (midi, bands, drums, task):
-        command.add_argument("--out", required=True, help="folder for the shards")
+    for command in (midi, bands, drums, egmd, task):
+        command.add_argument("--out", required=True, help="folder to write into")
         command.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    for command in (midi, bands, drums, task):
         command.add_argument("--runner", help="work on Apache Beam, for example DirectRunner")
     return parser
 
@@ -209,7 +239,7 @@ def _add_takes_arguments(p: argparse.ArgumentParser) -> None:
     _add_rendering_arguments(p, seconds=20.0, sample_rate=16000)
 
 
-def _add_drums_arguments(p: argparse.ArgumentParser) -> None:
+def _add_groove_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--split", default="train", choices=groove.SPLITS)
     p.add_argument("--groove", required=True, help="folder of the Groove MIDI Dataset or E-GMD")
     p.add_argument(
@@ -218,6 +248,10 @@ def _add_drums_arguments(p: argparse.ArgumentParser) -> None:
         default=[],
         help="a Hydrogen kit or a soundfont[:program], by name or path; repeatable",
     )
+
+
+def _add_drums_arguments(p: argparse.ArgumentParser) -> None:
+    _add_groove_arguments(p)
     p.add_argument("--virtual", type=float, default=0.2, help="share of synthetic kits")
     p.add_argument("--mixed", type=float, default=0.5, help="share of mixtures of kits")
     p.add_argument("--shards", type=int, default=160, help="each is one kit")
@@ -239,10 +273,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, beam_options = parser.parse_known_args(argv)
     if beam_options and not args.runner:
         parser.error(f"unknown arguments {' '.join(beam_options)} (Beam's need --runner)")
-    prepare = prepare_takes if args.dataset in RENDERERS else prepare_task
-    options = _options(args, beam_options, args.shards)
     try:
-        info = prepare(args, **options)
+        if args.dataset == "egmd_mini":
+            print(f"{args.out}: {len(prepare_egmd_mini(args))} recordings of {args.split}")
+            return
+        prepare = prepare_takes if args.dataset in RENDERERS else prepare_task
+        info = prepare(args, **_options(args, beam_options))
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"prepare_dataset: {error}") from error
     print(f"{args.out}: {info['examples']} examples in {info['shards']} shards of {info['split']}")
