@@ -18,7 +18,7 @@ GMD_CSV = "info.csv"
 EGMD_CSV = "e-gmd-v1.0.0.csv"
 SPLITS = ("train", "validation", "test")
 #: Columns of E-GMD's csv, in order; Groove's has the same but for the last.
-EGMD_COLUMNS = (
+EGMD_COLUMNS: tuple[str, ...] = (
     "drummer",
     "session",
     "id",

@@ -31,7 +31,7 @@ _SKIP = -1
 _PATTERNS = tuple(
     (re.compile(pattern), pitch)
     for pattern, pitch in (
-        (r"choke|swish|flink|roll|zap|\bfx\b|whistle|side o?hh|hat (low|ring)|\bfree\b", _SKIP),
+        (r"choke|swish|flink|roll|zap|\bfx\b|whistle|side o?hh|hat (low|ring|free)", _SKIP),
         (r"side ?stick|x-?stick|cross ?stick|rim ?click|\bstick\b", 37),
         (r"clap", 39),
         (r"cow ?bell", 56),
@@ -96,6 +96,7 @@ _CORRECTIONS: dict[str, dict[str, int]] = {
     "ElectricEmpireKit": {"Hat Closed Bs": _SKIP},
     "rumpf_kit_z01_h2": {  # thuds and voices under the names of drums
         "Sample:": _SKIP,
+        "c#3 - stick": _SKIP,
         "a#3 - hi-hat open": _SKIP,
         "c4 - middle tom": _SKIP,
         "d4 - high tom": _SKIP,

@@ -58,6 +58,8 @@ def _programs(path: Path) -> list[int]:
 
 def _presets(path: Path) -> list[tuple[int, int]]:
     """(program, bank) of every preset, from the headers alone: banks take seconds to decode."""
+    if not path.stat().st_size:
+        return []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         # Searched for, because some banks do not pad odd chunks as RIFF asks.
         at = data.rfind(b"pdtaphdr")
