@@ -4,6 +4,7 @@ A run that resumes reads its own latest checkpoint whole. A run that starts from
 any format, may map names (`assignment_map`), and is checked name by name.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -101,7 +102,7 @@ class TrainStateInitializer:
         assignment_map: AssignmentMap | None = None,
         strict: bool = True,
         fallback_to_scratch: bool = False,
-        transformations: Iterable[Callable[[Tree], Tree]] = (),
+        transformations: Iterable[Callable[..., Tree]] = (),
     ) -> Any:
         """The state from a checkpoint of any format.
 
@@ -114,7 +115,9 @@ class TrainStateInitializer:
           assignment_map: see `assign`.
           strict: raise when the checkpoint has arrays that the model does not use.
           fallback_to_scratch: initialize what the checkpoint lacks.
-          transformations: applied in order to the state_dict that was read.
+          transformations: applied in order to the state_dict that was read: f(state_dict), or
+            f(state_dict, the model's state_dict of shapes); those with a parameter `is_resuming`
+            get False, those with `train_state` get `global_train_state_shape`.
 
         Raises:
           CheckpointError: lists what is missing, unknown or of another shape.
@@ -122,11 +125,11 @@ class TrainStateInitializer:
         expected = self.expected
         path = find_checkpoint(path)
         if checkpoint_kind(path) == "safetensors" and self._has_optimizer:
-            found = _transformed(load_state(path, "target"), transformations)
+            found = self._transformed(load_state(path, "target"), transformations)
             check_params(found["target"], expected["target"], path)
             fresh = self.from_scratch(rng)
             return fresh.replace_params(place(_cast(found, dtype), expected)["target"])
-        found = _transformed(self._read(path), transformations)
+        found = self._transformed(self._read(path), transformations)
         found = flax.traverse_util.flatten_dict(found, sep="/")
         wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
         chosen, used = assign(wanted, found, assignment_map or ())
@@ -145,6 +148,17 @@ class TrainStateInitializer:
         tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
         return self.global_train_state_shape.restore_state(place(_cast(tree, dtype), expected))
 
+    def _transformed(self, state: Tree, functions: Iterable[Callable[..., Tree]]) -> Tree:
+        """`state` after the transformations, each called with what it takes."""
+        offered = {"is_resuming": False, "train_state": self.global_train_state_shape}
+        for function in functions:
+            parameters = inspect.signature(function).parameters.values()
+            options = {p.name: offered[p.name] for p in parameters if p.name in offered}
+            positional = [p for p in parameters if p.name not in offered and _is_required(p)]
+            rest = (self.expected,) if len(positional) > 1 else ()
+            state = function(state, *rest, **options)
+        return state
+
     def _read(self, path: Path) -> Tree:
         """The checkpoint's state; of an inference state what it holds, without the slots."""
         if self._has_optimizer:
@@ -156,10 +170,9 @@ class TrainStateInitializer:
         return {"target": found.pop("target"), **found, "state": {"step": step}}
 
 
-def _transformed(state: Tree, transformations: Iterable[Callable[[Tree], Tree]]) -> Tree:
-    for transform in transformations:
-        state = transform(state)
-    return state
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variable
 
 
 def _is_array(x: Any) -> bool:

@@ -146,7 +146,9 @@ class RestoreCheckpointConfig:
       dtype: parameters are rounded to it when read.
       restore_dataset: continue the data where that run stood.
       checkpointer_cls, checkpoint_manager_cls: of upstream; the format is found out.
-      state_transformation_fns: f(state_dict) -> state_dict, applied in order to what is read.
+      state_transformation_fns: f(state_dict) -> state_dict, applied in order to what is read, such
+        as `t5x.checkpoints.scanned_states.convert_layers`; for what else they are given see
+        `TrainStateInitializer.from_checkpoint`.
     """
 
     path: str | Sequence[str]
@@ -157,7 +159,7 @@ class RestoreCheckpointConfig:
     dtype: str | None = None
     restore_dataset: bool = False
     checkpointer_cls: Any = None
-    state_transformation_fns: Sequence[Callable[[Any], Any]] = ()
+    state_transformation_fns: Sequence[Callable[..., Any]] = ()
     checkpoint_manager_cls: Any = None
 
     def __post_init__(self):

@@ -64,6 +64,15 @@ def unscan_params(
     return unscanned
 
 
+def restack(
+    tree: Mapping[str, Tree], axis: int, scanning: bool, shared: bool = True
+) -> dict[str, Tree]:
+    """`scan_params` or `unscan_params` of a tree that need not have layers at all."""
+    if scanning:
+        return _scan(dict(tree), "", axis)[0]
+    return _unscan(dict(tree), "", axis, shared)[0]
+
+
 def _scan(tree: dict[str, Tree], name: str, axis: int) -> tuple[dict[str, Tree], bool]:
     if "layers_0" in tree:
         return _scan_stack(tree, name, axis), True

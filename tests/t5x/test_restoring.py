@@ -115,3 +115,20 @@ def test_round_vocab_size():
 
     assert utils.round_vocab_size_to_multiple(Vocabulary()) == 256
     assert utils.round_vocab_size_to_multiple(Vocabulary(), 129) == 129
+
+
+def test_transformations_get_what_they_take(initializer, state, saved):
+    seen = []
+
+    def ours(state, *, train_state):
+        seen.append(train_state is initializer.global_train_state_shape)
+        return state
+
+    def upstreams(state_dict, target_state_dict, *, is_resuming=False):
+        seen.append((target_state_dict["state"]["step"].shape, is_resuming))
+        state_dict["state"]["step"] = state_dict["state"]["step"] + 1
+        return state_dict
+
+    restored = initializer.from_checkpoint(saved, KEY, transformations=[ours, upstreams])
+    assert int(restored.step) == 18
+    assert seen == [True, ((), False)]
