@@ -10,14 +10,13 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import gin
 import jax
 import numpy as np
 
 from mt3.model_config import ModelConfig
 from musax.pretrained import save_model_folder
-from t5x import gin_utils, train
 from t5x.checkpoints.loading import all_checkpoints, checkpoint_step, load_params
+from t5x.run_config import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:
@@ -27,33 +26,25 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
       FileNotFoundError: if there is no `config.gin`.
       ValueError: if it lacks one of the macros.
     """
-    path = Path(run_dir) / "config.gin"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; RUN_DIR is the MODEL_DIR of a training run")
-    gin_utils.parse([str(path)], [], [], train.train)
-    network = _value("MODEL", path).module.config
+    model, vocabulary, spectrogram, segment, lengths, spec = read_macros(
+        run_dir,
+        "MODEL",
+        "VOCAB_CONFIG",
+        "SPECTROGRAM_CONFIG",
+        "SEGMENT_CONFIG",
+        "TASK_FEATURE_LENGTHS",
+        "EVENT_SPEC",
+    )
     # Where parameters start from is of no use once they are trained.
-    network = dataclasses.replace(network, shift_token_range=None, dropout_rate=0.0)
+    network = dataclasses.replace(model.module.config, shift_token_range=None, dropout_rate=0.0)
     return ModelConfig(
         network=network,
-        vocabulary=_value("VOCAB_CONFIG", path),
-        spectrogram=_value("SPECTROGRAM_CONFIG", path),
-        segment=_value("SEGMENT_CONFIG", path),
-        targets_length=_value("TASK_FEATURE_LENGTHS", path)["targets"],
-        spec=_value("EVENT_SPEC", path),
+        vocabulary=vocabulary,
+        spectrogram=spectrogram,
+        segment=segment,
+        targets_length=lengths["targets"],
+        spec=spec,
     )
-
-
-def _value(macro: str, path: Path):
-    """The value of a macro, made by what it refers to."""
-    try:
-        value = gin.query_parameter(f"%{macro}")
-    except ValueError as error:
-        raise ValueError(f"{path}: no {macro}, which the model is made of") from error
-    if not hasattr(value, "scoped_configurable_fn"):
-        return value
-    with gin.config_scope(macro):  # the operative configuration records values under their macro
-        return value.scoped_configurable_fn()
 
 
 def export(

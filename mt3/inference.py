@@ -23,7 +23,7 @@ from mt3.segments import segment_features
 from mt3.streaming import StreamedSegment, stream_segments
 from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax import pretrained
-from musax.audio import audio_info, resample, stream_audio, to_mono
+from musax.audio import audio_info, check_audio, resample, stream_audio, to_mono
 from musax.events.decode import DecodingState
 from musax.notes import sort_notes, voice_keys
 from t5x.checkpoints import load_params
@@ -140,7 +140,7 @@ class Transcriber:
         Raises:
           ValueError: the audio is of a wrong type or shape, empty, or not finite.
         """
-        samples = _check_audio(audio, sample_rate)
+        samples = check_audio(audio, sample_rate)
         samples = resample(to_mono(samples), sample_rate, self.config.spectrogram.sample_rate)
         seconds = len(audio) / sample_rate
         return self._transcribe(
@@ -307,29 +307,3 @@ def _default_batch_size() -> int:
     import jax
 
     return _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
-
-
-def _check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
-    """Float audio, or a ValueError that says what is wrong with it."""
-    audio = np.asarray(audio)
-    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
-        raise ValueError(
-            f"audio: expected float samples [samples] or [samples, channels] with full scale 1.0, "
-            f"got {audio.dtype} {audio.shape}; divide integers by their full scale (32768 for "
-            "int16)"
-        )
-    if not audio.size:
-        raise ValueError(f"audio: no samples (shape {audio.shape})")
-    if audio.ndim == 2 and audio.shape[1] > audio.shape[0]:
-        raise ValueError(
-            f"audio: shape {audio.shape} has more channels than samples; expected "
-            "[samples, channels]: transpose it"
-        )
-    finite = np.isfinite(audio).reshape(len(audio), -1).all(axis=1)
-    if not finite.all():
-        where = int(np.argmin(finite)) / sample_rate
-        raise ValueError(
-            f"audio: the sample at {where:.3f} s is not a finite number; find out where it comes "
-            "from, or use numpy.nan_to_num"
-        )
-    return audio.astype(np.float32, copy=False)

@@ -199,6 +199,40 @@ def to_mono(audio: np.ndarray) -> np.ndarray:
     return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
+def check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
+    """Audio that somebody hands to a model, as float32.
+
+    Args:
+      audio: float [samples] or [samples, channels], full scale 1.0.
+      sample_rate: Hz.
+
+    Raises:
+      ValueError: a wrong type or shape, no samples, or one that is not finite (says when).
+    """
+    audio = np.asarray(audio)
+    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(
+            f"audio: expected float samples [samples] or [samples, channels] with full scale 1.0, "
+            f"got {audio.dtype} {audio.shape}; divide integers by their full scale (32768 for "
+            "int16)"
+        )
+    if not audio.size:
+        raise ValueError(f"audio: no samples (shape {audio.shape})")
+    if audio.ndim == 2 and audio.shape[1] > audio.shape[0]:
+        raise ValueError(
+            f"audio: shape {audio.shape} has more channels than samples; expected "
+            "[samples, channels]: transpose it"
+        )
+    finite = np.isfinite(audio).reshape(len(audio), -1).all(axis=1)
+    if not finite.all():
+        where = int(np.argmin(finite)) / sample_rate
+        raise ValueError(
+            f"audio: the sample at {where:.3f} s is not a finite number; find out where it comes "
+            "from, or use numpy.nan_to_num"
+        )
+    return audio.astype(np.float32, copy=False)
+
+
 def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     """Changes the sample rate (soxr, high quality, linear phase).
 

@@ -204,9 +204,12 @@ def wrap_optax_optimizer(optax_fn: Callable[..., Any]) -> Callable[..., OptaxWra
     return make
 
 
-def chain(transformations: Sequence[optax.GradientTransformation]) -> OptaxWrapper:
+def chain(
+    transformations: Sequence[optax.GradientTransformation],
+    use_trainer_learning_rate: bool = False,
+) -> OptaxWrapper:
     """The composition of transformations; for the trainer's learning rate see `OptaxWrapper`."""
-    return OptaxWrapper(optax.chain(*transformations))
+    return OptaxWrapper(optax.chain(*transformations), use_trainer_learning_rate)
 
 
 class MultiOptimizer(OptimizerDef):

@@ -1,0 +1,113 @@
+"""Makes a model folder of a training run: `python -m drums.export RUN_DIR OUT_DIR [--card CARD]`.
+
+The run's `config.gin` says what the model is (the macros MODEL, FEATURES and LEVEL, as
+configs/drums/small.gin sets them), its last checkpoint holds the arrays. `--tune DATA_DIR` finds
+thresholds and velocity curves on the validation takes there.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from drums.inference import Transcriber
+from drums.listening import Predictor
+from drums.model_config import ModelConfig
+from drums.preprocessors import as_float
+from drums.tasks import prepared_takes
+from drums.tuning import Record, tune
+from drums.vocabularies import FULL
+from musax.datasets.rendered_midi import take_notes
+from musax.pretrained import save_model_folder
+from t5x.checkpoints import load_state
+from t5x.checkpoints.loading import all_checkpoints, checkpoint_step
+from t5x.run_config import read_macros
+
+
+def read_run_config(run_dir: str | Path) -> ModelConfig:
+    """The configuration of the model that a run trained.
+
+    Raises:
+      FileNotFoundError: there is no `config.gin`.
+      ValueError: it lacks one of the macros.
+    """
+    model, features, level = read_macros(run_dir, "MODEL", "FEATURES", "LEVEL")
+    oaf = not hasattr(model, "level")
+    # Pieces are cut from recordings with what surrounds them, so every run listens like this.
+    network = model.module.config
+    if dataclasses.is_dataclass(network) and hasattr(network, "dtype"):
+        network = dataclasses.replace(network, dtype="float32")
+    return ModelConfig(network, features, FULL if oaf else level)
+
+
+def validation_records(transcriber: Transcriber, data_dir: str, limit: int) -> Iterator[Record]:
+    """What the model hears in the first `limit` validation takes, and their notes."""
+    takes = prepared_takes(data_dir).sequence("validation")
+    for i in range(min(limit, len(takes))):
+        take = takes[i]
+        audio = as_float(take["audio"])
+        yield transcriber.outputs(audio, int(take["sample_rate"])), take_notes(take)
+
+
+def export(
+    run_dir: str | Path,
+    out_dir: str | Path,
+    card: str,
+    step: int | None = None,
+    tune_on: str | None = None,
+    takes: int = 200,
+    dtype: str = "float32",
+) -> Path:
+    """Writes the model folder; returns its path.
+
+    Args:
+      run_dir: MODEL_DIR of the run.
+      out_dir: where the folder goes.
+      card: the model card, Markdown.
+      step: of the checkpoint; None takes the last.
+      tune_on: folder of takes whose validation split is tuned on.
+      takes: how many of them.
+      dtype: in which arrays are stored.
+
+    Raises:
+      FileNotFoundError: the run has no such checkpoint, or there are no takes.
+    """
+    found = {checkpoint_step(path): path for path in all_checkpoints(Path(run_dir))}
+    chosen = max(found, default=None) if step is None else step
+    if chosen not in found:
+        raise FileNotFoundError(f"{run_dir}: no checkpoint {step}; there are {sorted(found)}")
+    state = load_state(found[chosen])
+    variables = {"params": state["target"], "batch_stats": state["flax_mutables"]["batch_stats"]}
+    variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
+    config = read_run_config(run_dir)
+    if tune_on is not None:
+        transcriber = Transcriber(Predictor(config, variables, found[chosen]))
+        records = list(validation_records(transcriber, tune_on, takes))
+        rate = config.features.frames_per_second
+        config = dataclasses.replace(config, picking=tune(records, config.level, rate))
+    return save_model_folder(out_dir, variables, config.to_json(), card, {"step": str(chosen)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir")
+    parser.add_argument("out_dir")
+    parser.add_argument("--card", help="Markdown file for the folder's README.md")
+    parser.add_argument("--step", type=int, help="checkpoint; default: the last")
+    parser.add_argument(
+        "--tune", metavar="DATA_DIR", help="takes of prepare_dataset rendered_drums"
+    )
+    parser.add_argument("--takes", type=int, default=200, help="validation takes to tune on")
+    parser.add_argument("--dtype", default="float32", help="of the stored arrays")
+    args = parser.parse_args()
+    card = Path(args.card).read_text() if args.card else f"# {Path(args.out_dir).name}\n"
+    print(export(args.run_dir, args.out_dir, card, args.step, args.tune, args.takes, args.dtype))
+
+
+if __name__ == "__main__":
+    main()

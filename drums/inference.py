@@ -1,0 +1,276 @@
+"""Transcription of drum recordings.
+
+    transcriber = Transcriber.from_pretrained("drums-small")
+    transcription = transcriber.transcribe_file("loop.wav")
+    musax.midi.save_midi("loop.mid", transcription.notes)
+
+A recording is normalised to its peak, heard in pieces, and its hits are picked as the pieces come:
+any length takes the memory of one piece, and the pieces make no difference to the result.
+"""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from drums.listening import Listener, Predictor
+from drums.model_config import ModelConfig, read_model_config
+from drums.picking import Frames, Picker
+from musax import pretrained
+from musax.audio import audio_info, check_audio, resample, stream_audio, to_mono
+from musax.notes import empty_notes, sort_notes
+from t5x.checkpoints import load_params
+from t5x.compilation_cache import enable_compilation_cache
+
+DEFAULT_LEVEL = "9"
+_CHUNK_SECONDS = 10.0
+
+#: (seconds of audio done, seconds in all)
+Progress = Callable[[float, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcription:
+    """What was heard in a recording.
+
+    Attributes:
+      notes: `musax.notes` array of drum hits, by onset; times in s.
+      seconds: length of the recording.
+      silent: every sample of it is 0, so there is nothing to hear.
+    """
+
+    notes: np.ndarray
+    seconds: float
+    silent: bool
+
+
+class Transcriber:
+    """Recordings of drums to hits, with one model.
+
+    Args:
+      predict: the network with its parameters and configuration.
+    """
+
+    def __init__(self, predict: Predictor):
+        self._predict = predict
+        self.config: ModelConfig = predict.config
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike) -> "Transcriber":
+        """Loads a model.
+
+        Args:
+          name_or_dir: the name of a shipped model, or a model folder (`python -m drums.export`
+            makes one of a training run, `python -m drums.checkpoints` of OaF Drums' variables).
+
+        Raises:
+          PretrainedError: an unknown name, or a folder without `config.json`.
+          CheckpointError: arrays are missing or do not fit; names them.
+          ModelConfigError: a wrong configuration; names the field.
+        """
+        enable_compilation_cache()
+        path = pretrained.resolve(name_or_dir)
+        return cls(Predictor(read_model_config(path), load_params(path), path))
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that the network hears."""
+        return self.config.features.sample_rate
+
+    def transcribe(
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        *,
+        level: str | None = None,
+        threshold: float | None = None,
+        pitch_map: str | None = None,
+        progress: Progress | None = None,
+    ) -> Transcription:
+        """Transcribes samples.
+
+        Args:
+          audio: float [samples] or [samples, channels], full scale 1.0; channels are averaged.
+          sample_rate: Hz; other rates than the model's are resampled.
+          level: which drums are told apart, see `drums.vocabularies`: "3-hit", "5", "8-hit", "9"
+            or "18"; by default "9", or what the model knows.
+          threshold: onset probability of a hit, in place of those tuned on validation data; less
+            finds more.
+          pitch_map: "gm" or "roland": whose pitches the notes have; None for those of the level.
+          progress: called after each piece.
+
+        Raises:
+          ValueError: the audio is of a wrong type or shape, empty, or not finite; an unknown level.
+        """
+        samples = check_audio(audio, sample_rate)
+        samples = resample(to_mono(samples), sample_rate, self.sample_rate)
+        seconds = len(audio) / sample_rate
+        peak = float(np.abs(samples).max(initial=0.0))
+        notify = None if progress is None else lambda done: progress(min(done, seconds), seconds)
+        notes = self._transcribe(
+            _pieces(samples, self.sample_rate), peak, notify, level, threshold, pitch_map
+        )
+        return Transcription(notes, seconds, peak == 0.0)
+
+    def transcribe_file(
+        self,
+        path: str | os.PathLike,
+        *,
+        level: str | None = None,
+        threshold: float | None = None,
+        pitch_map: str | None = None,
+        progress: Progress | None = None,
+    ) -> Transcription:
+        """Transcribes an audio file as it is read: once for its peak, once to hear it.
+
+        Arguments as in `transcribe`. A file that breaks off is transcribed up to there, with a
+        `musax.audio.AudioWarning`.
+
+        Raises:
+          AudioError: the file is missing, unreadable or not audio, or its samples are not finite.
+        """
+        estimate = audio_info(path).seconds
+        peak, samples = 0.0, 0
+        for chunk in stream_audio(path, self.sample_rate, _CHUNK_SECONDS):
+            peak = max(peak, float(np.abs(chunk).max(initial=0.0)))
+            samples += len(chunk)
+        seconds = samples / self.sample_rate if samples else estimate
+        notify = None if progress is None else lambda done: progress(min(done, seconds), seconds)
+        chunks = _quietly(stream_audio(path, self.sample_rate, _CHUNK_SECONDS))
+        notes = self._transcribe(chunks, peak, notify, level, threshold, pitch_map)
+        return Transcription(notes, seconds, peak == 0.0)
+
+    def outputs(self, audio: np.ndarray, sample_rate: int) -> Frames:
+        """What the network hears in every frame of a recording, [T, K] each; see `Frames`.
+
+        Frame i is centred on i / `config.features.frames_per_second` s. Arguments and errors as in
+        `transcribe`.
+        """
+        samples = check_audio(audio, sample_rate)
+        samples = resample(to_mono(samples), sample_rate, self.sample_rate)
+        peak = float(np.abs(samples).max(initial=0.0))
+        parts = list(self._listen(_pieces(samples, self.sample_rate), peak, None))
+        return Frames.join(parts)
+
+    def picker(
+        self,
+        level: str | None = None,
+        threshold: float | None = None,
+        pitch_map: str | None = None,
+    ) -> Picker:
+        """What finds hits in frames; arguments as in `transcribe`."""
+        known = self.config.level
+        level = level or (DEFAULT_LEVEL if known == "18" else known)
+        rate = self.config.features.frames_per_second
+        return Picker(self.config.picking, known, level, rate, threshold, pitch_map)
+
+    def stream(
+        self,
+        *,
+        piece_seconds: float = 0.1,
+        level: str | None = None,
+        threshold: float | None = None,
+        pitch_map: str | None = None,
+    ) -> "StreamingTranscription":
+        """Transcription of sound as it arrives; see `StreamingTranscription`."""
+        frames = max(1, round(piece_seconds * self.config.features.frames_per_second))
+        picker = self.picker(level, threshold, pitch_map)
+        return StreamingTranscription(Listener(self._predict, frames), picker, self.config)
+
+    def _transcribe(
+        self,
+        chunks: Iterable[np.ndarray],
+        peak: float,
+        notify: Callable[[float], None] | None,
+        level: str | None,
+        threshold: float | None,
+        pitch_map: str | None,
+    ) -> np.ndarray:
+        picker = self.picker(level, threshold, pitch_map)
+        if peak == 0.0:
+            return picker.flush()
+        parts = [picker.push(frames) for frames in self._listen(chunks, peak, notify)]
+        return sort_notes(np.concatenate([*parts, picker.flush()]))
+
+    def _listen(
+        self,
+        chunks: Iterable[np.ndarray],
+        peak: float,
+        notify: Callable[[float], None] | None,
+    ) -> Iterator[Frames]:
+        listener = Listener(self._predict)
+        gain, heard = np.float32(1.0 / peak if peak else 1.0), 0
+        for chunk in chunks:
+            frames = listener.push(chunk * gain)
+            heard += len(chunk)
+            if frames is not None:
+                yield frames
+            if notify is not None:
+                notify(heard / self.sample_rate)
+        frames = listener.flush()
+        if frames is not None:
+            yield frames
+
+
+class StreamingTranscription:
+    """Hits of sound that arrives, as soon as they are certain.
+
+    The loudest sample so far stands for the recording's peak, which nobody knows yet: until the
+    first loud hit, soft ones may be taken for louder ones.
+
+    Attributes:
+      latency_seconds: how long after a hit it is told at the latest, computing time not counted.
+    """
+
+    #: Nothing is amplified by more than this: a quiet room is no drum.
+    MAX_GAIN = 100.0
+
+    def __init__(self, listener: Listener, picker: Picker, config: ModelConfig):
+        self._listener, self._picker, self._peak = listener, picker, 1.0 / self.MAX_GAIN
+        self.sample_rate = config.features.sample_rate
+        rate = config.features.frames_per_second
+        self.latency_seconds = (
+            listener.delay_samples / self.sample_rate + picker.delay_frames / rate
+        )
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Takes float samples [N] at `sample_rate`; the new hits, times from the first sample on.
+
+        Raises:
+          ValueError: samples that are not one channel of finite numbers.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise ValueError(
+                f"samples: expected float [N], got {samples.dtype} {samples.shape}; "
+                "use musax.audio.to_mono and resample"
+            )
+        if not np.isfinite(samples).all():
+            raise ValueError("samples: not all are finite numbers")
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
+        frames = self._listener.push(samples / np.float32(self._peak))
+        return empty_notes() if frames is None else self._picker.push(frames)
+
+    def flush(self) -> np.ndarray:
+        """The hits up to the end of the sound."""
+        frames = self._listener.flush()
+        parts = [] if frames is None else [self._picker.push(frames)]
+        return sort_notes(np.concatenate([*parts, self._picker.flush()]))
+
+
+def _pieces(samples: np.ndarray, sample_rate: int) -> Iterator[np.ndarray]:
+    step = round(_CHUNK_SECONDS * sample_rate)
+    return (samples[i : i + step] for i in range(0, len(samples), step))
+
+
+def _quietly(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Chunks without the warnings that reading them once has given already."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk

@@ -1,0 +1,140 @@
+"""A network listening to samples that arrive piece by piece.
+
+Letters in shapes: N samples, T frames, K classes, P frames of a piece.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from drums.features import log_mel
+from drums.model_config import ModelConfig
+from drums.network import probabilities
+from drums.picking import Frames, oaf_frames
+from t5x.checkpoints import check_params
+
+#: Frames that OaF Drums hears around a piece: its LSTM has no end, but forgets.
+OAF_CONTEXT = 172
+
+
+class Predictor:
+    """A network with its parameters on the device, compiled for pieces of equal length.
+
+    Args:
+      config: the model.
+      variables: `params` and `batch_stats`.
+      source: what error messages call them.
+
+    Raises:
+      CheckpointError: arrays are missing, unknown, or have other shapes; lists which.
+    """
+
+    def __init__(self, config: ModelConfig, variables: Mapping[str, Any], source: Any = "model"):
+        self.config = config
+        self._module = config.module()
+        bands = config.features.num_mel_bins
+        expected = jax.eval_shape(
+            self._module.init, jax.random.key(0), np.zeros((1, 2, bands), np.float32)
+        )
+        wanted = {name: expected[name] for name in ("params", "batch_stats")}
+        check_params(variables, wanted, source)
+        self._variables = jax.device_put(
+            jax.tree.map(lambda x: np.asarray(x, np.float32), dict(variables))
+        )
+        self._program = jax.jit(self._run)
+
+    @property
+    def context_frames(self) -> int:
+        """Frames to each side of a piece that are heard with it."""
+        if self.config.is_oaf:
+            return OAF_CONTEXT
+        return self.config.network.context_frames  # type: ignore[union-attr]
+
+    def _run(self, variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
+        """Outputs of all frames of [N] samples."""
+        spectrogram = log_mel(audio[None], self.config.features)
+        outputs = self._module.apply(variables, spectrogram, training=False)
+        outputs = {**outputs, "onsets": probabilities(outputs)}  # type: ignore[arg-type]
+        return {name: x[0] for name, x in outputs.items()}
+
+    def __call__(self, audio: np.ndarray) -> Frames:
+        """What is heard in the frames of float32 [N]; a program is compiled for each length."""
+        outputs = jax.device_get(self._program(self._variables, audio))
+        if self.config.is_oaf:
+            return oaf_frames(outputs["onsets"], outputs["velocities"])
+        return Frames(outputs["onsets"], outputs["velocities"], outputs["offsets"])
+
+
+class Listener:
+    """Frames of a stream of samples; frame i is centred on sample i·hop of the stream.
+
+    What lies before and after the stream is silence. How the stream is divided into calls makes no
+    difference, nor, for networks of finite reach, does `piece_frames`.
+
+    Args:
+      predict: the network.
+      piece_frames: P, how many frames are computed at a time. Few mean little delay and more work,
+        since the context of a piece is computed again with each.
+    """
+
+    def __init__(self, predict: Predictor, piece_frames: int = 1000):
+        if piece_frames < 1:
+            raise ValueError(f"piece_frames={piece_frames}: must be at least 1")
+        self._predict, self._piece = predict, piece_frames
+        features = predict.config.features
+        self._hop, self._context = features.hop_width, predict.context_frames
+        # Centred features make frames of their own at the edges, which are cut off.
+        self._margin = 0 if features.padding == "none" else features.fft_size // 2 // self._hop + 1
+        half = features.fft_size // 2
+        self._lead = half if features.padding == "none" else self._margin * self._hop
+        frames = piece_frames + 2 * self._context
+        self._needed = (
+            features.samples_of(frames)
+            if features.padding == "none"
+            else (frames + 2 * self._margin - 1) * self._hop
+        )
+        self._buffer = np.zeros(self._context * self._hop + self._lead, np.float32)
+        self._received = self._emitted = 0
+
+    @property
+    def delay_samples(self) -> int:
+        """How many samples after the centre of a frame must have arrived before it is heard."""
+        return self._needed - self._context * self._hop - self._lead
+
+    def push(self, samples: np.ndarray) -> Frames | None:
+        """Takes float32 [N]; the frames that are complete now, None if there are none."""
+        self._received += len(samples)
+        self._buffer = np.concatenate([self._buffer, samples.astype(np.float32, copy=False)])
+        parts = []
+        while len(self._buffer) >= self._needed:
+            parts.append(self._hear(self._buffer[: self._needed]))
+            self._buffer = self._buffer[self._piece * self._hop :]
+        return self._count(parts)
+
+    def flush(self) -> Frames | None:
+        """The frames up to the end of the stream, as if silence followed."""
+        missing = 1 + self._received // self._hop - self._emitted
+        pieces = -(-missing // self._piece) if self._received else 0
+        total = self._needed + max(0, pieces - 1) * self._piece * self._hop
+        padded = np.pad(self._buffer, (0, max(0, total - len(self._buffer))))
+        starts = range(0, pieces * self._piece * self._hop, self._piece * self._hop)
+        parts = [self._hear(padded[start : start + self._needed]) for start in starts]
+        heard = self._count(parts)
+        return None if heard is None else heard.between(0, missing)
+
+    def _hear(self, samples: np.ndarray) -> Frames:
+        skip = self._context + self._margin
+        return self._predict(samples).between(skip, skip + self._piece)
+
+    def _count(self, parts: list[Frames]) -> Frames | None:
+        self._emitted += len(parts) * self._piece
+        return Frames.join(parts) if parts else None
+
+
+@functools.cache
+def accelerated() -> bool:
+    """Whether JAX runs on something else than a CPU."""
+    return jax.default_backend() != "cpu"

@@ -1,0 +1,120 @@
+"""What a drum model is: the `config.json` of its folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from drums.features import DrumFeatures
+from drums.network import DrumNetwork, DrumNetworkConfig, OafDrums, OafDrumsConfig
+from drums.picking import PickingConfig
+from drums.vocabularies import FULL, LEVELS
+from musax.pretrained import read_config
+
+SYSTEM = "drums"
+Network = DrumNetworkConfig | OafDrumsConfig
+_KINDS: Mapping[str, type] = {"conv": DrumNetworkConfig, "oaf": OafDrumsConfig}
+
+
+class ModelConfigError(ValueError):
+    """The configuration of a model is wrong; the message names the field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to run a model, but its parameters.
+
+    Attributes:
+      network: sizes; their type says which network.
+      features: what it sees.
+      level: which classes it tells apart ("18" for OaF Drums, whose pitches are finer).
+      picking: how hits are found in its outputs.
+    """
+
+    network: Network
+    features: DrumFeatures
+    level: str = FULL
+    picking: PickingConfig = dataclasses.field(default_factory=PickingConfig)
+
+    @property
+    def is_oaf(self) -> bool:
+        """Whether the network is OaF Drums."""
+        return isinstance(self.network, OafDrumsConfig)
+
+    def module(self) -> DrumNetwork | OafDrums:
+        """The network."""
+        if isinstance(self.network, OafDrumsConfig):
+            return OafDrums(self.network)
+        return DrumNetwork(self.network)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, `"system"` included."""
+        kind = "oaf" if self.is_oaf else "conv"
+        network = {**dataclasses.asdict(self.network), "kind": kind}
+        if "dtype" in network:
+            network["dtype"] = str(
+                network["dtype"].__name__ if callable(network["dtype"]) else network["dtype"]
+            )
+        return {
+            "system": SYSTEM,
+            "level": self.level,
+            "network": network,
+            "features": dataclasses.asdict(self.features),
+            "picking": dataclasses.asdict(self.picking),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: Any = "config") -> "ModelConfig":
+        """The inverse of `to_json`.
+
+        Raises:
+          ModelConfigError: naming `source` and the field that is missing, unknown or wrong.
+        """
+        if values.get("system") != SYSTEM:
+            raise ModelConfigError(f"{source}: system {values.get('system')!r}, not {SYSTEM!r}")
+        network = dict(_part(values, "network", source))
+        kind = network.pop("kind", None)
+        if kind not in _KINDS:
+            raise ModelConfigError(
+                f"{source}: network.kind={kind!r} is not one of {', '.join(_KINDS)}"
+            )
+        level = values.get("level", FULL)
+        if level not in LEVELS:
+            raise ModelConfigError(f"{source}: level={level!r} is not one of {', '.join(LEVELS)}")
+        return cls(
+            network=_build(_KINDS[kind], network, "network", source),
+            features=_build(DrumFeatures, _part(values, "features", source), "features", source),
+            level=level,
+            picking=_build(PickingConfig, values.get("picking", {}), "picking", source),
+        )
+
+
+def _part(values: Mapping[str, Any], name: str, source: Any) -> Mapping[str, Any]:
+    part = values.get(name)
+    if not isinstance(part, Mapping):
+        raise ModelConfigError(f"{source}: {name!r} is missing or not an object")
+    return part
+
+
+def _build(cls: type, values: Mapping[str, Any], name: str, source: Any) -> Any:
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ModelConfigError(
+            f"{source}: {name} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}"
+        )
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return cls(**frozen)
+    except (TypeError, ValueError) as error:
+        raise ModelConfigError(f"{source}: {name}: {error}") from error
+
+
+def read_model_config(folder: str | Path) -> ModelConfig:
+    """The configuration in a model folder.
+
+    Raises:
+      PretrainedError: there is none, or it is not JSON.
+      ModelConfigError: it is wrong.
+    """
+    return ModelConfig.from_json(read_config(folder), Path(folder) / "config.json")

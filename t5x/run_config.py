@@ -1,0 +1,37 @@
+"""What a training run was configured with: the macros in its `config.gin`."""
+
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from t5x import gin_utils, train
+
+
+def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
+    """The values of macros of a run, made by what they refer to.
+
+    Args:
+      run_dir: MODEL_DIR of the run.
+      names: of the macros.
+
+    Raises:
+      FileNotFoundError: there is no `config.gin`.
+      ValueError: it has no such macro.
+    """
+    path = Path(run_dir) / "config.gin"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; RUN_DIR is the MODEL_DIR of a training run")
+    gin_utils.parse([str(path)], [], [], train.train)
+    return [_value(name, path) for name in names]
+
+
+def _value(macro: str, path: Path) -> Any:
+    try:
+        value = gin.query_parameter(f"%{macro}")
+    except ValueError as error:
+        raise ValueError(f"{path}: no {macro}, which the model is made of") from error
+    if not hasattr(value, "scoped_configurable_fn"):
+        return value
+    with gin.config_scope(macro):  # the operative configuration records values under their macro
+        return value.scoped_configurable_fn()
