@@ -5,7 +5,9 @@ A note-off ends every sounding note of its pitch and channel, except one struck 
 lengthens that channel's notes as in `musax.notes.apply_sustain`.
 """
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,7 @@ def save_midi(
     *,
     tempo: float = 120.0,
     ticks_per_quarter: int = 1000,
+    first_beat: float = 0.0,
 ) -> None:
     """Writes notes as a format-1 MIDI file with one track per program; complete or not at all.
 
@@ -120,12 +123,21 @@ def save_midi(
       tempo: quarter notes per minute; it sets where bar lines fall, not the times of notes.
       ticks_per_quarter: resolution, 1 to 32767; times are rounded to
         60 / (tempo * ticks_per_quarter) s (0.5 ms by default).
+      first_beat: when the first quarter ends that the file counts, s; it gets a tempo of its own,
+        so that later beats fall on the grid of a sequencer while notes keep their times. 0 for
+        the same tempo from the beginning.
 
     A note lasts at least one tick and ends where its pitch is next struck, so that a reader
     finds the same notes again.
     """
     path = Path(path)
-    data = midi_to_bytes(notes, tempo=tempo, ticks_per_quarter=ticks_per_quarter, source=str(path))
+    data = midi_to_bytes(
+        notes,
+        tempo=tempo,
+        ticks_per_quarter=ticks_per_quarter,
+        first_beat=first_beat,
+        source=str(path),
+    )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -139,16 +151,23 @@ def midi_to_bytes(
     *,
     tempo: float = 120.0,
     ticks_per_quarter: int = 1000,
+    first_beat: float = 0.0,
     source: str = "notes",
 ) -> bytes:
-    """The bytes that `save_midi` writes; raises ValueError for invalid notes or tempo."""
+    """The bytes that `save_midi` writes; raises ValueError for invalid notes, tempo or beat."""
     validate_notes(notes, source)
     tempo_us = round(6e7 / tempo) if tempo > 0 else 0
     if not 0 < tempo_us < 1 << 24:
         raise ValueError(f"tempo {tempo} quarter notes per minute cannot be written (3.6 to 6e7)")
+    lead_us = round(first_beat * 1e6)
+    if not 0 <= lead_us < 1 << 24:
+        raise ValueError(f"first_beat={first_beat} s cannot be written (0 to 16.7 s)")
     if not 0 < ticks_per_quarter < 1 << 15:
         raise ValueError(f"ticks_per_quarter {ticks_per_quarter} is not in 1..32767")
-    ticks_per_second = ticks_per_quarter * 1e6 / tempo_us
+    tempi = [(0, lead_us), (ticks_per_quarter, tempo_us)] if lead_us else [(0, tempo_us)]
+    clock = functools.partial(
+        _ticks, ticks_per_quarter=ticks_per_quarter, lead_us=lead_us, tempo_us=tempo_us
+    )
     instruments = assign_instruments(notes)
     tracks, names = [], []
     for instrument in np.unique(instruments):
@@ -160,15 +179,31 @@ def midi_to_bytes(
                 int(instrument - (instrument > DRUM_INSTRUMENT)) % (_NUM_CHANNELS - 1)
             ]
             name = f"Program {part['program'][0]}"
-        tracks.append(_track_events(part, ticks_per_second, channel))
+        tracks.append(_track_events(part, clock, channel))
         names.append(name)
-    return midi_file.serialize(tracks, names, ticks_per_quarter, tempo_us)
+    return midi_file.serialize(tracks, names, ticks_per_quarter, tempi)
 
 
-def _track_events(notes: np.ndarray, ticks_per_second: float, channel: int) -> np.ndarray:
-    """int64 [E, 5]: the track of one instrument, a program change first."""
-    start = np.rint(notes["onset"] * ticks_per_second).astype(np.int64)
-    end = np.maximum(np.rint(notes["offset"] * ticks_per_second).astype(np.int64), start + 1)
+def _ticks(
+    seconds: np.ndarray, *, ticks_per_quarter: int, lead_us: int, tempo_us: int
+) -> np.ndarray:
+    """Times as ticks, int64; the first quarter lasts `lead_us`, if that is not 0."""
+    after = ticks_per_quarter * (seconds * 1e6 - lead_us) / tempo_us
+    if lead_us:
+        after = np.where(
+            seconds * 1e6 < lead_us,
+            ticks_per_quarter * seconds * 1e6 / lead_us,
+            ticks_per_quarter + after,
+        )
+    return np.rint(after).astype(np.int64)
+
+
+def _track_events(
+    notes: np.ndarray, clock: Callable[[np.ndarray], np.ndarray], channel: int
+) -> np.ndarray:
+    """int64 [E, 5]: the track of one instrument, a program change first; `clock`: s to ticks."""
+    start = clock(notes["onset"])
+    end = np.maximum(clock(notes["offset"]), start + 1)
     keys = voice_keys(notes)
     order = np.lexsort((start, keys))
     following = np.append(order[1:], 0)

@@ -6,6 +6,7 @@ file breaks.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -183,12 +184,21 @@ def _tempo_map(tempos: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def serialize(
-    tracks: list[np.ndarray], track_names: list[str], ticks_per_quarter: int, tempo_us: int
+    tracks: list[np.ndarray],
+    track_names: list[str],
+    ticks_per_quarter: int,
+    tempi_us: Sequence[tuple[int, int]],
 ) -> bytes:
-    """A format-1 file with one tempo; `tracks` as in `MidiFile`, each sorted by tick."""
-    tempo = b"\x00\xff\x51\x03" + tempo_us.to_bytes(3)
-    meter = b"\x00\xff\x58\x04\x04\x02\x18\x08"
-    chunks = [_chunk(tempo + meter)]
+    """A format-1 file; `tracks` as in `MidiFile`, each sorted by tick.
+
+    `tempi_us` are (tick, microseconds of a quarter), by tick.
+    """
+    body = b"\x00\xff\x58\x04\x04\x02\x18\x08"  # 4/4
+    previous = 0
+    for tick, tempo_us in tempi_us:
+        body += _encode_length(tick - previous) + b"\xff\x51\x03" + tempo_us.to_bytes(3)
+        previous = tick
+    chunks = [_chunk(body)]
     for events, name in zip(tracks, track_names):
         title = name.encode("latin-1", "replace")
         body = bytearray(b"\x00\xff\x03" + _encode_length(len(title)) + title)
