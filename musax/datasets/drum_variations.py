@@ -1,7 +1,7 @@
 """Other performances out of drum performances: tempo, touch, and other instruments.
 
-Groove's drummers play kick, snare and hi-hat nine times out of ten. A transcriber also has to know
-toms, bells, claps and cowbells, so the variations bring in what is rare.
+Nearly eight of ten notes in Groove are kick, snare and hi-hat. A transcriber also has to know toms,
+bells, claps and cowbells, so the variations bring in what is rare.
 """
 
 import numpy as np
