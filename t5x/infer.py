@@ -249,6 +249,7 @@ def _settings(
         "task_feature_lengths": dict(cfg.task_feature_lengths or {}),
         "shuffle": cfg.shuffle,
         "seed": cfg.seed,
+        "use_cached": cfg.use_cached,
         "batch_size": cfg.batch_size,
         "checkpoint_period": period,
         "checkpoint": str(Path(path).absolute()),

@@ -182,6 +182,19 @@ def use_caches(tasks: Sequence[Task], split: str) -> list[Task]:
     return found
 
 
+def read_by(tasks: Sequence[Task], split: str, use_cached: bool) -> list[Task]:
+    """The tasks as they are read: from their caches if those are to be used and are there.
+
+    Raises:
+      ValueError: a task may only be read from a cache, and is not.
+    """
+    if use_cached:
+        return use_caches(tasks, split)
+    for task in tasks:
+        check_not_required(task, split)
+    return list(tasks)
+
+
 def check_not_required(task: Task, split: str) -> None:
     """Raises ValueError for a task that may only be read from a cache."""
     steps = task.preprocessors

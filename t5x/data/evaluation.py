@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from t5x.data import caching
 from t5x.data.converters import FeatureConverter
 from t5x.data.pipeline import task_examples
 from t5x.data.preprocessors import injected_parameters
@@ -33,7 +34,8 @@ class Evaluator:
       num_examples: at most so many examples of each task.
       shuffle, seed: which examples these are, and the preprocessors' `rng`.
       use_memory_cache: whether preprocessed examples are kept between evaluations.
-      use_cached: for tasks that only seqio knows; others read prepared data by their source.
+      use_cached: whether tasks that have a cache of the split are read from it (`t5x.data.caching`;
+        for tasks that only seqio knows, seqio's cache).
       async_compute_metrics: accepted for seqio's configurations; metrics are computed at once.
       logger_cls: made with `output_dir=log_dir` and called with every result, see
         `t5x.data.evaluation_loggers`.
@@ -42,8 +44,8 @@ class Evaluator:
       trim_output_features: whether features longer than their length are cut.
 
     Raises:
-      ValueError: for a converter that packs, loggers without a folder, or a preprocessor that
-        needs a sequence length when none is given.
+      ValueError: for a converter that packs, loggers without a folder, a preprocessor that needs a
+        sequence length when none is given, or a task that has to be cached and is not.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Evaluator:
         if logger_cls and not log_dir:
             raise ValueError("logger_cls needs log_dir")
         tasks = _tasks(mixture_or_task_name, sequence_length, seed, use_cached)
-        self.eval_tasks = [t for t in tasks if t.metric_fns and eval_split in t.splits]
+        tasks = [t for t in tasks if t.metric_fns and eval_split in t.splits]
+        self.eval_tasks = caching.read_by(tasks, eval_split, use_cached)
         self.batch_size = batch_size
         self._converter = feature_converter
         self._split = eval_split

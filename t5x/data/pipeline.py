@@ -379,11 +379,7 @@ def task_examples(
 
 def _from_caches(tasks: Sequence[Task], settings: _Settings, use_cached: bool):
     """The tasks as they are read, and the settings that say so."""
-    if not use_cached:
-        for task in tasks:
-            caching.check_not_required(task, settings.split)
-        return tasks, settings
-    read = caching.use_caches(tasks, settings.split)
+    read = caching.read_by(tasks, settings.split, use_cached)
     names = [new.name for new, old in zip(read, tasks) if new is not old]
     return read, dataclasses.replace(settings, cached=",".join(names) or None)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from t5x.data import seqio_bridge
 from t5x.data.batching import START, ExampleStream
+from t5x.data.caching import read_by
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.order import TaskOrder
 from t5x.data.pipeline import ExampleMaker
@@ -116,6 +117,7 @@ def make_readers(cfg: Any, shard_id: int, num_shards: int) -> list[Any]:
         tasks = seqio.get_subtasks(native.provider)
         return [SeqioReader(task, cfg, shard_id, num_shards) for task in tasks]
     tasks = source.tasks if isinstance(source, Mixture) else [source]
+    tasks = read_by(tasks, cfg.split, cfg.use_cached)
     return [TaskReader(task, cfg, shard_id, num_shards) for task in tasks]
 
 

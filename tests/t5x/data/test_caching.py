@@ -1,6 +1,7 @@
 """Prepared datasets, and tasks whose preprocessing is cached."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from t5x.data import (
     ArrayRecordSource,
     ByteVocabulary,
+    EncDecFeatureConverter,
+    Evaluator,
     Feature,
     Mixture,
     Task,
@@ -23,6 +26,8 @@ from t5x.data import (
 )
 from t5x.data.prepared import marker_path, read_info, shard_path, write_dataset
 from t5x.data.preprocessors import CacheDatasetPlaceholder, append_eos_after_trim, tokenize
+from t5x.inference.data import make_readers
+from t5x.utils import DatasetConfig
 
 LENGTHS = {"inputs": 8, "targets": 8}
 SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_dataset.py"
@@ -158,6 +163,44 @@ def test_the_state_knows_the_cache(task, folder):
     np.testing.assert_array_equal(next(other)["targets"], expected["targets"])
     for iterator in (cached, other):
         iterator.close()
+
+
+def _count(targets, scores):
+    return {"examples": len(targets), "score": float(np.sum(scores))}
+
+
+def _evaluate(**options):
+    task = TaskRegistry.get("cached_words")
+    task = Task(task.name, task.source, task.preprocessors, task.output_features, [_count])
+    converter = EncDecFeatureConverter(pack=False)
+    evaluator = Evaluator(task, converter, "test", 4, sequence_length=LENGTHS, **options)
+    scored = evaluator.evaluate(score_fn=lambda batch: batch["encoder_input_tokens"].sum(axis=1))
+    return scored["cached_words"]
+
+
+def test_evaluation_and_inference_read_the_cache(task, folder):
+    plain = _evaluate()
+    caching.cache_task("cached_words", folder, "test", 2)
+    CALLS.clear()
+    assert _evaluate(use_cached=True) == plain
+    assert plain["examples"] == 6
+    cfg = DatasetConfig("cached_words", LENGTHS, "test", 4, shuffle=False, use_cached=True)
+    (reader,) = make_readers(cfg, 0, 1)
+    cached = [(example["_id"], bytes(example["inputs"])) for example, _ in reader.read()]
+    assert not CALLS  # nothing is done again
+    (reader,) = make_readers(dataclasses.replace(cfg, use_cached=False), 0, 1)
+    assert CALLS == []
+    plain = [bytes(example["inputs"]) for example, _ in reader.read()]
+    assert sorted(text for _, text in cached) == sorted(plain)
+    assert [number for number, _ in cached] == list(range(6))
+
+
+def test_evaluation_of_what_has_to_be_cached(folder):
+    steps = [CacheDatasetPlaceholder(required=True), tokenize]
+    needed = Task("t", {"test": ROWS}, steps, FEATURES, [_count])
+    for use_cached in (False, True):
+        with pytest.raises(ValueError, match=r"only read from a cache.*prepare_dataset\.py task t"):
+            Evaluator(needed, EncDecFeatureConverter(pack=False), "test", use_cached=use_cached)
 
 
 def test_rates_count_cached_examples(task, folder):
