@@ -118,7 +118,7 @@ def parse(
         try:
             for file in files:
                 read += _file_names(gin.parse_config_file(str(file)))
-            gin.parse_config(list(bindings))
+            gin.parse_config([_without_alias(b, module) for b in bindings])
         except Exception as error:
             raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
     _check_macros(read, bindings)
@@ -153,6 +153,20 @@ def _register(entry: Callable[..., Any]) -> None:
         f"from __gin__ import dynamic_registration\n{source}\n_ENTRY = @{name}.{entry.__name__}\n"
     )
     gin.config._CONFIG.pop(("_ENTRY", "gin.macro"), None)
+
+
+def _without_alias(binding: str, main: ModuleType) -> str:
+    """A binding in which names that a file gave a module (`import a.b as c`) are the module's own.
+
+    gin knows them in that file only, and upstream's run files call the entry point's module
+    `train_script`, `eval_script` or `infer_script`.
+    """
+    for statement in gin.config._IMPORTS:
+        if statement.alias:
+            name = main.__name__ if statement.module == "__main__" else statement.module
+            used = rf"(^\s*|[/@])({re.escape(statement.alias)})(?=\.)"
+            binding = re.sub(used, lambda match, name=name: match.group(1) + name, binding)
+    return binding
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 import gin
 import pytest
 
-from t5x import gin_utils, partitioning, train
+from t5x import eval as eval_script
+from t5x import export_lib, gin_utils, infer, partitioning, train
 
 BASE = """
 from __gin__ import dynamic_registration
@@ -127,3 +128,37 @@ def test_files_of_the_packages_are_found_from_any_folder(parse, tmp_path, monkey
     assert gin.query_parameter("t5x.train.train.eval_period").config_key[0] == "EVAL_PERIOD"
     with pytest.raises(gin_utils.GinError, match=r"nowhere\.gin"):
         parse("include 't5x/examples/nowhere.gin'")
+
+
+ENTRIES = {
+    "train_script.train.model_dir": train.train,
+    "eval_script.evaluate.output_dir": eval_script.evaluate,
+    "infer_script.infer.output_dir": infer.infer,
+    "export_script.save.output_dir": export_lib.save,
+}
+
+
+@pytest.mark.parametrize("how", ["import __main__", "from t5x import {}", "import t5x.{}"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_flags_know_the_names_that_files_give_to_modules(tmp_path, name, how):
+    entry = ENTRIES[name]
+    alias, function, parameter = name.split(".")
+    module = entry.__module__.removeprefix("t5x.")
+    (tmp_path / "run.gin").write_text(
+        "from __gin__ import dynamic_registration\n"
+        f"{how.format(module)} as {alias}\n"
+        "from t5x import partitioning as parts\n"
+        f"{alias}.{function}.{parameter} = 'file'\n"
+        f"{alias}.{function}.partitioner = @parts.PjitPartitioner()\n"
+        "NUMBER = 1\nparts.PjitPartitioner.num_partitions = %NUMBER\n"
+    )
+    bindings = [f"{name} = 'flag'", "a/parts.PjitPartitioner.num_partitions = 2"]
+    bindings += [f"{alias}.{function}.partitioner = @a/parts.PjitPartitioner()", "NUMBER = 3"]
+    try:
+        gin_utils.parse(["run.gin"], bindings, [tmp_path], entry)
+        assert gin.query_parameter(f"{function}.{parameter}") == "flag"
+        assert gin.query_parameter("a/PjitPartitioner.num_partitions") == 2
+        assert gin.query_parameter(f"{function}.partitioner").scopes == ["a"]
+    finally:
+        gin.clear_config()
+        gin.config._LOCATION_PREFIXES[:] = [""]
