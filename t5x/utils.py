@@ -217,7 +217,7 @@ def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
     Models and features without a vocabulary (continuous inputs) are not checked.
 
     Raises:
-      ValueError: names the two that differ.
+      ValueError: names the two that differ, or the network that has too few rows for one.
     """
     if not hasattr(model, "output_vocabulary") or cfg.mixture_or_task_name is None:
         return
@@ -230,6 +230,13 @@ def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
             raise ValueError(
                 f"{cfg.name}: the {kind} vocabulary of the data, {of_data!r}, is not the model's, "
                 f"{of_model!r}. Give the model the task's vocabulary (VOCABULARY), or another task."
+            )
+        rows = getattr(getattr(getattr(model, "module", None), "config", None), "vocab_size", None)
+        ids = getattr(of_data, "vocab_size", None)
+        if of_model is not None and rows and ids and rows < ids:
+            raise ValueError(
+                f"{cfg.name}: the {kind} vocabulary {of_data!r} has {ids} ids, but the network "
+                f"embeds {rows} (vocab_size of its configuration); give it at least {ids}."
             )
 
 

@@ -174,8 +174,9 @@ class CheckpointManager:
         if len(states) != jax.process_count():
             raise CheckpointError(
                 f"{folder}: data iterator states of {len(states)} processes, but this run has "
-                f"{jax.process_count()}; use as many, or set restore_dataset=False to start the "
-                "data anew."
+                f"{jax.process_count()}. Use as many, or begin a new run (another MODEL_DIR) from "
+                "this checkpoint (RestoreCheckpointConfig.path, restore_dataset=False), which "
+                "starts the data anew."
             )
         return states[jax.process_index()]
 

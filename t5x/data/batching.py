@@ -20,10 +20,19 @@ START: Position = {"element": 0, "offset": 0, "emitted": 0, "window": 0, "seen":
 
 
 class ExampleStream:
-    """Single examples out of elements, and the position of the next one."""
+    """Single examples out of elements, and the position of the next one.
 
-    def __init__(self, elements: Iterable[list[dict]], position: Position):
+    Args:
+      elements: lists of examples, which may be empty.
+      position: of the next example.
+      patience: so many empty elements one after the other are an error; None never is.
+    """
+
+    def __init__(
+        self, elements: Iterable[list[dict]], position: Position, patience: int | None = None
+    ):
         self._elements = iter(elements)
+        self._patience = patience
         self._current: Sequence[dict] = ()
         self.element = position["element"]
         self.offset = position["offset"]
@@ -33,13 +42,21 @@ class ExampleStream:
         return self
 
     def __next__(self) -> dict:
+        """Raises ValueError when patience is lost."""
         if not self._opened:
             self._current = next(self._elements)
             self._opened = True
+        empty = 0
         while self.offset >= len(self._current):
             self._current = next(self._elements)
             self.element += 1
             self.offset = 0
+            empty += not self._current
+            if self._patience is not None and empty > self._patience:
+                raise ValueError(
+                    f"the preprocessors dropped each of {empty} examples in a row, so there is "
+                    "nothing to make batches of; look for the one that returns None, or nothing"
+                )
         self.offset += 1
         return self._current[self.offset - 1]
 

@@ -25,6 +25,8 @@ from t5x.data.tasks import Mixture, Task, get_mixture_or_task
 
 STATE_VERSION = 1
 _WORKER_BUFFER = 16
+#: Examples dropped in a row that are too many, in small tasks; in others two epochs.
+_PATIENCE = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +134,10 @@ class GrainElements:
 class BatchIterator:
     """Batches from elements; the state says where in the elements the next batch begins."""
 
-    def __init__(self, elements, batcher, settings: _Settings):
+    def __init__(self, elements, batcher, settings: _Settings, patience: int | None = None):
         self._elements = elements
         self._batcher = batcher
+        self._patience = patience
         self._settings = settings
         self._position: dict[str, int] = dict(batching.START)
         self._opened: Any = None
@@ -146,7 +149,7 @@ class BatchIterator:
     def __next__(self) -> dict[str, np.ndarray]:
         if self._batches is None:
             self._opened = self._elements.open(self._position["element"])
-            stream = batching.ExampleStream(self._opened, self._position)
+            stream = batching.ExampleStream(self._opened, self._position, self._patience)
             self._batches = self._batcher.batches(stream, self._position)
         batch, self._position = next(self._batches)
         return batch
@@ -347,7 +350,9 @@ def get_dataset(
         places = _order(source, tasks, [len(s) for s in sequences], settings)
         maker = ExampleMaker(tasks, sequences, lengths, converter, seed, trim_output_features)
         elements = GrainElements(places, maker, num_workers, num_read_threads)
-        return BatchIterator(elements, batcher, settings)
+        # An endless stream without any example would be searched for ever.
+        patience = max(_PATIENCE, 2 * sum(map(len, sequences)))
+        return BatchIterator(elements, batcher, settings, patience)
 
     if length_buckets and prefetch:
         prefetch = max(prefetch, bucket_window)

@@ -22,6 +22,7 @@ from t5x.data import (
     Task,
     TaskRegistry,
     get_dataset,
+    pipeline,
 )
 
 TOKENS = Feature(PassThroughVocabulary(1000))
@@ -370,6 +371,16 @@ def test_sequence_length_reaches_the_preprocessors():
 
     batch = next(_dataset(_task(preprocessors=[cut]), shuffle=False, batch_size=40))
     assert batch["decoder_loss_weights"].sum(axis=1).max() == 5
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_preprocessors_that_drop_everything_are_an_error(monkeypatch, prefetch):
+    monkeypatch.setattr(pipeline, "_PATIENCE", 100)
+    dropping = _task(preprocessors=[lambda example: None])
+    with pytest.raises(ValueError, match="dropped each of 101 examples"):
+        next(_dataset(dropping, prefetch=prefetch))
+    few = _task(preprocessors=[lambda example: example if example["targets"][0] == 3 else None])
+    assert next(_dataset(few))["decoder_target_tokens"][:, 0].tolist() == [3] * 4
 
 
 @pytest.mark.parametrize(
