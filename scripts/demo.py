@@ -14,7 +14,8 @@ from typing import Any
 
 from musax.commands.console import audio_progress, minutes
 from musax.commands.files import ensure_writable, expand_inputs, plan_outputs
-from musax.commands.transcribe import DECODES, DEFAULT_MODEL, PNG_SECONDS, write_results
+from musax.commands.results import PNG_SECONDS, write_results
+from musax.commands.transcribe import DECODES, DEFAULT_MODEL
 
 FORMATS = ("mid", "csv", "png", "wav")
 SCORES = ("Onset F1", "Onset + offset F1", "Frame F1")

@@ -3,7 +3,6 @@
 import argparse
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ from musax.commands.files import (
     InputError,
     Job,
     ensure_writable,
-    existing,
     expand_inputs,
     plan_outputs,
 )
+from musax.commands.results import check_extras, check_overwriting, load_model, write_results
 
 FORMATS = ("mid", "csv", "json", "png", "wav")
 DECODES = ("constrained", "greedy", "t5x_beam1")
 DEFAULT_MODEL = "mt3-piano-tiny"
-
-PNG_SECONDS = 60.0  # of music can be told apart in one picture
-_PNG_RATE = 16000
 
 _EPILOG = """\
 examples:
@@ -127,11 +123,11 @@ def run(args: argparse.Namespace) -> int:
         jobs = plan_outputs(expand_inputs(args.inputs), args.format, args.output)
         for folder in {path.parent for job in jobs for path in job.outputs.values()}:
             ensure_writable(folder)
-        _check_extras(args.format)
+        check_extras(args.format)
     except InputError as error:
         report_error(error)
         return 2
-    model = _load_model(args.model)
+    model = load_model(args.model)
     if model is None:
         return 2
     failures = 0
@@ -146,38 +142,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _check_extras(formats: tuple[str, ...]) -> None:
-    """Raises InputError before any work, rather than after it, if a format needs an extra."""
-    import importlib.util
-
-    for suffix, module, extra in (
-        ("png", "matplotlib", "plots"),
-        ("wav", "tinysoundfont", "render"),
-    ):
-        if suffix in formats and importlib.util.find_spec(module) is None:
-            raise InputError(
-                f"format {suffix} needs {module}, which is not installed: "
-                f"pip install 'musax[{extra}]'"
-            )
-
-
-def _load_model(name: str) -> Any:
-    from musax import pretrained
-
-    try:
-        return pretrained.load(name)
-    except Exception as error:
-        report_error(describe_exception(error, name))
-        return None
-
-
 def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> None:
     """Transcribes one input and writes its results."""
-    there = existing(job.outputs.values())
-    if there and args.output is None and not args.overwrite:
-        raise InputError(
-            f"{job.source}: {there[0]} exists already; give -o DIR, or --overwrite to replace it"
-        )
+    check_overwriting(job, args.output is not None or args.overwrite)
     started = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -199,60 +166,3 @@ def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> None:
         f"{time.monotonic() - started:.1f} s -> {written}",
         flush=True,
     )
-
-
-def write_results(notes: Any, job: Job, soundfont: str | None = None) -> None:
-    """Writes the outputs of `job`; every file appears complete or not at all."""
-    for suffix, path in job.outputs.items():
-        _WRITERS[suffix](path, notes, job.source, soundfont)
-
-
-def _write_midi(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
-    from musax.midi import save_midi
-
-    save_midi(path, notes)
-
-
-def _write_csv(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
-    from musax.notes_io import save_notes_csv
-
-    save_notes_csv(path, notes)
-
-
-def _write_json(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
-    from musax.notes_io import save_notes_json
-
-    save_notes_json(path, notes)
-
-
-def _write_png(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
-    import numpy as np
-
-    from musax.audio import stream_audio
-    from musax.plots import plot_transcription, save_figure
-
-    chunks = stream_audio(source, _PNG_RATE, chunk_seconds=PNG_SECONDS)
-    audio = next(chunks)
-    seconds = len(audio) / _PNG_RATE
-    longer = next(chunks, np.zeros(0, np.float32)).size > 0
-    shown = notes[notes["onset"] < seconds]
-    part = f" (the first {minutes(seconds)})" if longer else ""
-    figure = plot_transcription(
-        shown, audio=audio, sample_rate=_PNG_RATE, seconds=seconds, title=source.name + part
-    )
-    save_figure(figure, path)
-
-
-def _write_wav(path: Path, notes: Any, source: Path, soundfont: str | None) -> None:
-    from musax.commands.render import write_rendering
-
-    write_rendering(path, notes, soundfont)
-
-
-_WRITERS: dict[str, Callable[[Path, Any, Path, str | None], None]] = {
-    "mid": _write_midi,
-    "csv": _write_csv,
-    "json": _write_json,
-    "png": _write_png,
-    "wav": _write_wav,
-}

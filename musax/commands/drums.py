@@ -1,0 +1,264 @@
+"""`musax drums`: recordings of drums to hits with velocities."""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from musax.commands.console import (
+    audio_progress,
+    describe_exception,
+    minutes,
+    report_error,
+    report_warning,
+)
+from musax.commands.files import (
+    InputError,
+    Job,
+    ensure_writable,
+    expand_inputs,
+    plan_outputs,
+)
+from musax.commands.results import (
+    PNG_SECONDS,
+    check_extras,
+    check_overwriting,
+    load_model,
+    write_results,
+)
+
+DEFAULT_MODEL = "drums-small"
+CLASSES = ("3-hit", "5", "8-hit", "9", "18")
+MAPS = ("gm", "roland")
+_PNG_RATE = 44100
+_RENDER_RATE = 44100
+_PEAK = 0.9
+
+_EPILOG = """\
+examples:
+  musax drums loop.wav                              writes loop.mid beside it
+  musax drums loop.mp3 -o groove.mid --map gm --tempo 96
+  musax drums takes/ -o out --csv --plot            a whole folder
+  musax drums loop.wav -o out --render GMRockKit    also plays it on a drum kit
+
+classes:
+  3-hit   kick; snare and toms; hats and cymbals      5    kick, snare, tom, hi-hat, cymbal
+  8-hit   those of OaF Drums                          9    open and closed hi-hat, three toms
+  18      every stroke the model knows
+
+A recording of drums alone is expected; separate them first from a mix. The tempo that is written
+is estimated (extra `tempo`), and the time before the first beat becomes one quarter, so that the
+MIDI opens on the grid while hits keep their times.
+
+exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Adds the verb to the subparsers `verbs`."""
+    parser = verbs.add_parser(
+        "drums",
+        help="write the drum hits of recordings, with velocities, as MIDI and more",
+        description="Transcribes recordings of drums. Files of any length are read as they are "
+        "transcribed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="audio files, folders of them, or patterns")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE.mid|DIR",
+        help="MIDI file of one input, or folder of the results; default: beside each input, where "
+        "nothing is overwritten",
+    )
+    add("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
+    add("--classes", choices=CLASSES, help="which drums are told apart; default: 9")
+    add("--map", choices=MAPS, help="whose pitches toms get; default: those of the classes")
+    add(
+        "--threshold",
+        type=_probability,
+        metavar="P",
+        help="onset probability of a hit (0 to 1): less finds more; default: the model's own",
+    )
+    add(
+        "--tempo",
+        default="auto",
+        type=_tempo,
+        metavar="BPM",
+        help="quarter notes per minute; auto estimates, none writes 120; default: %(default)s",
+    )
+    add("--csv", action="store_true", help="also hits as CSV, times in seconds")
+    add("--json", action="store_true", help="also hits as JSON")
+    add("--plot", action="store_true", help="also a picture of the first minute (PNG)")
+    add("--render", metavar="KIT", help="also audio: the hits on a drum kit, see docs/data.md")
+    add("--overwrite", action="store_true", help="replace results beside inputs")
+    add("-q", "--quiet", action="store_true", help="say only what went wrong")
+    parser.set_defaults(run=run)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability between 0 and 1")
+    return value
+
+
+def _tempo(text: str) -> str | float:
+    if text in ("auto", "none"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 4 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, none or a tempo from 4 to 1000")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
+    try:
+        jobs = _plan(args)
+        for folder in {path.parent for job in jobs for path in job.outputs.values()}:
+            ensure_writable(folder)
+        check_extras(_formats(args))
+        kit = _load_kit(args.render)
+    except ValueError as error:
+        report_error(error)
+        return 2
+    model = load_model(args.model)
+    if model is None:
+        return 2
+    if not hasattr(model, "stream"):
+        report_error(f"{args.model}: not a model of drums; `musax models` lists them")
+        return 2
+    failures = 0
+    for job in jobs:
+        try:
+            _transcribe(job, model, kit, args)
+        except Exception as error:
+            report_error(describe_exception(error, job.source))
+            failures += 1
+    if failures and len(jobs) > 1:
+        report_error(f"{failures} of {len(jobs)} inputs failed")
+    return 1 if failures else 0
+
+
+def _formats(args: argparse.Namespace) -> tuple[str, ...]:
+    """Suffixes of the results."""
+    wanted = (("csv", args.csv), ("json", args.json), ("png", args.plot))
+    return ("mid", *(suffix for suffix, asked in wanted if asked))
+
+
+def _plan(args: argparse.Namespace) -> list[Job]:
+    """What is to be written for each input; raises InputError."""
+    sources, formats = expand_inputs(args.inputs), _formats(args)
+    output, rendered = args.output, ("wav",) if args.render else ()
+    if output is None or output.suffix.lower() not in (".mid", ".midi"):
+        return plan_outputs(sources, (*formats, *rendered), output)
+    if len(sources) > 1:
+        raise InputError(f"{output}: one file for {len(sources)} inputs; give a folder with -o DIR")
+    outputs = {suffix: output.with_suffix(f".{suffix}") for suffix in (*formats, *rendered)}
+    outputs["mid"] = output
+    if any(path.resolve() == sources[0].resolve() for path in outputs.values()):
+        raise InputError(f"{output}: a result would replace the input {sources[0]}")
+    return [Job(sources[0], outputs)]
+
+
+def _load_kit(name: str | None) -> Any:
+    if name is None:
+        return None
+    from musax.rendering.drum_kits import load_drum_kit
+
+    return load_drum_kit(name, _RENDER_RATE)
+
+
+def _transcribe(job: Job, model: Any, kit: Any, args: argparse.Namespace) -> None:
+    """Transcribes one input and writes its results."""
+    check_overwriting(job, args.output is not None or args.overwrite)
+    started = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        with audio_progress(job.source.name, enabled=not args.quiet) as progress:
+            result = model.transcribe_file(
+                job.source,
+                level=args.classes,
+                threshold=args.threshold,
+                pitch_map=args.map,
+                progress=progress,
+            )
+        beat = _write(result.notes, job, kit, args)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        report_warning(message)
+    if args.quiet:
+        return
+    written = ", ".join(str(path) for path in job.outputs.values())
+    if result.silent:
+        print(f"{job.source}: silent (every sample is 0), so there are no hits -> {written}")
+        return
+    print(
+        f"{job.source}: {len(result.notes)} hits in {minutes(result.seconds)} of audio{beat}, "
+        f"{time.monotonic() - started:.1f} s -> {written}",
+        flush=True,
+    )
+
+
+def _write(notes: Any, job: Job, kit: Any, args: argparse.Namespace) -> str:
+    """Writes every result, complete or not at all; what to say of the tempo."""
+    from musax.midi import save_midi
+
+    tempo, first_beat, said = _find_tempo(notes, args.tempo)
+    save_midi(job.outputs["mid"], notes, tempo=tempo, first_beat=first_beat)
+    tables = {k: v for k, v in job.outputs.items() if k in ("csv", "json")}
+    write_results(notes, Job(job.source, tables))
+    if "png" in job.outputs:
+        _write_png(job.outputs["png"], notes, job.source)
+    if "wav" in job.outputs:
+        _write_wav(job.outputs["wav"], notes, kit)
+    return said
+
+
+def _find_tempo(notes: Any, asked: str | float) -> tuple[float, float, str]:
+    """Tempo, time of the first beat, and what to say of them."""
+    if asked == "none":
+        return 120.0, 0.0, ""
+    if not isinstance(asked, str):
+        return asked, 0.0, ""
+    from drums.tempo import estimate_tempo
+
+    try:
+        found = estimate_tempo(notes)
+    except ImportError as error:
+        warnings.warn(f"{error}; the MIDI has 120", UserWarning, stacklevel=2)
+        return 120.0, 0.0, ""
+    if found is None:
+        return 120.0, 0.0, ""
+    return found.bpm, found.first_beat, f", {found.bpm:.1f} bpm"
+
+
+def _write_png(path: Path, notes: Any, source: Path) -> None:
+    from musax.audio import stream_audio
+    from musax.drum_plots import plot_drums
+    from musax.plots import save_figure
+
+    audio = next(stream_audio(source, _PNG_RATE, chunk_seconds=PNG_SECONDS))
+    shown = notes[notes["onset"] < len(audio) / _PNG_RATE]
+    save_figure(plot_drums(shown, audio=audio, sample_rate=_PNG_RATE, title=source.name), path)
+
+
+def _write_wav(path: Path, notes: Any, kit: Any) -> None:
+    import numpy as np
+
+    from musax.audio import save_audio
+    from musax.rendering.drum_sampler import render_drums
+
+    audio = render_drums(notes, kit)
+    peak = float(np.abs(audio).max(initial=0.0))
+    save_audio(path, audio * np.float32(_PEAK / peak if peak else 1.0), _RENDER_RATE)

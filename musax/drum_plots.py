@@ -1,0 +1,172 @@
+"""Pictures of drum transcriptions: hits under the spectrum, and velocities beside the true ones.
+
+As in `musax.plots`, matplotlib (the `plots` extra) is imported inside the functions and figures are
+made without pyplot; `musax.plots.save_figure` writes them.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musax.drum_pitches import NAMES
+from musax.metrics.transcription import match_notes
+from musax.notes import validate_notes
+from musax.spectrograms import SpectrogramConfig, compute_spectrogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HIT, _FALSE, _MISSED = "#00875a", "#d4351c", "#0b63ce"
+_LARGEST = 110.0  # points², of a hit of velocity 127
+_WIDTH_PER_SECOND, _WIDTHS = 1.1, (7.0, 30.0)
+
+
+def plot_drums(
+    notes: np.ndarray,
+    *,
+    audio: np.ndarray | None = None,
+    sample_rate: int | None = None,
+    reference: np.ndarray | None = None,
+    names: Mapping[int, str] | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Hits as dots, a row for each drum, larger when louder; the spectrum above them.
+
+    Args:
+      notes: NOTE_DTYPE [N], the transcription.
+      audio, sample_rate: the recording, from time 0; without it there is no spectrum.
+      reference: true hits; then colours say what was hit, false or missed.
+      names: of the drums by pitch; Roland's by default.
+      start, seconds: the part to draw, s; `seconds=None` goes to the end.
+
+    Raises:
+      ValueError: bad notes, or `audio` without `sample_rate`.
+    """
+    from matplotlib.figure import Figure
+
+    validate_notes(notes, "notes to plot")
+    if (audio is None) != (sample_rate is None):
+        raise ValueError("audio and sample_rate belong together")
+    last = max(
+        notes["onset"].max(initial=0.0),
+        0.0 if reference is None else reference["onset"].max(initial=0.0),
+    )
+    if audio is not None:
+        last = len(audio) / sample_rate  # type: ignore[operator]
+    end = last if seconds is None else start + seconds
+    groups = _groups(notes, reference)
+    pitches = sorted({int(p) for hits, *_ in groups for p in hits["pitch"]}, reverse=True)
+    rows = {pitch: row for row, pitch in enumerate(pitches)}
+    width = float(np.clip(_WIDTH_PER_SECOND * (end - start), *_WIDTHS))
+    heights = [2.2] * (audio is not None) + [0.5 + 0.28 * max(1, len(rows))]
+    figure = Figure(figsize=(width, 0.9 + sum(heights)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+    if audio is not None:
+        _draw_spectrum(axes[0], audio, int(sample_rate), start, end)  # type: ignore[arg-type]
+    grid = axes[-1]
+    for hits, colour, label in groups:
+        shown = hits[(hits["onset"] >= start) & (hits["onset"] < end)]
+        y = [rows[int(p)] for p in shown["pitch"]]
+        size = _LARGEST * (shown["velocity"] / 127.0) ** 2 + 4
+        filled = label != "missed"
+        grid.scatter(
+            shown["onset"], y, s=size, marker="o", linewidths=0.8, label=f"{label} ({len(hits)})",
+            facecolors=colour if filled else "none", edgecolors=colour,
+        )  # fmt: skip
+    called = {**NAMES, **(names or {})}
+    grid.set_yticks(range(len(pitches)), [called.get(p, str(p)) for p in pitches])
+    grid.set_ylim(len(pitches) - 0.4, -0.6)
+    grid.set_xlim(start, end)
+    grid.set_xlabel("seconds")
+    grid.grid(axis="y", linewidth=0.4, color="#d0d0d0")
+    grid.set_axisbelow(True)
+    if reference is not None:
+        grid.legend(loc="upper right", fontsize="small", framealpha=0.9, ncols=3)
+    if title:
+        axes[0].set_title(title, loc="left")
+    return figure
+
+
+def _groups(notes: np.ndarray, reference: np.ndarray | None):
+    """(hits, colour, label) of what is drawn apart."""
+    if reference is None:
+        return [(notes, "#333333", "hits")]
+    validate_notes(reference, "reference notes to plot")
+    pairs = match_notes(reference, notes, offset_ratio=None)
+    hit, missed = np.zeros(len(notes), bool), np.ones(len(reference), bool)
+    hit[pairs[:, 1]], missed[pairs[:, 0]] = True, False
+    return [
+        (notes[hit], _HIT, "hit"),
+        (notes[~hit], _FALSE, "false"),
+        (reference[missed], _MISSED, "missed"),
+    ]
+
+
+def _draw_spectrum(axes, audio: np.ndarray, sample_rate: int, start: float, end: float) -> None:
+    config = SpectrogramConfig(
+        sample_rate, hop_width=max(1, sample_rate // 200), num_mel_bins=96, lo_hz=30.0,
+        hi_hz=min(16000.0, sample_rate / 2), log_floor=1e-4, clamp=True,
+    )  # fmt: skip
+    first, last = round(start * sample_rate), min(len(audio), round(end * sample_rate))
+    piece = np.asarray(audio[first:last], np.float32)
+    db = compute_spectrogram(piece, config) * np.float32(20 / np.log(10))
+    top = float(db.max(initial=-60.0))
+    extent = (start, start + len(piece) / sample_rate, 0, config.num_mel_bins)
+    axes.imshow(
+        db.T, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top, extent=extent
+    )
+    hz = [100, 300, 1000, 3000, 10000]
+    centre = _band_of(hz, config)
+    axes.set_yticks(centre, [f"{x} Hz" if x < 1000 else f"{x // 1000} kHz" for x in hz])
+
+
+def _band_of(hz: list[int], config: SpectrogramConfig) -> np.ndarray:
+    from musax.spectrograms import mel_frequencies
+
+    bands = mel_frequencies(config.num_mel_bins, config.lo_hz, config.hi_hz)
+    return np.interp(hz, bands, np.arange(len(bands)) + 0.5)
+
+
+def plot_velocities(
+    reference: np.ndarray,
+    notes: np.ndarray,
+    *,
+    names: Mapping[int, str] | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Estimated velocities of the hits over the true ones, a panel for each drum.
+
+    Args:
+      reference, notes: NOTE_DTYPE arrays, mapped to the same classes.
+      names: of the drums by pitch; Roland's by default.
+    """
+    from matplotlib.figure import Figure
+
+    pairs = match_notes(reference, notes, offset_ratio=None)
+    true, heard = reference[pairs[:, 0]], notes[pairs[:, 1]]
+    pitches = sorted({int(p) for p in true["pitch"]})
+    columns = min(4, max(1, len(pitches)))
+    lines = -(-max(1, len(pitches)) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.7 * lines + 0.3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True)).ravel()
+    called = {**NAMES, **(names or {})}
+    for axes, pitch in zip(panels, pitches):
+        mine = true["pitch"] == pitch
+        axes.plot([0, 127], [0, 127], color="#999999", linewidth=0.8)
+        axes.scatter(
+            true["velocity"][mine], heard["velocity"][mine], s=6, alpha=0.35, color="#0072b2"
+        )
+        error = np.abs(true["velocity"][mine] - heard["velocity"][mine]).mean()
+        axes.set_title(f"{called.get(pitch, pitch)}, MAE {error:.1f}", fontsize="small")
+        axes.set_xlim(0, 128)
+        axes.set_ylim(0, 128)
+    for axes in panels[len(pitches) :]:
+        axes.set_axis_off()
+    figure.supxlabel("true velocity", fontsize="small")
+    figure.supylabel("heard velocity", fontsize="small")
+    if title:
+        figure.suptitle(title)
+    return figure
