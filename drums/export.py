@@ -16,6 +16,7 @@ import numpy as np
 from drums.inference import Transcriber
 from drums.listening import Predictor
 from drums.model_config import ModelConfig
+from drums.network import DrumNetworkConfig
 from drums.preprocessors import as_float
 from drums.tasks import prepared_takes
 from drums.tuning import Record, tune
@@ -36,10 +37,9 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     """
     model, features, level = read_macros(run_dir, "MODEL", "FEATURES", "LEVEL")
     oaf = not hasattr(model, "level")
-    # Pieces are cut from recordings with what surrounds them, so every run listens like this.
     network = model.module.config
-    if dataclasses.is_dataclass(network) and hasattr(network, "dtype"):
-        network = dataclasses.replace(network, dtype="float32")
+    if isinstance(network, DrumNetworkConfig):
+        network = dataclasses.replace(network, dtype="float32")  # whatever it was trained in
     return ModelConfig(network, features, FULL if oaf else level)
 
 

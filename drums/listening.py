@@ -3,7 +3,6 @@
 Letters in shapes: N samples, T frames, K classes, P frames of a piece.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,9 +131,3 @@ class Listener:
     def _count(self, parts: list[Frames]) -> Frames | None:
         self._emitted += len(parts) * self._piece
         return Frames.join(parts) if parts else None
-
-
-@functools.cache
-def accelerated() -> bool:
-    """Whether JAX runs on something else than a CPU."""
-    return jax.default_backend() != "cpu"

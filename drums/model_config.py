@@ -51,10 +51,6 @@ class ModelConfig:
         """JSON values, `"system"` included."""
         kind = "oaf" if self.is_oaf else "conv"
         network = {**dataclasses.asdict(self.network), "kind": kind}
-        if "dtype" in network:
-            network["dtype"] = str(
-                network["dtype"].__name__ if callable(network["dtype"]) else network["dtype"]
-            )
         return {
             "system": SYSTEM,
             "level": self.level,

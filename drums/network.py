@@ -229,7 +229,7 @@ class DrumNetworkConfig:
     width: int = 128
     dilations: Sequence[int] = (1, 2, 4, 8, 16)
     dropout: float = 0.1
-    dtype: Any = jnp.float32
+    dtype: str = "float32"
 
     @property
     def context_frames(self) -> int:

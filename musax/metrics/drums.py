@@ -115,13 +115,16 @@ def _scores(comparison: Comparison, kind: str) -> Scores:
     return Scores.of_counts(hits, len(comparison.ref), len(comparison.est))
 
 
-def any_onset_scores(ref: np.ndarray, est: np.ndarray) -> Scores:
+def any_onset_scores(ref: np.ndarray, est: np.ndarray, *, merge: bool = True) -> Scores:
     """Whether anything is struck, whatever it is, as `mir_eval.onset` scores onsets (50 ms).
 
-    Hits that begin within 30 ms of the first of them are one onset, on both sides.
+    Args:
+      merge: hits that begin within 30 ms of the first of them are one onset, on both sides;
+        otherwise every hit is one, so that drums struck together have to be found each.
     """
     validate(ref, est)
-    sides = (merge_onsets(notes["onset"]) for notes in (ref, est))
+    within = SAME_ONSET if merge else 0.0
+    sides = (merge_onsets(notes["onset"], within) for notes in (ref, est))
     f1, precision, recall = onsets_metric.f_measure(*sides, window=ONSET_TOLERANCE)
     return Scores(precision, recall, f1)
 
