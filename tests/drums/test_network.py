@@ -1,0 +1,110 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drums import network as n
+
+KEY = jax.random.key(0)
+
+
+def parameters(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def test_oaf_drums_has_the_references_parameters():
+    variables = n.OafDrums().init(KEY, jnp.zeros((1, 4, 250)))
+    assert parameters(variables["params"]["onsets"]) == 690_984
+    assert parameters(variables["params"]["velocity"]) == 537_896
+    assert variables["params"]["onsets"]["fc_end"]["weights"].shape == (1984, 256)
+    assert variables["params"]["onsets"]["lstm"]["fw"]["kernel"].shape == (320, 256)
+    assert "gamma" not in variables["params"]["onsets"]["conv0"]["BatchNorm"]
+
+
+def _lstm(x, kernel, bias):
+    """TensorFlow's BasicLSTMCell, step by step."""
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    units = kernel.shape[1] // 4
+    cell = hidden = np.zeros((x.shape[0], units))
+    states = []
+    for t in range(x.shape[1]):
+        gates = np.concatenate([x[:, t], hidden], axis=1) @ kernel + bias
+        i, j, f, o = np.split(gates, 4, axis=1)
+        cell = cell * sigmoid(f + 1.0) + sigmoid(i) * np.tanh(j)
+        hidden = np.tanh(cell) * sigmoid(o)
+        states.append(hidden)
+    return np.stack(states, axis=1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lstm_is_tensorflows(reverse):
+    x = np.random.default_rng(0).normal(size=(2, 7, 5)).astype(np.float32)
+    module = n.BasicLstm(3, reverse=reverse)
+    variables = module.init(KEY, x)
+    bias = np.random.default_rng(1).normal(size=12)
+    params = {"kernel": variables["params"]["kernel"], "bias": jnp.asarray(bias, jnp.float32)}
+    expected = _lstm(x[:, ::-1] if reverse else x, np.asarray(params["kernel"]), bias)
+    expected = expected[:, ::-1] if reverse else expected
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-5)
+
+
+def test_batch_norm_learns_statistics_and_uses_them():
+    x = jax.random.normal(KEY, (64, 10, 3)) * jnp.array([1.0, 2.0, 3.0]) + 5.0
+    module = n.BatchNorm(decay=0.9)
+    variables = module.init(KEY, x, False)
+    y, new = module.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.mean((0, 1)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(y.std((0, 1)), 1.0, atol=1e-2)
+    np.testing.assert_allclose(new["batch_stats"]["moving_mean"], 0.1 * x.mean((0, 1)), rtol=1e-4)
+    seen = {"params": variables["params"], "batch_stats": new["batch_stats"]}
+    mean, var = (new["batch_stats"][k] for k in ("moving_mean", "moving_variance"))
+    np.testing.assert_allclose(
+        module.apply(seen, x, False), (x - mean) / np.sqrt(var + 1e-3), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_pooling_is_max_pooling():
+    x = jax.random.normal(KEY, (2, 3, 9, 4))
+    from flax import linen as nn
+
+    np.testing.assert_array_equal(n.halve_bands(x), nn.max_pool(x, (1, 2), strides=(1, 2)))
+
+
+def test_outputs_depend_on_the_context_they_say_and_no_more():
+    config = n.DrumNetworkConfig(num_classes=3, channels=(4, 4), width=8, dilations=(1, 2, 4))
+    module = n.DrumNetwork(config)
+    x = jax.random.normal(KEY, (1, 60, 16))
+    variables = module.init(KEY, x)
+
+    def middle(x):
+        return module.apply(variables, x)["onset_logits"][0, 30].sum()
+
+    touched = np.flatnonzero(np.abs(jax.grad(middle)(x)[0]).sum(axis=1))
+    assert config.context_frames == 9
+    assert touched.min() >= 30 - 9
+    assert touched.max() <= 30 + 9
+    assert touched.max() > 30 + 6
+
+
+def test_output_ranges():
+    module = n.DrumNetwork(n.DrumNetworkConfig(num_classes=5, channels=(4,), width=8))
+    x = 100 * jax.random.normal(KEY, (1, 20, 16))
+    out = module.apply(module.init(KEY, x), x)
+    assert {k: v.shape for k, v in out.items()} == dict.fromkeys(
+        ("onset_logits", "velocities", "offsets"), (1, 20, 5)
+    )
+    assert 0 <= out["velocities"].min() <= out["velocities"].max() <= 1
+    assert np.abs(out["offsets"]).max() <= 1.5
+
+
+def test_bfloat16_is_near():
+    config = n.DrumNetworkConfig(num_classes=3, channels=(4, 4), width=8)
+    x = jax.random.normal(KEY, (1, 30, 16))
+    variables = n.DrumNetwork(config).init(KEY, x)
+    half = n.DrumNetworkConfig(num_classes=3, channels=(4, 4), width=8, dtype="bfloat16")
+    a, b = (n.DrumNetwork(c).apply(variables, x)["onset_logits"] for c in (config, half))
+    assert b.dtype == jnp.float32
+    np.testing.assert_allclose(a, b, rtol=0.03, atol=0.3)
