@@ -81,7 +81,12 @@ class ModelConfig:
             network=_build(_KINDS[kind], network, "network", source),
             features=_build(DrumFeatures, _part(values, "features", source), "features", source),
             level=level,
-            picking=_build(PickingConfig, values.get("picking", {}), "picking", source),
+            picking=_build(
+                PickingConfig,
+                _part({"picking": {}, **values}, "picking", source),
+                "picking",
+                source,
+            ),
         )
 
 
