@@ -15,6 +15,7 @@ NAMES = (
     "log_mel",
     "decoding",
     "transcription",
+    "drums",
     "training",
     "t5",
     "data_pipeline",

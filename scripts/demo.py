@@ -1,14 +1,16 @@
 """Transcribes the examples and shows what came out.
 
-Every audio file in `examples/` is transcribed; where a `.mid` of the same name lies beside it, that
-holds the true notes, and the transcription is scored against them. For each example the folder
-`--out` gets the notes as MIDI and CSV, a picture of them over the spectrum, and audio of the MIDI
-file; for those with true notes also a picture of what was hit, false and missed.
+Every audio file in `examples/` is transcribed, and those in `examples/drums/` by the drum model;
+where a `.mid` of the same name lies beside it, that holds the true notes, and the transcription is
+scored against them. For each example the folder `--out` gets the notes as MIDI and CSV, a picture
+of them over the spectrum, and audio of the MIDI file; for those with true notes also a picture of
+what was hit, false and missed.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from musax.commands.transcribe import DECODES, DEFAULT_MODEL
 
 FORMATS = ("mid", "csv", "png", "wav")
 SCORES = ("Onset F1", "Onset + offset F1", "Frame F1")
+DRUMS, DRUM_CLASSES = "drums", "9"
+DRUM_SCORES = ("onset F1 micro", "velocity F1 micro", "velocity MAE")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -29,7 +33,9 @@ def main() -> int:
 
     try:
         ensure_writable(args.out)
-        jobs = plan_outputs(expand_inputs([str(args.examples)]), FORMATS, args.out)
+        files = expand_inputs([str(args.examples)])
+        drums = [file for file in files if file.parent.name == DRUMS]
+        jobs = plan_outputs([file for file in files if file not in drums], FORMATS, args.out)
         model = pretrained.load(args.model)
     except ValueError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -48,7 +54,9 @@ def main() -> int:
             scores, picture = compare(result.notes, truth, job.source, args.out)
             written.append(picture)
         rows.append((job.source.name, result, took, scores))
-    show(rows, args.model)
+    show(rows, args.model, SCORES)
+    if drums:
+        written += transcribe_drums(drums, args.out)
     print("Written:")
     for path in written:
         print(f"  {path}")
@@ -87,24 +95,60 @@ def compare(notes: Any, truth: Path, audio: Path, out: Path) -> tuple[dict[str, 
     return evaluate(reference, notes), picture
 
 
-def show(rows: list[tuple[str, Any, float, dict[str, float]]], model: str) -> None:
-    """Prints the table of results."""
+def transcribe_drums(files: list[Path], out: Path) -> list[Path]:
+    """Transcribes recordings of drums; prints their table and returns what was written."""
+    from drums.vocabularies import map_notes
+    from musax import pretrained
+    from musax.audio import load_audio
+    from musax.commands.drums import DEFAULT_MODEL
+    from musax.drum_plots import plot_drums
+    from musax.metrics.drums import evaluate
+    from musax.midi import load_midi
+    from musax.plots import save_figure
+
+    model = pretrained.load(DEFAULT_MODEL)
+    rows, written = [], []
+    for job in plan_outputs(files, ("mid", "csv", "wav"), out):
+        started = time.monotonic()
+        with audio_progress(job.source.name, enabled=True) as progress:
+            result = model.transcribe_file(job.source, level=DRUM_CLASSES, progress=progress)
+        took = time.monotonic() - started
+        write_results(result.notes, job)
+        truth, reference, scores = job.source.with_suffix(".mid"), None, {}
+        if truth.exists():
+            reference = map_notes(load_midi(truth), DRUM_CLASSES)
+            scores = evaluate([(reference, result.notes)])
+        samples, rate = load_audio(job.source)
+        picture = out / f"{job.source.stem}.png"
+        title = f"{job.source.name}" + (f" against {truth.name}" if scores else "")
+        figure = plot_drums(
+            result.notes, audio=samples, sample_rate=rate, reference=reference, title=title
+        )
+        save_figure(figure, picture)
+        written += [*job.outputs.values(), picture]
+        rows.append((job.source.name, result, took, scores))
+    show(rows, DEFAULT_MODEL, DRUM_SCORES)
+    return written
+
+
+def show(
+    rows: list[tuple[str, Any, float, dict[str, float]]], model: str, names: Sequence[str]
+) -> None:
+    """Prints the table of results, with the scores of these names."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"Transcriptions by {model}")
     table.add_column("Example", overflow="fold")
-    for name in ("Audio", "Notes", "Time", *SCORES):
+    for name in ("Audio", "Notes", "Time", *names):
         table.add_column(name, justify="right")
     for name, result, took, scores in rows:
-        figures = [f"{scores[score]:.2f}" if scores else "-" for score in SCORES]
+        figures = [f"{scores[score]:.2f}" if scores else "-" for score in names]
         table.add_row(
             name, minutes(result.seconds), str(len(result.notes)), f"{took:.1f} s", *figures
         )
     Console().print(table)
-    print(
-        "The first time includes compiling, which is kept for later runs. Scores need true notes."
-    )
+    print("Times include compiling, which is kept for later runs. Scores need true notes.")
 
 
 if __name__ == "__main__":

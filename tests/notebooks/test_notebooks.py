@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from musax.audio import save_audio
+from musax.commands import drums as drums_command
 from musax.commands.transcribe import DEFAULT_MODEL
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
+from tests import tiny_drum_model
 from tests.tiny_mt3 import write_model
 
 nbformat = pytest.importorskip("nbformat")
@@ -68,3 +70,33 @@ def test_transcribe_names_what_the_repository_has():
     assert (FOLDER / values["AUDIO"]).is_file()
     assert (FOLDER / values["TRUE_NOTES"]).is_file()
     assert values["MODEL"] == DEFAULT_MODEL
+
+
+def test_drums(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("librosa")
+    notebook = nbformat.read(FOLDER / "drums.ipynb", as_version=4)
+    save_audio(tmp_path / "loop.wav", tiny_drum_model.clicks(3.0), tiny_drum_model.RATE)
+    hits = make_notes(np.arange(11) * 0.25 + 0.1, 3.0, 38, 90, 0, True)
+    save_midi(tmp_path / "loop.mid", hits)
+    tiny_drum_model.save_tiny_model(tmp_path / "tiny")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    parameters = parameters_of(notebook)
+    parameters.source = (
+        'AUDIO, TRUE_NOTES, MODEL, LEVEL, OUT = "loop.wav", "loop.mid", "tiny", "3-hit", "out"'
+    )
+    run(notebook, tmp_path)
+    text = printed(notebook)
+    assert "loop.wav: 3.0 s at 11025 Hz" in text
+    assert "onset F1" in text
+    assert shown(notebook, "image/png") == 4
+    assert (tmp_path / "out/drums.mid").is_file()
+
+
+def test_drums_names_what_the_repository_has():
+    notebook = nbformat.read(FOLDER / "drums.ipynb", as_version=4)
+    values = {}
+    exec(parameters_of(notebook).source, values)
+    assert (FOLDER / values["AUDIO"]).is_file()
+    assert (FOLDER / values["TRUE_NOTES"]).is_file()
+    assert values["MODEL"] == drums_command.DEFAULT_MODEL
