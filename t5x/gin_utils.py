@@ -4,7 +4,8 @@
 
 Files are searched in the user's search paths, then in the working directory, then beside the
 packages. A later file or flag overrides an earlier one. A name that nothing has, a macro that
-nothing reads, and a required macro that nothing sets, all stop the run before it starts.
+nothing reads, a required macro that nothing sets, and a value that is not of the parameter's type
+all stop the run before it starts.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from typing import Any
 
 import gin
 from gin import resource_reader
+
+from t5x.gin_types import type_problems
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _MACRO_LINE = re.compile(r"^\s*([A-Za-z_]\w*)\s*=")
@@ -121,7 +124,7 @@ def parse(
             gin.parse_config([_without_alias(b, module) for b in bindings])
         except Exception as error:
             raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
-    _check_macros(read, bindings)
+    _check(read, bindings)
     return gin.get_configurable(entry)
 
 
@@ -220,7 +223,7 @@ def _is_required(value: Any) -> bool:
     return (value.configurable.selector, value.scopes) == ("gin.constant", ["gin.REQUIRED"])
 
 
-def _check_macros(files: Iterable[Path], bindings: Sequence[str]) -> None:
+def _check(files: Iterable[Path], bindings: Sequence[str]) -> None:
     values, used = _macro_values(), set(_references("gin.macro"))
     where = _declarations(files)
     problems = [
@@ -237,15 +240,16 @@ def _check_macros(files: Iterable[Path], bindings: Sequence[str]) -> None:
                 full = "/".join(filter(None, [scope, f"{selector}.{argument}"]))
                 problems.append(f"{full} is required but not set.{_how(full)}")
     known = used | where.keys()
-    for binding in bindings:
-        match = _MACRO_LINE.match(binding)
-        if match and match.group(1) not in known:
-            name = match.group(1)
+    flags = [match.group(1) for match in map(_MACRO_LINE.match, bindings) if match]
+    for name in flags:
+        if name not in known:
             problems.append(f"--gin.{name}: no gin file has this macro.{_close(name, known)}")
     for name in sorted(where.keys() - used):
         close = difflib.get_close_matches(name, used, n=1, cutoff=0.85)
         if close and close[0] not in where:
             problems.append(f"Macro {name} ({where[name]}) is never used; did you mean {close[0]}?")
+    if not problems:
+        problems += type_problems(values, {n: p for n, p in where.items() if n not in flags})
     if problems:
         raise GinError("\n".join(problems))
 
@@ -281,17 +285,29 @@ def _suggestion(message: str) -> str:
     found = re.search(r"doesn't have a parameter named '(\w+)'", message)
     owner = re.search(r"onfigurable '([\w.]+)'", message)
     if found and owner:
-        configurable = gin.get_configurable(owner.group(1))
+        configurable = gin.config._REGISTRY.get_match(owner.group(1)).wrapped
         return _close(found.group(1), inspect.signature(configurable).parameters)
     found = re.search(r"<(?:module|class) '([\w.]+)'.*has no attribute (\w+)", message)
     if found:
         return _close(found.group(2), dir(_find_object(found.group(1))))
-    found = re.search(r"No configurable matching '([\w.]+)'", message)
+    found = re.search(r"No configurable matching (?:reference )?'@?(?:\w+/)*([\w.]+)", message)
+    if found and (close := _close_in_module(found.group(1))):
+        return close
     if found:
         selectors = [selector for selector, _ in gin.config._REGISTRY.items()]
         wanted = found.group(1)
         depth = wanted.count(".") + 1
         return _close(wanted, {".".join(s.split(".")[-depth:]) for s in selectors})
+    return ""
+
+
+def _close_in_module(selector: str) -> str:
+    """« Did you mean » for `module.thing`, of what the files import as `module`."""
+    module, _, name = selector.rpartition(".")
+    for statement in gin.config._IMPORTS:
+        if module and (statement.alias or statement.module).endswith(module):
+            known = sys.modules.get(statement.module)
+            return _close(name, dir(known)) if known else ""
     return ""
 
 

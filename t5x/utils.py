@@ -43,7 +43,8 @@ class DatasetConfig:
 
     Attributes:
       mixture_or_task_name: registered name, or the object.
-      task_feature_lengths: task feature -> length of one example.
+      task_feature_lengths: task feature -> length of one example. None, for the evaluation
+        of predictions only, takes those of the longest examples.
       split: such as "train".
       batch_size: global number of rows of a batch.
       shuffle: a new permutation of the split every epoch.
@@ -62,7 +63,7 @@ class DatasetConfig:
     """
 
     mixture_or_task_name: Any
-    task_feature_lengths: Mapping[str, Any]
+    task_feature_lengths: Mapping[str, Any] | None
     split: str
     batch_size: int
     shuffle: bool
@@ -303,9 +304,17 @@ def get_dataset(
       feature_converter_cls: class of the model's feature converter, called with `pack`.
       num_epochs: None repeats for ever.
       **options: further arguments of `t5x.data.get_dataset`.
+
+    Raises:
+      ValueError: no feature lengths, or what `t5x.data.get_dataset` raises.
     """
     from t5x import data
 
+    if cfg.task_feature_lengths is None:
+        raise ValueError(
+            f"DatasetConfig of {cfg.mixture_or_task_name!r}: task_feature_lengths is None, which "
+            "only the evaluation of predictions can work with; give a length for each feature."
+        )
     return data.get_dataset(
         cfg.mixture_or_task_name,
         cfg.task_feature_lengths,

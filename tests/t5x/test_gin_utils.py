@@ -93,6 +93,43 @@ def test_errors_say_what_to_do(parse, text, flags, message):
         parse(BASE + text, SET, *flags)
 
 
+NETWORK = """
+from t5x.examples.t5 import network
+network.T5Config.num_heads = 4
+train_script.train.model = @network.T5Config
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("", ["--gin.network.T5Config.num_head=2"], r"(?s)'num_head'.*Did you mean num_heads"),
+        ("", ["--gin.train.model=@network.T5Confi()"], r"(?s)T5Confi.*Did you mean T5Config"),
+        (
+            "BATCH_SIZE = 'x'",
+            [],
+            r"total_steps is 'x', from macro BATCH_SIZE \(run.gin:\d+\), expected",
+        ),
+        ("", ["--gin.PARTS=x"], r"'x', from macro PARTS \(on the command line\), .* int or None"),
+        ("", ["--gin.train.eval_period=1.5"], r"train.eval_period is 1.5, expected int\."),
+        ("", ["--gin.network.T5Config.logits_via_embedding=yes"], r"is 'yes', expected bool"),
+        ("", ["--gin.network.T5Config.mlp_activations=gelu"], r"'gelu', expected Sequence\[str\]"),
+        ("", ["--gin.network.T5Config.mlp_activations=['gelu', 2]"], r"expected Sequence\[str\]"),
+        ("", ["--gin.train.profile_steps=(1, 'b')"], r"expected Sequence\[int\] or None"),
+        ("", ["--gin.train.eval_period=1e3", "--gin.network.T5Config.dropout_rate=0"], None),
+        ("", ["--gin.train.run_eval_before_training=1", "--gin.train.random_seed=None"], None),
+    ],
+)
+def test_wrong_types_are_named(parse, text, flags, message):
+    if message is None:
+        parse(BASE + NETWORK + text, SET, *flags)
+        return
+    with pytest.raises(gin_utils.GinError, match=message):
+        parse(
+            'include "base.gin"' + BASE.replace("BATCH_SIZE = 8", "") + NETWORK + text, SET, *flags
+        )
+
+
 def test_mistyped_macro_in_a_file(parse):
     text = 'include "base.gin"\nfrom t5x import partitioning\n'
     text = "from __gin__ import dynamic_registration\n" + text
