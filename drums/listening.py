@@ -15,7 +15,7 @@ from drums.network import probabilities
 from drums.picking import Frames, oaf_frames
 from t5x.checkpoints import check_params
 
-#: Frames that OaF Drums hears around a piece: its LSTM has no end, but forgets.
+#: Frames that OaF Drums hears on each side of a piece: its LSTM has no end, but forgets.
 OAF_CONTEXT = 172
 
 
@@ -46,10 +46,10 @@ class Predictor:
         self._program = jax.jit(self._run)
 
     @property
-    def context_frames(self) -> int:
-        """Frames to each side of a piece that are heard with it."""
+    def context_frames(self) -> tuple[int, int]:
+        """Frames before and after a piece that are heard with it."""
         if self.config.is_oaf:
-            return OAF_CONTEXT
+            return OAF_CONTEXT, OAF_CONTEXT
         return self.config.network.context_frames  # type: ignore[union-attr]
 
     def _run(self, variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
@@ -84,24 +84,24 @@ class Listener:
             raise ValueError(f"piece_frames={piece_frames}: must be at least 1")
         self._predict, self._piece = predict, piece_frames
         features = predict.config.features
-        self._hop, self._context = features.hop_width, predict.context_frames
+        self._hop, (self._before, after) = features.hop_width, predict.context_frames
         # Centred features make frames of their own at the edges, which are cut off.
         self._margin = 0 if features.padding == "none" else features.fft_size // 2 // self._hop + 1
         half = features.fft_size // 2
         self._lead = half if features.padding == "none" else self._margin * self._hop
-        frames = piece_frames + 2 * self._context
+        frames = piece_frames + self._before + after
         self._needed = (
             features.samples_of(frames)
             if features.padding == "none"
             else (frames + 2 * self._margin - 1) * self._hop
         )
-        self._buffer = np.zeros(self._context * self._hop + self._lead, np.float32)
+        self._buffer = np.zeros(self._before * self._hop + self._lead, np.float32)
         self._received = self._emitted = 0
 
     @property
     def delay_samples(self) -> int:
         """How many samples after the centre of a frame must have arrived before it is heard."""
-        return self._needed - self._context * self._hop - self._lead
+        return self._needed - self._before * self._hop - self._lead
 
     def push(self, samples: np.ndarray) -> Frames | None:
         """Takes float32 [N]; the frames that are complete now, None if there are none."""
@@ -125,7 +125,7 @@ class Listener:
         return None if heard is None else heard.between(0, missing)
 
     def _hear(self, samples: np.ndarray) -> Frames:
-        skip = self._context + self._margin
+        skip = self._before + self._margin
         return self._predict(samples).between(skip, skip + self._piece)
 
     def _count(self, parts: list[Frames]) -> Frames | None:

@@ -220,6 +220,8 @@ class DrumNetworkConfig:
       channels: of the convolutions; each halves the number of bands.
       width: of everything behind them.
       dilations: of the temporal layers, whose kernels span three frames.
+      history: dilations of further layers for velocities, whose kernels span this frame and two
+        before it: how loud a drum can be is known from how loud it was.
       dropout: rate behind the projection.
       dtype: type of the computation; normalisation and outputs are float32.
     """
@@ -228,16 +230,18 @@ class DrumNetworkConfig:
     channels: Sequence[int] = (16, 32, 48)
     width: int = 128
     dilations: Sequence[int] = (1, 2, 4, 8, 16)
+    history: Sequence[int] = ()
     dropout: float = 0.1
     dtype: str = "float32"
 
     @property
-    def context_frames(self) -> int:
-        """How many frames to each side an output depends on."""
-        return len(self.channels) + sum(self.dilations)
+    def context_frames(self) -> tuple[int, int]:
+        """How many frames before and after its own an output depends on."""
+        near = len(self.channels) + sum(self.dilations)
+        return near + 2 * sum(self.history), near
 
 
-def _conv(x: Array, kernel: Array, dilation: int = 1) -> Array:
+def _conv(x: Array, kernel: Array, dilation: int = 1, causal: bool = False) -> Array:
     """Convolution of [B, T, F, C] or [B, T, C], same length, in the type of `x`."""
     axes = ("NHWC", "HWIO", "NHWC") if x.ndim == 4 else ("NHC", "HIO", "NHC")
     strides = (1,) * (x.ndim - 2)
@@ -245,7 +249,7 @@ def _conv(x: Array, kernel: Array, dilation: int = 1) -> Array:
         x,
         kernel.astype(x.dtype),
         strides,
-        "SAME",
+        [(2 * dilation, 0)] if causal else "SAME",
         rhs_dilation=(dilation, *strides[1:]),
         dimension_numbers=axes,
     )
@@ -254,7 +258,7 @@ def _conv(x: Array, kernel: Array, dilation: int = 1) -> Array:
 class DrumNetwork(nn.Module):
     """One trunk of convolutions for all heads, then dilated temporal convolutions.
 
-    Every output depends on `config.context_frames` frames to each side and no others, so a
+    Every output depends on `config.context_frames` before and after it and on no others, so a
     recording can be heard in pieces without a difference. Heads: onset logits, velocities, and
     where between two frames the onset lies.
     """
@@ -271,9 +275,12 @@ class DrumNetwork(nn.Module):
         x = self._trunk(spectrogram[..., None].astype(cfg.dtype), training)
         for i, dilation in enumerate(cfg.dilations):
             x = x + self._temporal(x, dilation, f"temporal_{i}", training)
-        x = x.astype(jnp.float32)
-        heads = _SlimDense(3 * cfg.num_classes, name="heads")(x)
-        onsets, velocities, offsets = jnp.split(heads, 3, axis=-1)
+        past = x
+        for i, dilation in enumerate(cfg.history):
+            past = past + self._temporal(past, dilation, f"history_{i}", training, causal=True)
+        heads = _SlimDense(2 * cfg.num_classes, name="onsets")(x.astype(jnp.float32))
+        onsets, offsets = jnp.split(heads, 2, axis=-1)
+        velocities = _SlimDense(cfg.num_classes, name="velocities")(past.astype(jnp.float32))
         return {
             # Onsets are rare; starting from their frequency keeps the first steps small.
             "onset_logits": onsets - 3.0,
@@ -292,10 +299,13 @@ class DrumNetwork(nn.Module):
         x = nn.relu(self._norm("projection_norm")(x, training))
         return nn.Dropout(self.config.dropout)(x, deterministic=not training)
 
-    def _temporal(self, x: Array, dilation: int, name: str, training: bool) -> Array:
+    def _temporal(
+        self, x: Array, dilation: int, name: str, training: bool, causal: bool = False
+    ) -> Array:
         """[B, T, C] -> [B, T, C] from frames `dilation` apart."""
         kernel = self._kernel(name, (3, x.shape[-1], x.shape[-1]))
-        return nn.relu(self._norm(f"{name}_norm")(_conv(x, kernel, dilation), training))
+        y = _conv(x, kernel, dilation, causal)
+        return nn.relu(self._norm(f"{name}_norm")(y, training))
 
     def _kernel(self, name: str, shape: tuple[int, ...]) -> Array:
         init = nn.initializers.he_normal()

@@ -17,7 +17,9 @@ FEATURES = DrumFeatures(
     sample_rate=RATE, hop_width=110, num_mel_bins=16, fft_size=256, top_db=None, floor_db=-50.0,
     padding="none", offset_db=50.0, scale_db=25.0,
 )  # fmt: skip
-NETWORK = DrumNetworkConfig(num_classes=18, channels=(4, 4), width=8, dilations=(1, 2))
+NETWORK = DrumNetworkConfig(
+    num_classes=18, channels=(4, 4), width=8, dilations=(1, 2), history=(2, 5)
+)
 OAF = OafDrumsConfig(channels=(2, 2, 2), fc_units=4, lstm_units=2)
 OAF_FEATURES = DrumFeatures(sample_rate=RATE, hop_width=128, num_mel_bins=16, fft_size=256)
 

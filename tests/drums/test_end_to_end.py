@@ -61,6 +61,7 @@ def test_a_trained_model_transcribes_its_two_bars(tmp_path):
         "network.DrumNetworkConfig.channels": (8, 8, 8),
         "network.DrumNetworkConfig.width": 48,
         "network.DrumNetworkConfig.dilations": (1, 2),
+        "network.DrumNetworkConfig.history": (8,),
         "network.DrumNetworkConfig.dropout": 0.0,
         "features.DrumFeatures.num_mel_bins": 64,
         "tasks.drum_task.frames": 150,

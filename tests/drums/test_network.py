@@ -73,20 +73,22 @@ def test_pooling_is_max_pooling():
     np.testing.assert_array_equal(n.halve_bands(x), nn.max_pool(x, (1, 2), strides=(1, 2)))
 
 
-def test_outputs_depend_on_the_context_they_say_and_no_more():
-    config = n.DrumNetworkConfig(num_classes=3, channels=(4, 4), width=8, dilations=(1, 2, 4))
+@pytest.mark.parametrize(("output", "before"), [("onset_logits", 9), ("velocities", 9 + 2 * 8)])
+def test_outputs_depend_on_the_context_they_say_and_no_more(output, before):
+    config = n.DrumNetworkConfig(
+        num_classes=3, channels=(4, 4), width=8, dilations=(1, 2, 4), history=(3, 5)
+    )
     module = n.DrumNetwork(config)
     x = jax.random.normal(KEY, (1, 60, 16))
     variables = module.init(KEY, x)
 
     def middle(x):
-        return module.apply(variables, x)["onset_logits"][0, 30].sum()
+        return module.apply(variables, x)[output][0, 30].sum()
 
     touched = np.flatnonzero(np.abs(jax.grad(middle)(x)[0]).sum(axis=1))
-    assert config.context_frames == 9
-    assert touched.min() >= 30 - 9
-    assert touched.max() <= 30 + 9
-    assert touched.max() > 30 + 6
+    assert config.context_frames == (9 + 16, 9)
+    assert 30 - before <= touched.min() < 30 - before + 4
+    assert 30 + 5 < touched.max() <= 30 + 9
 
 
 def test_output_ranges():
