@@ -3,6 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
+import soundfile
 
 from drums.inference import Transcriber
 from drums.listening import Listener
@@ -66,7 +67,7 @@ def test_a_shift_by_a_hop_moves_hits_by_a_frame(model, audio):
 
 
 def test_files_are_heard_as_samples_are(model, audio, tmp_path):
-    save_audio(tmp_path / "clicks.wav", audio, tiny.RATE)
+    soundfile.write(tmp_path / "clicks.wav", audio, tiny.RATE, subtype="FLOAT")
     heard = model.transcribe_file(tmp_path / "clicks.wav", level="9", threshold=THRESHOLD)
     close(heard.notes, transcribe(model, audio))
     assert heard.seconds == pytest.approx(4.0, abs=0.01)
@@ -103,8 +104,6 @@ def test_silence_has_no_hits(model, tmp_path):
     [(48000, 2, "PCM_24"), (44100, 1, "PCM_16"), (8000, 6, "FLOAT")],
 )
 def test_other_formats(model, tmp_path, rate, channels, subtype):
-    import soundfile
-
     audio = np.tile(tiny.clicks(1.0, rate=rate)[:, None], channels)
     soundfile.write(tmp_path / "x.wav", audio, rate, subtype=subtype)
     with warnings.catch_warnings():
