@@ -8,7 +8,13 @@ MODES = ("TRAIN", "TRAIN_EVAL", "INFER_EVAL")
 
 
 class BaseAction:
-    """Decides after every evaluation of its mode whether the run ends."""
+    """Decides after every evaluation of its mode whether the run ends.
+
+    Attributes:
+      saves: whether the state at which it ends the run is worth a checkpoint.
+    """
+
+    saves = True
 
     def run(self, step: int, metrics: Metrics) -> bool:
         """Whether to end. `metrics`: task -> metric name -> value ("train" for mode TRAIN)."""
@@ -61,12 +67,16 @@ class EarlyStoppingAction(BaseAction):
 
 
 class TerminateOnNanAction(BaseAction):
-    """Ends the run when a metric is NaN or infinite.
+    """Ends the run when a metric is NaN or infinite, without a checkpoint of that state.
+
+    In mode TRAIN it looks before every checkpoint, so the latest one is from before.
 
     Args:
       task: "train" with mode TRAIN, else the evaluated task.
       metric: its name.
     """
+
+    saves = False
 
     def __init__(self, task: str, metric: str = "loss"):
         self._task, self._name = task, metric

@@ -31,6 +31,9 @@ class Evaluations:
       train_eval_get_dataset_fn: f(cfg, partitioner, eval_steps, feature converter class) -> task ->
         iterator over batches, which is closed in the end.
       evaluator_cls: see `make_evaluator`.
+
+    Raises:
+      ValueError: what is certain to stop an evaluation, such as an unknown split or no examples.
     """
 
     def __init__(
@@ -58,6 +61,9 @@ class Evaluations:
             log_dir = None if folder is None else str(folder / "inference_eval")
             self._evaluator = make_evaluator(model, infer_eval_cfg, evaluator_cls, log_dir)
             self._functions = prediction_functions(model, trainer.partitioner)
+        if train_eval_cfg is not None:
+            for batches in self._open().values():  # what cannot be opened stops the run here
+                batches.close()
 
     def run(self, step: int, console: Console) -> dict[str, Metrics]:
         """Both evaluations at `step`: "TRAIN_EVAL", "INFER_EVAL" -> task -> metrics."""
@@ -69,18 +75,18 @@ class Evaluations:
             results["INFER_EVAL"] = self.predicted(params, step, console)
         return results
 
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a task whose predictions are scored."""
+        return self._evaluator is not None and bool(self._evaluator.eval_tasks)
+
     def model_feature_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """{model feature: (shape, dtype)} of a batch of predictions; empty without such tasks."""
         return self._evaluator.model_feature_spec()
 
     def teacher_forced(self, step: int, console: Console) -> Metrics:
         """The loss metrics of the trainer's state: task -> metrics."""
-        datasets = self._get_datasets(
-            self._train_eval_cfg,
-            self._trainer.partitioner,
-            self._eval_steps,
-            self._model.FEATURE_CONVERTER_CLS,
-        )
+        datasets = self._open()
         try:
             results = self._trainer.eval(datasets)
         finally:
@@ -95,6 +101,14 @@ class Evaluations:
         results = self._evaluator.evaluate(**bound, step=step)
         self._log(step, "inference_eval", results, console)
         return results
+
+    def _open(self) -> Mapping[str, Any]:
+        return self._get_datasets(
+            self._train_eval_cfg,
+            self._trainer.partitioner,
+            self._eval_steps,
+            self._model.FEATURE_CONVERTER_CLS,
+        )
 
     def _log(self, step: int, kind: str, by_task: Metrics, console: Console) -> None:
         for task, metrics in by_task.items():

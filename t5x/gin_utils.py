@@ -241,9 +241,11 @@ def _check(files: Iterable[Path], bindings: Sequence[str]) -> None:
                 problems.append(f"{full} is required but not set.{_how(full)}")
     known = used | where.keys()
     flags = [match.group(1) for match in map(_MACRO_LINE.match, bindings) if match]
-    for name in flags:
-        if name not in known:
-            problems.append(f"--gin.{name}: no gin file has this macro.{_close(name, known)}")
+    problems += [
+        f"--gin.{name}: no gin file has this macro.{_close(name, known)}"
+        for name in flags
+        if name not in known
+    ]
     for name in sorted(where.keys() - used):
         close = difflib.get_close_matches(name, used, n=1, cutoff=0.85)
         if close and close[0] not in where:

@@ -28,6 +28,10 @@ class Profiler:
         self._window = None if window is None else (start + window[0], start + window[1])
         self._running = False
 
+    def begins_before(self, last: int) -> bool:
+        """Whether there is something to trace in the steps up to `last`."""
+        return self._window is None or self._window[0] < last
+
     def before(self, step: int) -> None:
         """Called before the step from `step` to `step` + 1: starts or ends the trace."""
         if self._window is None:

@@ -153,21 +153,13 @@ def train(
         rng=trainer_rng,
     )
     del train_state  # the trainer gives its memory to the next state
-    if dry_run:
-        host_batches.close()
-        run.close()
-        return _dry_run(trainer, batch_spec, total_steps)
-
-    first = step = int(trainer.train_state.step)
-    run.first_step = step if run.first_step is None else run.first_step
-    if relative_steps is not None:
-        total_steps = run.first_step + relative_steps
 
     # ------------------------------------------------------------ evaluation and logs
+    first = step = 0 if dry_run else int(trainer.train_state.step)
     evaluations = Evaluations(
         model,
         trainer,
-        log_folder,
+        None if dry_run else log_folder,
         step,
         eval_steps,
         train_eval_dataset_cfg and run.seeded(train_eval_dataset_cfg),
@@ -175,11 +167,24 @@ def train(
         train_eval_get_dataset_fn,
         inference_evaluator_cls,
     )
+    if dry_run:
+        host_batches.close()
+        run.close()
+        return _dry_run(trainer, batch_spec, total_steps)
+
+    run.first_step = step if run.first_step is None else run.first_step
+    if relative_steps is not None:
+        total_steps = run.first_step + relative_steps
     console = Console(step, total_steps, quiet=log_folder is None)
     writer = MetricWriter(log_folder and log_folder / "train", step)
     if summarize_config_fn is not None and log_folder is not None:
         summarize_config_fn(str(folder), writer, step)
     console.say(f"{run.origin}; training from step {step} to {total_steps} in {folder}")
+    if infer_eval_dataset_cfg is not None and not evaluations.predicts:
+        console.say(
+            f"  no inference_eval: no task of {infer_eval_dataset_cfg.name} with metric_fns has "
+            f"the split {infer_eval_dataset_cfg.split!r}"
+        )
 
     # ------------------------------------------------------------ loop
     stats_period = stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD)
@@ -188,6 +193,8 @@ def train(
         trainer, batches, train_dataset_cfg.batch_size, step, start_time, run.trained_seconds
     )
     profiler = Profiler(folder / "profile", profile_steps, first)
+    if not profiler.begins_before(total_steps):
+        console.say(f"  no profile: its steps, counted from {first}, come after the last one")
     with StopRequest() as stop, _managed_garbage(gc_period), contextlib.ExitStack() as stack:
         for part in (
             run,
@@ -201,7 +208,7 @@ def train(
         if run_eval_before_training:
             with stats.aside("evaluate"):
                 evaluations.run(step, console)
-        done = step >= total_steps
+        done, ending = step >= total_steps, []
         while not done:
             try:
                 batch = next(batches)
@@ -224,23 +231,25 @@ def train(
                 run.trained_seconds = stats.trained_seconds
                 writer.write(step, metrics)
                 console.report(step, metrics)
-                done |= _acts(actions, "TRAIN", step, {"train": metrics})
-            if run.is_save_step(step):
+                ending += _acting(actions, "TRAIN", step, {"train": metrics})
+            if run.is_save_step(step) and all(action.saves for action in ending):
                 with stats.aside("checkpoint"):
                     run.save(step, trainer.train_state, batches)
             if evaluate and not stopping:
                 with stats.aside("evaluate"):
                     results = evaluations.run(step, console)
                 for mode, by_task in results.items():
-                    done |= _acts(actions, mode, step, by_task)
+                    ending += _acting(actions, mode, step, by_task)
+            done = done or bool(ending)
             if gc_period and step % gc_period == 0:
                 gc.collect()
 
         # -------------------------------------------------------- end
-        if step > first:
+        if step > first and all(action.saves for action in ending):
             run.save(step, trainer.train_state, batches)
         run.wait()
-        console.say(f"ended at step {step} of {total_steps}")
+        why = "".join(f", by {type(action).__name__}" for action in ending)
+        console.say(f"ended at step {step} of {total_steps}{why}")
     return step, trainer.train_state
 
 
@@ -258,15 +267,14 @@ def _check_actions(actions: Mapping[str, Any] | None) -> None:
         raise ValueError(f"train.actions has modes {unknown}, expected some of {MODES}.")
 
 
-def _acts(
+def _acting(
     actions: Mapping[str, Sequence[BaseAction]] | None,
     mode: str,
     step: int,
     metrics: Mapping[str, Mapping[str, float]],
-) -> bool:
-    """Does any action of `mode` end the run? All are asked, since they keep count."""
-    votes = [action.run(step, metrics) for action in (actions or {}).get(mode, ())]
-    return any(votes)
+) -> list[BaseAction]:
+    """The actions of `mode` that end the run. All are asked, since they keep count."""
+    return [action for action in (actions or {}).get(mode, ()) if action.run(step, metrics)]
 
 
 @contextlib.contextmanager

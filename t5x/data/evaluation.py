@@ -173,6 +173,11 @@ class Evaluator:
                 raise ValueError(f"metric {name} of task {task.name!r} needs a {kind}_fn")
         used = {kind: functions[kind] for kind in dict.fromkeys(kinds.values())}
         outputs, targets = self._run(task, used)
+        if not targets:
+            raise ValueError(
+                f"task {task.name!r}, split {self._split!r}: no examples to evaluate; leave its "
+                "evaluation out (infer_eval_dataset_cfg = None), or look at what its source reads"
+            )
         results: dict[str, Any] = {}
         for metric, kind in kinds.items():
             for name, value in metric(targets, *outputs[kind]).items():

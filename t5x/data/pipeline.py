@@ -395,6 +395,10 @@ def _order(source: Task | Mixture, tasks: Sequence[Task], sizes: Sequence[int], 
         for number, size in enumerate(sizes)
     ]
     for task, each in zip(tasks, orders):
+        if each.size == 0 and s.num_epochs is None:
+            raise ValueError(
+                f"task {task.name!r}, split {s.split!r}: no examples; look at what its source reads"
+            )
         if each.shard_size == 0 and s.num_epochs is None:
             raise ValueError(
                 f"task {task.name!r}, split {s.split!r}: {each.size} examples leave none for "

@@ -87,6 +87,7 @@ class Mixture:
         self._check_features()
 
     def _check_features(self) -> None:
+        """Ids of one model mean the same in every task."""
         first, *others = self.tasks
         for task in others:
             if set(task.output_features) != set(first.output_features):
@@ -95,6 +96,16 @@ class Mixture:
                     f"{sorted(task.output_features)}, but {first.name!r} has "
                     f"{sorted(first.output_features)}"
                 )
+            for name, feature in task.output_features.items():
+                here, there = (
+                    getattr(f, "vocabulary", None) for f in (feature, first.output_features[name])
+                )
+                if here != there:
+                    raise ValueError(
+                        f"mixture {self.name!r}: {name!r} of task {task.name!r} is written in "
+                        f"{here!r}, but that of {first.name!r} in {there!r}; tasks of a mixture "
+                        "share their vocabularies"
+                    )
 
     @property
     def tasks(self) -> list[Task]:

@@ -183,6 +183,40 @@ def test_early_stopping_and_nan():
         TerminateOnNanAction("t", "los").run(0, {"t": {"loss": 1.0}})
 
 
+def test_a_state_that_is_nan_replaces_no_checkpoint(tmp_path, capsys):
+    def make_trainer(**kwargs):
+        rate = lambda step: jnp.where(step < 12, 0.05, jnp.nan)  # noqa: E731
+        return Trainer(learning_rate_fn=rate, **kwargs)
+
+    save = utils.SaveCheckpointConfig(period=5, keep=1)
+    step, _ = run(
+        tmp_path,
+        40,
+        trainer_cls=make_trainer,
+        checkpoint_cfg=utils.CheckpointConfig(save),
+        actions={"TRAIN": [TerminateOnNanAction("train")]},
+    )
+    assert step == 15
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_10"]
+    assert "ended at step 15 of 40, by TerminateOnNanAction" in capsys.readouterr().out
+
+
+def test_evaluations_that_cannot_be_stop_the_run_before_it_starts(tmp_path):
+    absent = utils.DatasetConfig(toy.TASK, LENGTHS, "absent", 8, False, seed=42)
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match="no split 'absent'"):
+            run(tmp_path, 25, train_eval_dataset_cfg=absent, eval_period=10, dry_run=dry_run)
+    assert not list(tmp_path.glob("checkpoint_*"))
+
+
+def test_says_what_it_will_not_do(tmp_path, capsys):
+    absent = utils.DatasetConfig(toy.TASK, LENGTHS, "absent", 8, False, seed=42)
+    run(tmp_path, 5, infer_eval_dataset_cfg=absent, profile_steps=(5, 6))
+    said = capsys.readouterr().out
+    assert f"no task of {toy.TASK} with metric_fns has the split 'absent'" in said
+    assert "no profile: its steps, counted from 0, come after the last one" in said
+
+
 # ---------------------------------------------------------------------- command line
 
 

@@ -396,6 +396,7 @@ def test_preprocessors_that_drop_everything_are_an_error(monkeypatch, prefetch):
         ({"length_buckets": (0,)}, "positive"),
         ({"length_buckets": (4,), "bucket_window": 0}, "bucket_window"),
         ({"task": "no_such_task_at_all"}, "unknown task or mixture"),
+        ({"task": _task(n=0)}, "'numbers', split 'train': no examples"),
         ({"task": _task(n=1), "num_shards": 2, "shard_index": 1}, "leave none for shard 1"),
         ({"feature_converter": EncDecFeatureConverter(pack=False), "pack": True}, "pack=False"),
         ({"feature_converter": LMFeatureConverter}, "extra features"),

@@ -99,6 +99,10 @@ def test_bad_mixtures(registered):
         Mixture("m", [("reg_d", 0)]).rate(TaskRegistry.get("reg_d"))
     with pytest.raises(ValueError, match="'reg_other' has output features"):
         Mixture("m", [("reg_d", 1), ("reg_other", 1)])
+    more = {"targets": Feature(PassThroughVocabulary(size=77))}
+    registered(TaskRegistry, "reg_more", _source(1), output_features=more)
+    with pytest.raises(ValueError, match=r"'targets' of task 'reg_more' is written in .*77"):
+        Mixture("m", [("reg_d", 1), ("reg_more", 1)])
     with pytest.raises(ValueError, match="has no tasks"):
         Mixture("m", [])
 
