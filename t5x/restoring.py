@@ -263,7 +263,8 @@ def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list
 
     Args:
       path: one or several paths; [] means none.
-      mode: "specific" (the paths themselves), "latest" or "all" (of the runs in these folders).
+      mode: "specific" (the paths themselves), "latest" or "all" (of the runs in these folders). A
+        path that is a checkpoint itself is taken as it is in each.
 
     Raises:
       CheckpointError: an unknown mode, or a folder without checkpoints.
@@ -278,7 +279,18 @@ def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list
     result: list[Path] = []
     for folder in paths:
         newest = latest_checkpoint(folder)
+        if newest is None and _is_checkpoint(folder):
+            result.append(folder)
+            continue
         if newest is None:
             raise CheckpointError(f"{folder}: no checkpoint_<step> folder here (mode={mode!r}).")
         result += [newest] if mode == "latest" else all_checkpoints(folder)
     return result
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        checkpoint_kind(find_checkpoint(path))
+    except CheckpointError:
+        return False
+    return True

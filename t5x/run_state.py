@@ -98,9 +98,9 @@ class Run:
             self.origin = f"resumed from {self.folder}/checkpoint_{self.resume_step}"
             return initializer.from_manager(self._manager, self.resume_step)
         restore = self._cfg.restore
-        path = None if restore is None else _initial_checkpoint(restore)
+        path, why = (None, "") if restore is None else _initial_checkpoint(restore)
         if restore is None or path is None:
-            self.origin = f"initialized with seed {self.seed}"
+            self.origin = f"initialized with seed {self.seed}{why}"
             return initializer.from_scratch(rng)
         self.origin = f"restored from {path}"
         return initializer.from_checkpoint(
@@ -159,17 +159,17 @@ def _shared_random_seed() -> int:
     return int(seed)
 
 
-def _initial_checkpoint(cfg: RestoreCheckpointConfig) -> Path | None:
-    """The one checkpoint of `cfg`, or None for none."""
+def _initial_checkpoint(cfg: RestoreCheckpointConfig) -> tuple[Path | None, str]:
+    """(the one checkpoint of `cfg`, ""), or (None, why it is not there, if it was named)."""
     if not cfg.path:
-        return None
+        return None, ""
     try:
         paths = [find_checkpoint(p) for p in checkpoint_paths(cfg.path, cfg.mode)]
         checkpoint_kind(paths[-1])
-    except CheckpointError:
-        if cfg.fallback_to_scratch:
-            return None
-        raise
+    except CheckpointError as error:
+        if not cfg.fallback_to_scratch:
+            raise
+        return None, f" ({error})"
     if len(paths) > 1:
         raise CheckpointError(f"Training starts from one checkpoint, got {len(paths)}: {paths}")
-    return paths[0]
+    return paths[0], ""

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,22 +144,37 @@ def check_tree(found: Tree, expected: Tree, source: str | Path) -> None:
     """As `check_params`, for any nested dicts or flat dicts with '/'-joined names."""
     have, want = _shapes(found), _shapes(expected)
     unknown = sorted(have.keys() - want.keys())
-    problems = []
+    missing, other_shape = {}, {}
     for name in sorted(want.keys() - have.keys()):
         close = difflib.get_close_matches(name, unknown, n=1, cutoff=0.8)
         hint = f" (it has {close[0]})" if close else ""
-        problems.append(f"missing: {name} {want[name]}{hint}")
-    problems += [f"unknown to the model: {name} {have[name]}" for name in unknown]
-    problems += [
-        f"shape: {name} is {have[name]}, the model expects {want[name]}"
-        for name in sorted(have.keys() & want.keys())
-        if have[name] != want[name]
-    ]
+        missing[name] = f"missing: {name} {want[name]}{hint}"
+    for name in sorted(have.keys() & want.keys()):
+        if have[name] != want[name]:
+            text = f"shape: {name} is {have[name]}, the model expects {want[name]}"
+            other_shape[name] = text
+    extra = {name: f"unknown to the model: {name} {have[name]}" for name in unknown}
+    problems = {**missing, **extra, **other_shape}
     if problems:
-        shown = "\n  ".join(problems[:_MAX_LISTED])
-        more = len(problems) - _MAX_LISTED
-        tail = f"\n  ... and {more} more" if more > 0 else ""
-        raise CheckpointError(f"{source} does not fit the model:\n  {shown}{tail}")
+        follow = _follow_from_parameters(problems)
+        lines = [line for kind in (missing, extra, other_shape) for line in _listed(kind, follow)]
+        if follow:
+            lines.append(f"and {len(follow)} arrays of the optimizer's state for these parameters")
+        raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(lines))
+
+
+def _follow_from_parameters(problems: Iterable[str]) -> set[str]:
+    """Names in the optimizer's state that belong to parameters which are problems themselves."""
+    parameters = [n.removeprefix("target/") for n in problems if n.startswith("target/")]
+    states = [name for name in problems if name.startswith("state/")]
+    return {name for name in states if any(f"/{p}/" in f"{name}/" for p in parameters)}
+
+
+def _listed(problems: Mapping[str, str], left_out: Container[str]) -> list[str]:
+    lines = [line for name, line in problems.items() if name not in left_out]
+    if len(lines) <= _MAX_LISTED:
+        return lines
+    return [*lines[:_MAX_LISTED], f"... and {len(lines) - _MAX_LISTED} more like it"]
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

@@ -175,7 +175,7 @@ def _convert_any(slots: Tree, own: Tree, layout: _Layout, where: str) -> Tree:
     used = {k for k, x in slots.items() if not _is_empty(x)}  # not every format keeps empty ones
     if not isinstance(own, Mapping) or used != own.keys() - empty.keys():
         raise _inexact(where, f"it holds {sorted(used)}, which the other layout does not")
-    return empty | {k: _convert_any(slots[k], own[k], layout, f"{where}/{k}") for k in used}
+    return empty | {k: _convert_any(slots[k], own[k], layout, f"{where}/{k}") for k in sorted(used)}
 
 
 def _is_empty(tree: Tree) -> bool:

@@ -222,6 +222,22 @@ def test_check_params_lists_every_problem():
     assert "w is (4,), the model expects (2,)" in text
 
 
+def test_check_params_tells_of_parameters_first():
+    def state(*names, size=2):
+        slots = {name: {"m": np.zeros(size), "v": np.zeros(size)} for name in names}
+        return {"target": dict.fromkeys(names, np.zeros(size)), "state": {"param_states": slots}}
+
+    layers = [f"layer_{i}" for i in range(50)]
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.check_params(state(*layers, size=3), state(*layers))
+    lines = str(error.value).splitlines()
+    assert lines[1] == "  shape: target/layer_0 is (3,), the model expects (2,)"
+    assert lines[-2:] == [
+        "  ... and 30 more like it",
+        "  and 100 arrays of the optimizer's state for these parameters",
+    ]
+
+
 # ---------------------------------------------------------------------- Orbax
 
 

@@ -101,6 +101,8 @@ def test_paths_of_a_restore_configuration(saved):
     assert checkpoint_paths([], "latest") == []
     assert checkpoint_paths(str(saved), "latest") == [saved / "checkpoint_17"]
     assert checkpoint_paths(str(saved), "specific") == [saved]
+    for mode in ("latest", "all", "specific"):
+        assert checkpoint_paths(saved / "checkpoint_17", mode) == [saved / "checkpoint_17"]
     with pytest.raises(CheckpointError, match="no checkpoint_<step> folder"):
         checkpoint_paths(str(saved / "absent"), "latest")
     with pytest.raises(ValueError, match="mode is 'newest'"):
