@@ -2,7 +2,7 @@
 
 A cache is a pytree whose arrays have the batch at axis `offset` (1 for scanned layers, else 0).
 Scalars, such as a running position, are shared by all rows. Leaves whose names begin with
-`cross_` hold projected encoder outputs: the same for all decodes of an input.
+`cross_` hold projected encoder outputs, one row for each input whatever the number of its decodes.
 """
 
 from collections.abc import Callable
@@ -54,12 +54,19 @@ def cache_map(
 
 def cache_expand(cache: Cache, beam_size: int, offset: int = 0) -> Cache:
     """The cache of `beam_size` decodes of every row."""
-    return cache_map(lambda x: flat_batch_beam_expand(x, beam_size, offset), cache, offset)
+    return cache_map(
+        lambda x: flat_batch_beam_expand(x, beam_size, offset), cache, offset, cross=False
+    )
 
 
 def cache_take(cache: Cache, rows: Array, offset: int = 0) -> Cache:
     """The cache whose row r is row `rows[r]`, which must be a decode of the same input."""
-    return cache_map(lambda x: jnp.take(x, rows, axis=offset), cache, offset, cross=False)
+
+    def take(x: Array) -> Array:
+        # Without a mode what was taken is compared with the bounds, element by element.
+        return jnp.take(x, rows, axis=offset, mode="clip")
+
+    return cache_map(take, cache, offset, cross=False)
 
 
 def right_align_prompts(prompts: Array) -> Array:

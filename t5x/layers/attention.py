@@ -5,10 +5,12 @@ L length of the cache.
 
 Decoding keeps, in the collection `cache`:
 
-* self-attention: `cached_key`, `cached_value` [B, H, L, D] and `cache_index` (int32 scalar, or [B]
-  after a prefill with prompts of unequal lengths), written in place one step at a time;
+* self-attention: `cached_key`, `cached_value`, chunks [B, H, C, D] of L positions together, and
+  `cache_index` (int32 scalar, or [B] after a prefill with prompts of unequal lengths), written in
+  place one step at a time;
 * cross-attention: `cross_key` [B, H, D, T] and `cross_value` [B, H, T, D], the projected encoder
-  outputs, computed once before the first step.
+  outputs, computed once before the first step. Several decodes of an input, rows that are
+  neighbours in the query, share one row of these.
 
 Head-major caches make the products of one step read contiguous rows; the key of cross-attention
 lies the way the product is fastest on CPU, that of self-attention so that a step is one row.
@@ -22,12 +24,9 @@ import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
+from t5x.layers import chunked_cache
 from t5x.layers.dense import DenseGeneral, Initializer, attention_kernel_init, shard
 from t5x.layers.masks import MASKED, combine_biases, mask_to_bias
-
-#: On CPU a decoding step reads the self-attention cache in blocks of so many positions, and only
-#: those that are filled, so early steps are cheap.
-CACHE_BLOCK = 64
 
 
 def dot_product_attention(
@@ -86,47 +85,14 @@ def _cached_attention(
     return jnp.einsum("bhqk,bhkd->bhqd", _softmax(logits, bias, dtype), value)
 
 
-def _blockwise_attention(
-    query: Array, key: Array, value: Array, bias: Array, used: Array, dtype: Any
-) -> Array:
-    """As `_cached_attention`, reading only the first `used` positions of the cache.
-
-    Blocks of positions are added to a running softmax, in float32 (Milakov & Gimelshein 2018).
-    `bias` [1 or B, 1 or H, Q, L] must mask the positions which are not filled.
-    """
-    length = key.shape[2]
-    block = min(CACHE_BLOCK, length)
-    query = query.astype(jnp.float32)
-
-    def add_block(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        highest, total, output = carry
-        # The last block may overlap the one before it, whose positions then count once.
-        start = jnp.minimum(i * block, length - block)
-        seen = start + jnp.arange(block) < i * block
-        k, v = (lax.dynamic_slice_in_dim(x, start, block, axis=2) for x in (key, value))
-        logits = jnp.einsum("bhqd,bhkd->bhqk", query, k.astype(jnp.float32))
-        logits = logits + lax.dynamic_slice_in_dim(bias, start, block, axis=3)
-        logits = jnp.where(seen, MASKED, logits)
-        new_highest = jnp.maximum(highest, jnp.max(logits, axis=-1, keepdims=True))
-        weights = jnp.exp(logits - new_highest)
-        decay = jnp.exp(highest - new_highest)
-        total = decay * total + jnp.sum(weights, axis=-1, keepdims=True)
-        part = jnp.einsum("bhqk,bhkd->bhqd", weights, v.astype(jnp.float32))
-        return new_highest, total, decay * output + part
-
-    column = jnp.zeros((*query.shape[:3], 1), jnp.float32)
-    start = (column + MASKED, column, jnp.zeros(query.shape, jnp.float32))
-    _, total, output = lax.fori_loop(0, (used + block - 1) // block, add_block, start)
-    return (output / total).astype(dtype)
-
-
-def _write_steps(cache: Array, new: Array, index: Array) -> Array:
-    """`cache` [B, H, L, D] with `new` [B, H, Q, D] from position `index`, int32 scalar or [B]."""
-
-    def write(cache: Array, new: Array, index: Array) -> Array:
-        return lax.dynamic_update_slice_in_dim(cache, new, index, axis=-2)
-
-    return jax.vmap(write)(cache, new, index) if index.ndim else write(cache, new, index)
+def _fold_decodes(bias: Array | None, rows: int, decodes: int, steps: int) -> Array | None:
+    """Bias [1 or B * K, h, 1 or Q, T] of B * K rows, as [B, h, K * Q, T]; K = `decodes`."""
+    if bias is None or decodes == 1:
+        return bias
+    heads, keys = bias.shape[1], bias.shape[3]
+    each = jnp.broadcast_to(bias, (rows * decodes, heads, steps, keys))
+    each = jnp.swapaxes(each.reshape(rows, decodes, heads, steps, keys), 1, 2)
+    return each.reshape(rows, heads, decodes * steps, keys)
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -242,7 +208,7 @@ class MultiHeadDotProductAttention(nn.Module):
         length = max_decode_length or inputs_kv.shape[1]
         shape = (inputs_kv.shape[0], self.num_heads, length, self.head_dim)
         for name in ("cached_key", "cached_value"):
-            self.put_variable("cache", name, jnp.zeros(shape, self.dtype))
+            self.put_variable("cache", name, chunked_cache.empty_chunks(*shape, self.dtype))
         self.put_variable("cache", "cache_index", jnp.zeros((), jnp.int32))
 
     def _head_major(self, x: Array) -> Array:
@@ -278,21 +244,27 @@ class MultiHeadDotProductAttention(nn.Module):
         del inputs_kv  # projected once, when the cache was filled
         key = self.get_variable("cache", "cross_key")
         value = self.get_variable("cache", "cross_value")
+        rows, steps = len(key), query.shape[1]
+        decodes = len(query) // rows
         x = _cached_attention(
-            jnp.swapaxes(query, 1, 2),
+            jnp.swapaxes(query.reshape(rows, decodes * steps, *query.shape[2:]), 1, 2),
             jnp.swapaxes(key, 2, 3),
             value,
-            bias,
+            _fold_decodes(bias, rows, decodes, steps),
             self.dtype,
             self.float32_logits,
         )
-        return jnp.swapaxes(x, 1, 2)
+        return jnp.swapaxes(x, 1, 2).reshape(query.shape)
 
-    def _append(self, new_key: Array, new_value: Array) -> tuple[Array, Array, Array]:
-        """Writes steps [B, H, Q, D]; returns keys and values [B, H, L, D], the index before."""
+    def _append(
+        self, new_key: Array, new_value: Array
+    ) -> tuple[chunked_cache.Chunks, chunked_cache.Chunks, Array]:
+        """Writes steps [B, H, Q, D]; returns all keys and values, and the index before."""
         index = self.get_variable("cache", "cache_index")
-        key = _write_steps(self.get_variable("cache", "cached_key"), new_key, index)
-        value = _write_steps(self.get_variable("cache", "cached_value"), new_value, index)
+        key = chunked_cache.write_steps(self.get_variable("cache", "cached_key"), new_key, index)
+        value = chunked_cache.write_steps(
+            self.get_variable("cache", "cached_value"), new_value, index
+        )
         self.put_variable("cache", "cached_key", key)
         self.put_variable("cache", "cached_value", value)
         self.put_variable("cache", "cache_index", index + new_key.shape[2])
@@ -301,19 +273,19 @@ class MultiHeadDotProductAttention(nn.Module):
     def _attend_cached(self, query: Array, inputs_kv: Array, bias: Array | None) -> Array:
         new_key = self._head_major(self.key(inputs_kv))
         new_value = self._head_major(self.value(inputs_kv))
-        key, value, index = self._append(new_key, new_value)
-        steps, length = query.shape[1], key.shape[2]
+        keys, values, index = self._append(new_key, new_value)
+        steps, length = query.shape[1], sum(chunk.shape[2] for chunk in keys)
         position = index[..., None] + jnp.arange(steps)  # [Q], or [B, Q]
         future = jnp.where(jnp.arange(length) > position[..., None], MASKED, 0.0)
         future = future.reshape(-1, 1, steps, length).astype(self.dtype)
-        bias = combine_biases(future, bias)
-        query = jnp.swapaxes(query, 1, 2)
-        used = jnp.max(index) + steps
-        # A loop on the host costs an accelerator more than reading the whole cache.
-        x = lax.platform_dependent(
-            cpu=lambda: _blockwise_attention(query, key, value, bias, used, self.dtype),
-            default=lambda: _cached_attention(
-                query, key, value, bias, self.dtype, self.float32_logits
-            ),
+        bias = future if bias is None else future + bias
+        x = chunked_cache.attend(
+            jnp.swapaxes(query, 1, 2),
+            keys,
+            values,
+            bias,
+            jnp.max(index) + steps,
+            self.dtype,
+            self.float32_logits,
         )
         return jnp.swapaxes(x, 1, 2)

@@ -164,7 +164,7 @@ def test_cache_holds_projected_encodings_and_allocates_only_what_was_asked():
         {"params": params}, encoded, inputs, 20, method="init_cache", mutable=["cache"]
     )
     layer = new["cache"]["decoder"]["layers_1"]
-    assert layer["self_attention"]["cached_key"].shape == (3, 2, 20, 4)
+    assert [x.shape for x in layer["self_attention"]["cached_key"]] == [(3, 2, 20, 4)]
     kernel = params["decoder"]["layers_1"]["encoder_decoder_attention"]["value"]["kernel"]
     expected = (encoded @ kernel).reshape(3, 12, 2, 4).transpose(0, 2, 1, 3)
     cross_value = layer["encoder_decoder_attention"]["cross_value"]
