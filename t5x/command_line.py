@@ -87,12 +87,18 @@ def start_processes(args: argparse.Namespace) -> None:
         )
     import jax
 
-    jax.distributed.initialize(
-        args.coordinator_address,
-        args.process_count,
-        args.process_index,
-        initialization_timeout=args.initialization_timeout,
-    )
+    try:
+        jax.distributed.initialize(
+            args.coordinator_address,
+            args.process_count,
+            args.process_index,
+            initialization_timeout=args.initialization_timeout,
+        )
+    except ValueError as error:  # the cluster's environment does not say what the flags leave out
+        raise gin_utils.GinError(
+            f"{error} JAX knows no cluster here: give --coordinator_address=HOST:PORT of process "
+            "0, --process_count and --process_index."
+        ) from error
 
 
 def set_seqio_folders(args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ def describe_run(
     batch: Mapping[str, Any],
     learning_rate_fn: Callable[[Any], Any],
     total_steps: int,
+    start: str,
 ) -> str:
     """The report of `--dry_run`.
 
@@ -27,6 +28,7 @@ def describe_run(
       batch: name -> array or struct of a global batch.
       learning_rate_fn: step -> learning rate.
       total_steps: last step.
+      start: what the run starts from.
     """
     sections = [
         ("Mesh", [f"{dict(partitioner.mesh.shape)} of {partitioner.mesh.devices.size} devices"]),
@@ -34,6 +36,7 @@ def describe_run(
         ("Optimizer state", [_total(train_state.state_dict()["state"], "arrays")]),
         ("Batch", _batch(batch, partitioner.data_partition_spec)),
         ("Learning rate", _learning_rate(learning_rate_fn, total_steps)),
+        ("Starts from", [start]),
     ]
     return "\n".join(f"{title}\n" + "\n".join(f"  {x}" for x in xs) for title, xs in sections)
 

@@ -10,7 +10,12 @@ import jax
 import numpy as np
 
 from t5x.checkpoints import CheckpointError, CheckpointManager
-from t5x.checkpoints.loading import checkpoint_kind, checkpoint_step, find_checkpoint
+from t5x.checkpoints.loading import (
+    check_tree,
+    checkpoint_kind,
+    checkpoint_step,
+    find_checkpoint,
+)
 from t5x.restoring import checkpoint_paths
 from t5x.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
 
@@ -112,6 +117,24 @@ class Run:
             fallback_to_scratch=restore.fallback_to_scratch,
             transformations=restore.state_transformation_fns,
         )
+
+    def start(self, expected: Any) -> str:
+        """Says what the run would start from, without reading its arrays.
+
+        Args:
+          expected: the model's state_dict of `jax.ShapeDtypeStruct`s; a run that would resume is
+            compared with it.
+
+        Raises:
+          CheckpointError: a checkpoint is not there, or the run's own does not fit.
+        """
+        if self._manager is not None and self.resume_step is not None:
+            where = f"{self.folder}/checkpoint_{self.resume_step}"
+            check_tree(self._manager.array_shapes(self.resume_step), expected, where)
+            return f"{where}, which this run resumes"
+        restore = self._cfg.restore
+        path, why = (None, "") if restore is None else _initial_checkpoint(restore)
+        return f"a new initialization{why}" if path is None else str(path)
 
     # ------------------------------------------------------------------ writing
 

@@ -168,9 +168,10 @@ def train(
         inference_evaluator_cls,
     )
     if dry_run:
+        start = run.start(initializer.expected)
         host_batches.close()
         run.close()
-        return _dry_run(trainer, batch_spec, total_steps)
+        return _dry_run(trainer, batch_spec, total_steps, start)
 
     run.first_step = step if run.first_step is None else run.first_step
     if relative_steps is not None:
@@ -289,7 +290,10 @@ def _managed_garbage(period: int) -> Iterator[None]:
 
 
 def _dry_run(
-    trainer: Trainer, batch_spec: Mapping[str, jax.ShapeDtypeStruct], total_steps: int
+    trainer: Trainer,
+    batch_spec: Mapping[str, jax.ShapeDtypeStruct],
+    total_steps: int,
+    start: str,
 ) -> tuple[int, Any]:
     """Traces one step, which finds what does not fit, and prints the run."""
     with trainer.partitioner.activate():
@@ -301,6 +305,7 @@ def _dry_run(
             batch_spec,
             trainer.learning_rate_fn,
             total_steps,
+            start,
         )
     )
     return 0, trainer.train_state

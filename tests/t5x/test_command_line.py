@@ -66,6 +66,16 @@ def test_process_flags_that_do_not_fit(flags, message):
         command_line.start_processes(parse(*flags))
 
 
+@pytest.mark.parametrize("flag", ["--multiprocess_gpu", "--coordinator_address=localhost:1"])
+def test_without_a_cluster_the_flags_say_where_the_others_are(flag, monkeypatch):
+    def initialize(*args, **kwargs):
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    with pytest.raises(GinError, match=r"must be defined.*give --coordinator_address"):
+        command_line.start_processes(parse(flag))
+
+
 def test_one_process_needs_no_flags():
     command_line.start_processes(parse())
     command_line.set_seqio_folders(parse())

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5x import checkpoints, train, utils
+from t5x import checkpoints, optimizers, train, utils
 from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.loggers import read_metrics
 from t5x.partitioning import PjitPartitioner
@@ -242,9 +242,27 @@ def test_dry_run_prints_the_run_and_writes_nothing(command_line, tmp_path, capsy
         "total: 4 parameters, 512 numbers",
         "decoder_input_tokens   8x8    int32  (data)",
         "step 50: 0.05",
+        "Starts from\n  a new initialization",
     ):
         assert text in printed
     assert not folder.exists()
+
+
+def test_dry_run_says_what_a_run_starts_from(whole, tmp_path, capsys):
+    folder, _ = whole
+    run(folder, 30, dry_run=True)
+    assert (
+        f"Starts from\n  {folder}/checkpoint_25, which this run resumes" in capsys.readouterr().out
+    )
+    start = utils.RestoreCheckpointConfig(f"{folder}/checkpoint_20")
+    run(tmp_path, 30, dry_run=True, checkpoint_cfg=utils.CheckpointConfig(restore=start))
+    assert f"Starts from\n  {folder}/checkpoint_20" in capsys.readouterr().out
+    start = utils.RestoreCheckpointConfig(str(tmp_path / "absent"))
+    with pytest.raises(checkpoints.CheckpointError, match="absent"):
+        run(tmp_path, 30, dry_run=True, checkpoint_cfg=utils.CheckpointConfig(restore=start))
+    other = toy.ToyModel(optimizers.sgd(0.1))
+    with pytest.raises(checkpoints.CheckpointError, match="does not fit the model"):
+        run(folder, 30, dry_run=True, model=other)
 
 
 def test_mistake_on_the_command_line_is_told_in_one_line(command_line, capsys):
