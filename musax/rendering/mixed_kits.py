@@ -42,8 +42,8 @@ def mix_drum_kits(
     rng: np.random.Generator,
     *,
     semitones: float = 3.0,
-    gain_db: float = 6.0,
-    equalizer_db: float = 6.0,
+    gain_db: float = 2.5,
+    equalizer_db: float = 4.0,
     damping: float = 0.4,
     name: str = "mixed",
 ) -> DrumKit:
