@@ -70,12 +70,13 @@ def evaluate(
 
     Raises:
       CheckpointError: there is no checkpoint, or it does not fit the model.
-      GinError: the task has nothing to evaluate.
+      GinError: the task has nothing to evaluate, or its vocabulary is not the model's.
     """
     del use_orbax
     folder = Path(os.path.expanduser(output_dir)).absolute()
     log_folder = folder if jax.process_index() == 0 and not dry_run else None
     partitioner.get_data_layout(dataset_cfg.batch_size)  # raises if the mesh does not divide it
+    utils.verify_matching_vocabs(dataset_cfg, model)
 
     # ------------------------------------------------------------ the evaluator, which knows shapes
     runner = _Runner(partitioner)

@@ -96,13 +96,15 @@ def infer(
 
     Raises:
       CheckpointError: there is no checkpoint, or it does not fit the model.
-      ValueError: an argument that does not fit; the message says which.
+      ValueError: an argument that does not fit, or a task in another vocabulary than the model's;
+        the message says which.
     """
     del checkpoint_ds_iter, use_orbax
     _check(mode, checkpoint_period, dataset_cfg)
     folder = Path(os.path.expanduser(output_dir)).absolute()
     first_process = jax.process_index() == 0
     partitioner.get_data_layout(dataset_cfg.batch_size)  # raises if the mesh does not divide it
+    utils.verify_matching_vocabs(dataset_cfg, model)
 
     # ------------------------------------------------------------ data and parameters
     readers = make_readers(dataset_cfg, shard_id, num_shards)

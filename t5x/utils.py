@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t5x.checkpoints.retention import Checkpointer
 from t5x.compilation_cache import enable_compilation_cache
+from t5x.gin_utils import GinError
 from t5x.partitioning import PjitPartitioner
 from t5x.restoring import TrainStateInitializer
 from t5x.schedules import create_learning_rate_scheduler
@@ -215,12 +216,15 @@ def get_vocabulary(cfg: DatasetConfig) -> tuple[Any, Any]:
 def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
     """Checks that the data is written in the vocabularies that the model reads.
 
-    Models and features without a vocabulary (continuous inputs) are not checked.
+    Models and features without a vocabulary (continuous inputs), and tasks without targets, are not
+    checked.
 
     Raises:
-      ValueError: names the two that differ, or the network that has too few rows for one.
+      GinError: names the two that differ, or the network that has too few rows for one.
     """
     if not hasattr(model, "output_vocabulary") or cfg.mixture_or_task_name is None:
+        return
+    if "targets" not in _provider(cfg.mixture_or_task_name).output_features:
         return
     for kind, of_data, of_model in zip(
         ("input", "output"),
@@ -228,14 +232,14 @@ def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
         (getattr(model, "input_vocabulary", None), model.output_vocabulary),
     ):
         if _differ(of_data, of_model):
-            raise ValueError(
+            raise GinError(
                 f"{cfg.name}: the {kind} vocabulary of the data, {of_data!r}, is not the model's, "
                 f"{of_model!r}. Give the model the task's vocabulary (VOCABULARY), or another task."
             )
         rows = getattr(getattr(getattr(model, "module", None), "config", None), "vocab_size", None)
         ids = getattr(of_data, "vocab_size", None)
         if of_model is not None and rows and ids and rows < ids:
-            raise ValueError(
+            raise GinError(
                 f"{cfg.name}: the {kind} vocabulary {of_data!r} has {ids} ids, but the network "
                 f"embeds {rows} (vocab_size of its configuration); give it at least {ids}."
             )

@@ -8,6 +8,7 @@ import pytest
 from t5x import eval as eval_script
 from t5x import train, utils
 from t5x.checkpoints import CheckpointError
+from t5x.data import ByteVocabulary
 from t5x.gin_utils import GinError
 from t5x.json_lines import read_json_lines
 from t5x.loggers import read_metrics
@@ -154,6 +155,15 @@ class Wider(toy.ToyModel):
     def __init__(self):
         super().__init__(None)
         self.module = toy.ToyNetwork(mlp=24)
+
+
+class OtherVocabulary(toy.ToyModel):
+    output_vocabulary = ByteVocabulary()
+
+
+def test_another_vocabulary_than_the_models_is_named(trained, tmp_path):
+    with pytest.raises(GinError, match=r"output vocabulary of the data.*is not the model's"):
+        evaluate(trained, tmp_path, model=OtherVocabulary(None))
 
 
 def test_checkpoint_of_another_model_says_what_differs(trained, tmp_path):

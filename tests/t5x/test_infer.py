@@ -166,6 +166,15 @@ def test_clear_errors(checkpoint, tmp_path, message, options):
         infer(checkpoint, tmp_path, **options)
 
 
+class OtherVocabulary(toy.ToyModel):
+    output_vocabulary = ByteVocabulary()
+
+
+def test_another_vocabulary_than_the_models_is_named(checkpoint, tmp_path):
+    with pytest.raises(GinError, match=r"output vocabulary of the data.*is not the model's"):
+        infer(checkpoint, tmp_path, model=OtherVocabulary(None))
+
+
 def test_reader_continues_inside_a_raw_example():
     rows = {"test": [{"n": 2}, {"n": 0}, {"n": 1}, {"n": 3}]}
     task = Task("parts", rows, [lambda example: [{"x": i} for i in range(int(example["n"]))]])
