@@ -70,7 +70,7 @@ class Recorder:
     [
         ("{", "not readable JSON"),
         ("[]", "JSON object"),
-        ('{"system": "mt4"}', "'mt4'.*knows mt3"),
+        ('{"system": "mt4"}', "'mt4'.*knows .*mt3"),
         ("{}", "None"),
     ],
 )
