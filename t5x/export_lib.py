@@ -295,7 +295,7 @@ def _exported(
     export = jax.export.export(jax.jit(run), platforms=list(platforms))
     try:
         return export(structs, batch, jax.ShapeDtypeStruct((), jnp.uint32))
-    except (TypeError, jax.errors.JAXTypeError, jax.export.InconclusiveDimensionOperation) as error:
+    except (TypeError, jax.errors.JAXTypeError, jax.errors.InconclusiveDimensionOperation) as error:
         if batch_size is not None:
             raise
         raise GinError(

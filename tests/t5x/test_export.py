@@ -56,6 +56,21 @@ def save(trained, folder, **options):
     return export_lib.save(**{**arguments, **options})
 
 
+@pytest.mark.parametrize("ask", [len, lambda tokens: 2 if tokens.shape[0] > 2 else 1])
+def test_models_that_ask_for_the_batch_size_need_one(trained, tmp_path, ask):
+    model = make_model()
+
+    def predict(params, batch, **options):
+        tokens = batch["encoder_input_tokens"]
+        return tokens * ask(tokens), {}
+
+    model.predict_batch_with_aux = predict
+    with pytest.raises(GinError, match=r"(?s)any batch size.*give save.batch_size"):
+        save(trained, tmp_path, model=model)
+    assert not list(tmp_path.iterdir())
+    save(trained, tmp_path, model=model, batch_size=3)
+
+
 ALONE = """
 import json, sys
 import numpy as np
