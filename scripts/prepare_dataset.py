@@ -24,7 +24,7 @@ Examples:
       --split test --limit 10 --out data/egmd_mini
 
   # the preprocessing of a registered task, done once for use_cached=True
-  scripts/prepare_dataset.py task shakespeare_verse --module t5x.examples.shakespeare.tasks \\
+  scripts/prepare_dataset.py task shakespeare_punctuation --module t5x.examples.shakespeare.tasks \\
       --split train --out data/cached
 
 Shards that are there already are left alone, so an interrupted run continues. At the end come

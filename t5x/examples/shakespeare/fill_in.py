@@ -1,6 +1,6 @@
-"""Fills gaps with the pretrained model; each ___ is a gap of about 20 bytes:
+"""Fills gaps with the pretrained model; each ___ is a gap of a few letters:
 
-python -m t5x.examples.shakespeare.fill_in runs/shakespeare "MACBETH\\tIs this a ___ before me?"
+python -m t5x.examples.shakespeare.fill_in runs/shakespeare "MACBETH\\tIs this a dag___ before me?"
 """
 
 import argparse
@@ -17,7 +17,7 @@ from t5x.checkpoints import load_params
 
 GAP = "___"
 CONFIG = Path(__file__).with_suffix(".gin")
-INPUTS, TARGETS = 128, 32  # lengths of pretrain.gin
+INPUTS, TARGETS = 128, 56  # lengths of pretrain.gin
 
 
 def encode_prompt(text: str, vocabulary: Any) -> np.ndarray:

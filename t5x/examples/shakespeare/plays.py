@@ -57,22 +57,12 @@ def passages(split: str, min_length: int = 2000) -> list[dict[str, str]]:
     return found
 
 
-def verse_or_prose(split: str, min_lines: int = 3) -> list[dict[str, str]]:
-    """{"play", "inputs", "targets"}: speeches, and whether they are "verse" or "prose".
+def speeches(text: str) -> list[list[str]]:
+    """The lines of each speech of a play, without who speaks and stage directions.
 
-    The lines of verse begin with capitals, wrapped prose does so only by chance. Speeches of fewer
-    than `min_lines` lines, and those that could be either, are left out. The inputs are one line: a
-    capital says "verse" only where no sentence or name begins.
+    A poem has none.
     """
-    found = []
-    for play, text in plays_of(split).items():
-        for speech in re.findall(r"^[^\t\n]+\t(.*(?:\n\t[^\[].*)*)", text, flags=re.M):
-            lines = [line.strip() for line in speech.split("\n")]
-            starts = [line[0].isupper() for line in lines[1:] if line and line[0].isalpha()]
-            share = sum(starts) / max(len(starts), 1)
-            if len(lines) < min_lines or not starts or 0.5 < share < 1:
-                continue
-            inputs = " ".join(" ".join(lines).split())
-            kind = "verse" if share == 1 else "prose"
-            found.append({"play": play, "inputs": inputs, "targets": kind})
-    return found
+    _, _, acts = text.partition("\nACT I\n")  # the list of characters is before
+    found = re.findall(r"^(?!SCENE)[^\t\n]+\t(.*(?:\n\t[^\[].*)*)", acts, flags=re.M)
+    spoken = [re.sub(r"\[[^\]]*\]", "", speech).split("\n") for speech in found]
+    return [[" ".join(line.split()) for line in speech] for speech in spoken]

@@ -240,14 +240,22 @@ def _run_script(*arguments):
 
 
 def test_command_line(tmp_path):
-    arguments = ("shakespeare_verse", "--split", "validation", "--shards", "2", "--workers", "1")
+    arguments = (
+        "shakespeare_punctuation",
+        "--split",
+        "validation",
+        "--shards",
+        "2",
+        "--workers",
+        "1",
+    )
     arguments += ("--module", "t5x.examples.shakespeare.tasks", "--out", str(tmp_path))
     done = _run_script(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "758 examples in 2 shards of validation" in done.stdout
-    info = read_info(tmp_path / "shakespeare_verse", "validation")
+    assert "3300 examples in 2 shards of validation" in done.stdout
+    info = read_info(tmp_path / "shakespeare_punctuation", "validation")
     assert info is not None
-    assert info["preprocessors"] == ["tokenize"]
+    assert info["preprocessors"] == ["with_sentinels"]
 
 
 def test_command_line_mistakes(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from t5x import train
 from t5x.data import EncDecFeatureConverter, TaskRegistry, get_dataset
 from t5x.data.pipeline import task_examples
-from t5x.examples.shakespeare import fill_in, plays, tasks
+from t5x.examples.shakespeare import fill_in, plays, punctuation, tasks
 
-LENGTHS = {"inputs": 128, "targets": 32}
+LENGTHS = {"inputs": 128, "targets": 56}
 
 
 def test_whole_plays_are_held_out():
@@ -28,25 +28,63 @@ def test_passages_hold_the_text_once():
     assert text == "".join(plays.load_plays()["macbeth"].split())
 
 
-def test_verse_and_prose():
-    rows = plays.verse_or_prose("validation")
-    kinds = [row["targets"] for row in rows]
-    assert (kinds.count("verse"), kinds.count("prose")) == (588, 170)
-    assert not any("\n" in row["inputs"] for row in rows)
-    (tomorrow,) = [r for r in rows if "sound and fury" in r["inputs"]]
-    assert tomorrow["targets"] == "verse"
-    (porter,) = [r for r in rows if "Here's a knocking indeed" in r["inputs"]]
-    assert porter["targets"] == "prose"
+def test_speeches_have_neither_speakers_nor_directions():
+    speeches = plays.speeches(plays.load_plays()["macbeth"])
+    assert speeches[0] == ["When shall we three meet again", "In thunder, lightning, or in rain?"]
+    assert any(speech[0] == "Glamis, and thane of Cawdor!" for speech in speeches)  # an aside
+    assert not any("[" in line or "\t" in line for speech in speeches for line in speech)
+    assert plays.speeches(plays.load_plays()["sonnets"]) == []
 
 
-def test_scores():
-    targets = ["verse"] * 3 + ["prose"]
-    assert tasks.verse_scores(targets, ["verse", "verse", "", "prose"]) == {
-        "accuracy": 75.0,
-        "balanced_accuracy": pytest.approx(100 * (2 / 3 + 1) / 2),
-        "majority": 75.0,
+def test_words_and_marks():
+    words, marks = punctuation.words_and_marks("To be, or not to be: 'tis the--O, heart-ache!")
+    assert words == ["to", "be", "or", "not", "to", "be", "'tis", "the", "o", "heart-ache"]
+    assert marks == " ,   : -,!"
+
+
+def test_pieces_hold_the_speeches():
+    rows = punctuation.pieces("validation")
+    assert all(len(row["words"]) <= punctuation.PIECE_BYTES for row in rows)
+    assert all(len(row["words"].split(" ")) == len(row["marks"]) + 1 for row in rows)
+    (row,) = [row for row in rows if row["words"].startswith("throw physic to the dogs")]
+    assert row["words"].split(" ")[:8] == [
+        "throw",
+        "physic",
+        "to",
+        "the",
+        "dogs",
+        "i'll",
+        "none",
+        "of",
+    ]
+    assert row["marks"][:8] == "    ;   "
+
+
+def test_gaps_are_numbered_as_in_pretraining():
+    features = tasks.FEATURES
+    example = punctuation.with_sentinels({"words": "a bc d", "marks": ", "}, features)
+    vocabulary = tasks.VOCABULARY
+    a, b, c, d = vocabulary.encode("abcd")
+    comma, space = vocabulary.encode(", ")
+    assert example["inputs"].tolist() == [a, 383, b, c, 382, d]
+    assert example["targets"].tolist() == [383, comma, 382, space]
+    assert vocabulary.decode(example["targets"].tolist()) == ", "
+
+
+def test_scores_of_marks():
+    scores = punctuation.mark_scores([" ,. ", ",", "?"], [" ,;!", "", "?!!"])
+    assert scores == {
+        "precision": pytest.approx(50.0),
+        "recall": pytest.approx(50.0),
+        "f1": pytest.approx(50.0),
+        "place_f1": pytest.approx(75.0),
     }
-    assert tasks.verse_scores(targets, ["verse"] * 4)["balanced_accuracy"] == 50.0
+    assert punctuation.mark_scores(["  "], ["  "])["f1"] == 0.0
+
+
+def test_a_table_of_words_is_beaten_by_one_of_pairs():
+    one, two = (punctuation.commonest_marks("validation", neighbours=n)["f1"] for n in (1, 2))
+    assert 10 < one < 20 < two < 30
 
 
 def test_spans_join_to_the_text():
@@ -64,12 +102,21 @@ def test_spans_join_to_the_text():
 
 def test_batches_have_the_lengths_of_the_run():
     batches = get_dataset(
-        "shakespeare_spans", LENGTHS, "train", 4, seed=0, feature_converter=EncDecFeatureConverter
+        "shakespeare_spans",
+        LENGTHS,
+        "train",
+        32,
+        seed=0,
+        feature_converter=EncDecFeatureConverter,
+        pack=True,
     )
     batch = next(batches)
     batches.close()
-    assert (batch["encoder_input_tokens"] != 0).mean() > 0.99
+    assert batch["encoder_input_tokens"].shape == (32, 128)
+    assert batch["decoder_target_tokens"].shape == (32, 56)
+    assert (batch["encoder_input_tokens"] != 0).mean() > 0.65
     assert (batch["decoder_loss_weights"] != 0).mean() > 0.7
+    assert set(batch["encoder_segment_ids"].max(axis=1)) >= {1, 2, 3}  # windows in a row
 
 
 def test_prompts_are_encoded_as_in_training():
@@ -100,4 +147,4 @@ def test_dry_run(tmp_path, capsys):
     file = "t5x/examples/shakespeare/pretrain.gin"
     arguments = [f"--gin_file={file}", f"--gin.MODEL_DIR={tmp_path}", "--dry_run"]
     assert train.main(arguments) == 0
-    assert "1,050,624 numbers" in capsys.readouterr().out
+    assert "886,528 numbers" in capsys.readouterr().out
