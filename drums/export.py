@@ -24,7 +24,7 @@ from drums.vocabularies import FULL
 from musax.datasets.rendered_midi import take_notes
 from musax.pretrained import save_model_folder
 from t5x.checkpoints import load_state
-from t5x.checkpoints.loading import all_checkpoints, checkpoint_step
+from t5x.checkpoints.loading import checkpoint_step, run_checkpoint
 from t5x.run_config import read_macros
 
 
@@ -75,20 +75,19 @@ def export(
     Raises:
       FileNotFoundError: the run has no such checkpoint, or there are no takes.
     """
-    found = {checkpoint_step(path): path for path in all_checkpoints(Path(run_dir))}
-    chosen = max(found, default=None) if step is None else step
-    if chosen not in found:
-        raise FileNotFoundError(f"{run_dir}: no checkpoint {step}; there are {sorted(found)}")
-    state = load_state(found[chosen])
+    checkpoint = run_checkpoint(run_dir, step)
+    state = load_state(checkpoint)
     variables = {"params": state["target"], "batch_stats": state["flax_mutables"]["batch_stats"]}
     variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
     config = read_run_config(run_dir)
     if tune_on is not None:
-        transcriber = Transcriber(Predictor(config, variables, found[chosen]))
+        transcriber = Transcriber(Predictor(config, variables, checkpoint))
         records = list(validation_records(transcriber, tune_on, takes))
         rate = config.features.frames_per_second
         config = dataclasses.replace(config, picking=tune(records, config.level, rate))
-    return save_model_folder(out_dir, variables, config.to_json(), card, {"step": str(chosen)})
+    return save_model_folder(
+        out_dir, variables, config.to_json(), card, {"step": str(checkpoint_step(checkpoint))}
+    )
 
 
 def main() -> None:

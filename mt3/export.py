@@ -15,7 +15,7 @@ import numpy as np
 
 from mt3.model_config import ModelConfig
 from musax.pretrained import save_model_folder
-from t5x.checkpoints.loading import all_checkpoints, checkpoint_step, load_params
+from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
 from t5x.run_config import read_macros
 
 
@@ -66,13 +66,12 @@ def export(
     Raises:
       FileNotFoundError: if the run has no such checkpoint.
     """
-    found = {checkpoint_step(path): path for path in all_checkpoints(Path(run_dir))}
-    chosen = max(found, default=None) if step is None else step
-    if chosen not in found:
-        raise FileNotFoundError(f"{run_dir}: no checkpoint {step}; there are {sorted(found)}")
+    checkpoint = run_checkpoint(run_dir, step)
     config = read_run_config(run_dir)
-    params = jax.tree.map(lambda x: np.asarray(x, dtype), load_params(found[chosen]))
-    return save_model_folder(out_dir, params, config.to_json(), card, {"step": str(chosen)})
+    params = jax.tree.map(lambda x: np.asarray(x, dtype), load_params(checkpoint))
+    return save_model_folder(
+        out_dir, params, config.to_json(), card, {"step": str(checkpoint_step(checkpoint))}
+    )
 
 
 def main() -> None:

@@ -1,30 +1,19 @@
 """`musax drums`: recordings of drums to hits with velocities."""
 
 import argparse
-import time
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
 
-from musax.commands.console import (
-    audio_progress,
-    describe_exception,
-    minutes,
-    report_error,
-    report_warning,
-)
-from musax.commands.files import (
-    InputError,
-    Job,
-    ensure_writable,
-    expand_inputs,
-    plan_outputs,
-)
+from musax.commands.console import audio_progress, report_error
+from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
 from musax.commands.results import (
     PNG_SECONDS,
-    check_extras,
-    check_overwriting,
+    check_outputs,
     load_model,
+    run_jobs,
+    summary,
     write_results,
 )
 
@@ -126,9 +115,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
     try:
         jobs = _plan(args)
-        for folder in {path.parent for job in jobs for path in job.outputs.values()}:
-            ensure_writable(folder)
-        check_extras(_formats(args))
+        check_outputs(jobs, _formats(args))
         kit = _load_kit(args.render)
     except ValueError as error:
         report_error(error)
@@ -139,16 +126,9 @@ def run(args: argparse.Namespace) -> int:
     if not hasattr(model, "stream"):
         report_error(f"{args.model}: not a model of drums; `musax models` lists them")
         return 2
-    failures = 0
-    for job in jobs:
-        try:
-            _transcribe(job, model, kit, args)
-        except Exception as error:
-            report_error(describe_exception(error, job.source))
-            failures += 1
-    if failures and len(jobs) > 1:
-        report_error(f"{failures} of {len(jobs)} inputs failed")
-    return 1 if failures else 0
+    work = functools.partial(_transcribe, model=model, kit=kit, args=args)
+    overwrite = args.output is not None or args.overwrite
+    return run_jobs(jobs, work, overwrite=overwrite, quiet=args.quiet)
 
 
 def _formats(args: argparse.Namespace) -> tuple[str, ...]:
@@ -180,34 +160,17 @@ def _load_kit(name: str | None) -> Any:
     return load_drum_kit(name, _RENDER_RATE)
 
 
-def _transcribe(job: Job, model: Any, kit: Any, args: argparse.Namespace) -> None:
-    """Transcribes one input and writes its results."""
-    check_overwriting(job, args.output is not None or args.overwrite)
-    started = time.monotonic()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        with audio_progress(job.source.name, enabled=not args.quiet) as progress:
-            result = model.transcribe_file(
-                job.source,
-                level=args.classes,
-                threshold=args.threshold,
-                pitch_map=args.map,
-                progress=progress,
-            )
-        beat = _write(result.notes, job, kit, args)
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        report_warning(message)
-    if args.quiet:
-        return
-    written = ", ".join(str(path) for path in job.outputs.values())
-    if result.silent:
-        print(f"{job.source}: silent (every sample is 0), so there are no hits -> {written}")
-        return
-    print(
-        f"{job.source}: {len(result.notes)} hits in {minutes(result.seconds)} of audio{beat}, "
-        f"{time.monotonic() - started:.1f} s -> {written}",
-        flush=True,
-    )
+def _transcribe(job: Job, model: Any, kit: Any, args: argparse.Namespace) -> str:
+    """Transcribes one input and writes its results; what to say of it."""
+    with audio_progress(job.source.name, enabled=not args.quiet) as progress:
+        result = model.transcribe_file(
+            job.source,
+            level=args.classes,
+            threshold=args.threshold,
+            pitch_map=args.map,
+            progress=progress,
+        )
+    return summary(result, "hits", _write(result.notes, job, kit, args))
 
 
 def _write(notes: Any, job: Job, kit: Any, args: argparse.Namespace) -> str:

@@ -1,11 +1,13 @@
-"""What verbs that write notes have in common: loading the model, writing the results."""
+"""What verbs that write notes have in common: one input after the other, and its results."""
 
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from musax.commands.console import describe_exception, minutes, report_error
-from musax.commands.files import InputError, Job, existing
+from musax.commands.console import describe_exception, minutes, report_error, report_warning
+from musax.commands.files import InputError, Job, ensure_writable, existing
 
 PNG_SECONDS = 60.0  # of music can be told apart in one picture
 _PNG_RATE = 16000
@@ -13,10 +15,15 @@ _PNG_RATE = 16000
 _EXTRAS = (("png", "matplotlib", "plots"), ("wav", "tinysoundfont", "render"))
 
 
-def check_extras(formats: Sequence[str]) -> None:
-    """Raises InputError before any work, rather than after it, if a format needs an extra."""
+def check_outputs(jobs: Sequence[Job], formats: Sequence[str]) -> None:
+    """Raises InputError before any work, rather than after it, if results could not be written.
+
+    That is if a folder is not writable, or a format needs an extra which is not installed.
+    """
     import importlib.util
 
+    for folder in {path.parent for job in jobs for path in job.outputs.values()}:
+        ensure_writable(folder)
     for suffix, module, extra in _EXTRAS:
         if suffix in formats and importlib.util.find_spec(module) is None:
             raise InputError(
@@ -25,7 +32,48 @@ def check_extras(formats: Sequence[str]) -> None:
             )
 
 
-def check_overwriting(job: Job, allowed: bool) -> None:
+def run_jobs(
+    jobs: Sequence[Job], work: Callable[[Job], str], *, overwrite: bool, quiet: bool
+) -> int:
+    """Does every job, whatever becomes of the others: the exit status, 1 if any failed.
+
+    Args:
+      jobs: inputs and where their results go.
+      work: does one, writes its results, and returns what to say of it.
+      overwrite: whether results may replace files.
+      quiet: say only what went wrong.
+    """
+    failures = 0
+    for job in jobs:
+        try:
+            _check_overwriting(job, overwrite)
+            started = time.monotonic()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                said = work(job)
+        except Exception as error:
+            report_error(describe_exception(error, job.source))
+            failures += 1
+            continue
+        for message in dict.fromkeys(str(warning.message) for warning in caught):
+            report_warning(message)
+        if not quiet:
+            written = ", ".join(str(path) for path in job.outputs.values())
+            taken = f"{time.monotonic() - started:.1f} s"
+            print(f"{job.source}: {said}, {taken} -> {written}", flush=True)
+    if failures and len(jobs) > 1:
+        report_error(f"{failures} of {len(jobs)} inputs failed")
+    return 1 if failures else 0
+
+
+def summary(result: Any, kind: str, more: str = "") -> str:
+    """What to say of a transcription whose notes are called `kind`."""
+    if result.silent:
+        return f"silent (every sample is 0), so there are no {kind}"
+    return f"{len(result.notes)} {kind} in {minutes(result.seconds)} of audio{more}"
+
+
+def _check_overwriting(job: Job, allowed: bool) -> None:
     """Raises InputError if results exist that nobody asked to replace."""
     there = existing(job.outputs.values())
     if there and not allowed:

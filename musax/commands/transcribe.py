@@ -1,26 +1,13 @@
 """`musax transcribe`: recordings to notes."""
 
 import argparse
-import time
-import warnings
+import functools
 from pathlib import Path
 from typing import Any
 
-from musax.commands.console import (
-    audio_progress,
-    describe_exception,
-    minutes,
-    report_error,
-    report_warning,
-)
-from musax.commands.files import (
-    InputError,
-    Job,
-    ensure_writable,
-    expand_inputs,
-    plan_outputs,
-)
-from musax.commands.results import check_extras, check_overwriting, load_model, write_results
+from musax.commands.console import audio_progress, report_error
+from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
+from musax.commands.results import check_outputs, load_model, run_jobs, summary, write_results
 
 FORMATS = ("mid", "csv", "json", "png", "wav")
 DECODES = ("constrained", "greedy", "t5x_beam1")
@@ -121,48 +108,23 @@ def run(args: argparse.Namespace) -> int:
     """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
     try:
         jobs = plan_outputs(expand_inputs(args.inputs), args.format, args.output)
-        for folder in {path.parent for job in jobs for path in job.outputs.values()}:
-            ensure_writable(folder)
-        check_extras(args.format)
+        check_outputs(jobs, args.format)
     except InputError as error:
         report_error(error)
         return 2
     model = load_model(args.model)
     if model is None:
         return 2
-    failures = 0
-    for job in jobs:
-        try:
-            _transcribe(job, model, args)
-        except Exception as error:
-            report_error(describe_exception(error, job.source))
-            failures += 1
-    if failures and len(jobs) > 1:
-        report_error(f"{failures} of {len(jobs)} inputs failed")
-    return 1 if failures else 0
+    work = functools.partial(_transcribe, model=model, args=args)
+    overwrite = args.output is not None or args.overwrite
+    return run_jobs(jobs, work, overwrite=overwrite, quiet=args.quiet)
 
 
-def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> None:
-    """Transcribes one input and writes its results."""
-    check_overwriting(job, args.output is not None or args.overwrite)
-    started = time.monotonic()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        with audio_progress(job.source.name, enabled=not args.quiet) as progress:
-            result = model.transcribe_file(
-                job.source, decode=args.decode, batch_size=args.batch_size, progress=progress
-            )
-        write_results(result.notes, job, args.soundfont)
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        report_warning(message)
-    if args.quiet:
-        return
-    written = ", ".join(str(path) for path in job.outputs.values())
-    if result.silent:
-        print(f"{job.source}: silent (every sample is 0), so there are no notes -> {written}")
-        return
-    print(
-        f"{job.source}: {len(result.notes)} notes in {minutes(result.seconds)} of audio, "
-        f"{time.monotonic() - started:.1f} s -> {written}",
-        flush=True,
-    )
+def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> str:
+    """Transcribes one input and writes its results; what to say of it."""
+    with audio_progress(job.source.name, enabled=not args.quiet) as progress:
+        result = model.transcribe_file(
+            job.source, decode=args.decode, batch_size=args.batch_size, progress=progress
+        )
+    write_results(result.notes, job, args.soundfont)
+    return summary(result, "notes")

@@ -65,6 +65,20 @@ def checkpoint_step(path: str | Path) -> int:
     return int(match.group(1)) if match else 0
 
 
+def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
+    """The checkpoint of a run at `step`, or its last.
+
+    Raises:
+      FileNotFoundError: the run has no such checkpoint.
+    """
+    found = {checkpoint_step(path): path for path in all_checkpoints(run_dir)}
+    chosen = max(found, default=None) if step is None else step
+    if chosen not in found:
+        asked = "checkpoint" if step is None else f"checkpoint of step {step}"
+        raise FileNotFoundError(f"{run_dir}: no {asked}; there are {sorted(found)}")
+    return found[chosen]
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
     path = Path(path).expanduser()
