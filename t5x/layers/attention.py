@@ -244,8 +244,8 @@ class MultiHeadDotProductAttention(nn.Module):
         del inputs_kv  # projected once, when the cache was filled
         key = self.get_variable("cache", "cross_key")
         value = self.get_variable("cache", "cross_value")
-        rows, steps = len(key), query.shape[1]
-        decodes = len(query) // rows
+        rows, steps = key.shape[0], query.shape[1]
+        decodes = query.shape[0] // rows
         x = _cached_attention(
             jnp.swapaxes(query.reshape(rows, decodes * steps, *query.shape[2:]), 1, 2),
             jnp.swapaxes(key, 2, 3),

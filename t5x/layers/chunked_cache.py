@@ -118,7 +118,7 @@ def _write_inside(chunk: Array, new: Array, index: Array) -> Array:
     if index.ndim:
         # A negative index would count from the end.
         index = jnp.where(index < 0, length, index)
-        rows = jnp.arange(len(chunk))
+        rows = jnp.arange(chunk.shape[0])
         return chunk.at[rows, :, index].set(new[:, :, 0], mode="drop")
     at = jnp.clip(index, 0, length - 1)
     old = lax.dynamic_slice_in_dim(chunk, at, 1, axis=2)
