@@ -141,6 +141,11 @@ class Picker:
         """Frames after a hit that are needed to tell it."""
         return self._radius
 
+    @property
+    def names(self) -> dict[int, str]:
+        """The name of the drum that each pitch of the hits stands for."""
+        return dict(zip(self._pitches.tolist(), self._level.names))
+
     def push(self, frames: Frames) -> np.ndarray:
         """The hits that more frames settle, NOTE_DTYPE, by onset."""
         self._held = frames if self._held is None else Frames.join([self._held, frames])

@@ -122,7 +122,12 @@ def transcribe_drums(files: list[Path], out: Path) -> list[Path]:
         picture = out / f"{job.source.stem}.png"
         title = f"{job.source.name}" + (f" against {truth.name}" if scores else "")
         figure = plot_drums(
-            result.notes, audio=samples, sample_rate=rate, reference=reference, title=title
+            result.notes,
+            audio=samples,
+            sample_rate=rate,
+            reference=reference,
+            names=model.picker(DRUM_CLASSES).names,
+            title=title,
         )
         save_figure(figure, picture)
         written += [*job.outputs.values(), picture]

@@ -170,11 +170,15 @@ def _transcribe(job: Job, model: Any, kit: Any, args: argparse.Namespace) -> str
             pitch_map=args.map,
             progress=progress,
         )
-    return summary(result, "hits", _write(result.notes, job, kit, args))
+    names = model.picker(args.classes, pitch_map=args.map).names
+    return summary(result, "hits", _write(result.notes, job, kit, names, args))
 
 
-def _write(notes: Any, job: Job, kit: Any, args: argparse.Namespace) -> str:
-    """Writes every result, complete or not at all; what to say of the tempo."""
+def _write(notes: Any, job: Job, kit: Any, names: dict[int, str], args: argparse.Namespace) -> str:
+    """Writes every result, complete or not at all; what to say of the tempo.
+
+    `names` are those of the drums by pitch.
+    """
     from musax.midi import save_midi
 
     tempo, first_beat, said = _find_tempo(notes, args.tempo)
@@ -182,7 +186,7 @@ def _write(notes: Any, job: Job, kit: Any, args: argparse.Namespace) -> str:
     tables = {k: v for k, v in job.outputs.items() if k in ("csv", "json")}
     write_results(notes, Job(job.source, tables))
     if "png" in job.outputs:
-        _write_png(job.outputs["png"], notes, job.source)
+        _write_png(job.outputs["png"], notes, job.source, names)
     if "wav" in job.outputs:
         _write_wav(job.outputs["wav"], notes, kit)
     return said
@@ -206,14 +210,15 @@ def _find_tempo(notes: Any, asked: str | float) -> tuple[float, float, str]:
     return found.bpm, found.first_beat, f", {found.bpm:.1f} bpm"
 
 
-def _write_png(path: Path, notes: Any, source: Path) -> None:
+def _write_png(path: Path, notes: Any, source: Path, names: dict[int, str]) -> None:
     from musax.audio import stream_audio
     from musax.drum_plots import plot_drums
     from musax.plots import save_figure
 
     audio = next(stream_audio(source, _PNG_RATE, chunk_seconds=PNG_SECONDS))
     shown = notes[notes["onset"] < len(audio) / _PNG_RATE]
-    save_figure(plot_drums(shown, audio=audio, sample_rate=_PNG_RATE, title=source.name), path)
+    figure = plot_drums(shown, audio=audio, sample_rate=_PNG_RATE, names=names, title=source.name)
+    save_figure(figure, path)
 
 
 def _write_wav(path: Path, notes: Any, kit: Any) -> None:

@@ -116,3 +116,10 @@ def test_wrong_requests(arguments, message):
     rest = rest or [100.0]
     with pytest.raises(ValueError, match=message):
         Picker(PickingConfig(), model, level, *rest)
+
+
+def test_names_follow_the_pitches():
+    by_level = Picker(PickingConfig(), "18", "9", 100.0).names
+    assert [by_level[p] for p in (36, 50, 47, 46)] == ["kick", "high tom", "mid tom", "open hi-hat"]
+    roland = Picker(PickingConfig(), "18", "9", 100.0, pitch_map="roland").names
+    assert (roland[48], roland[45]) == ("high tom", "mid tom")
