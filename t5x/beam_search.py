@@ -186,7 +186,7 @@ def _step(
     )
     if beams > 1:
         rows = live_parents + beams * jnp.arange(batch)[:, None]
-        cache = cache_take(cache, rows.reshape(-1), offset)
+        cache = cache_take(cache, rows.reshape(-1), jnp.max(index) + 1, offset)
     return new.replace(cache=cache)
 
 

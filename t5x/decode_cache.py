@@ -5,13 +5,15 @@ Scalars, such as a running position, are shared by all rows. Leaves whose names 
 `cross_` hold projected encoder outputs, one row for each input whatever the number of its decodes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from t5x.layers import chunked_cache
 
 Cache = Any
 
@@ -46,10 +48,15 @@ def cache_map(
     """Applies `fn` to every array with a batch axis; with cross=False not to `cross_*`."""
 
     def apply(path, x):
-        shared = not cross and str(getattr(path[-1], "key", "")).startswith("cross_")
+        shared = not cross and _is_cross(path)
         return x if shared or x.ndim <= offset else fn(x)
 
     return jax.tree_util.tree_map_with_path(apply, cache)
+
+
+def _is_cross(path: Sequence[Any]) -> bool:
+    """Whether a leaf holds projected encoder outputs."""
+    return str(getattr(path[-1], "key", "")).startswith("cross_")
 
 
 def cache_expand(cache: Cache, beam_size: int, offset: int = 0) -> Cache:
@@ -59,14 +66,20 @@ def cache_expand(cache: Cache, beam_size: int, offset: int = 0) -> Cache:
     )
 
 
-def cache_take(cache: Cache, rows: Array, offset: int = 0) -> Cache:
-    """The cache whose row r is row `rows[r]`, which must be a decode of the same input."""
+def cache_take(cache: Cache, rows: Array, used: Array, offset: int = 0) -> Cache:
+    """The cache whose row r is row `rows[r]`, which must be a decode of the same input.
 
-    def take(x: Array) -> Array:
-        # Without a mode what was taken is compared with the bounds, element by element.
-        return jnp.take(x, rows, axis=offset, mode="clip")
+    Only the first `used` (int32 scalar) positions are asked for.
+    """
 
-    return cache_map(take, cache, offset, cross=False)
+    def take(path, x):
+        if _is_cross(path):
+            return x
+        if isinstance(x, tuple):
+            return chunked_cache.take_rows(x, rows, used, offset)
+        return x if x.ndim <= offset else chunked_cache.take(x, rows, offset)
+
+    return jax.tree_util.tree_map_with_path(take, cache, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def right_align_prompts(prompts: Array) -> Array:

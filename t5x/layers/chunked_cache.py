@@ -85,6 +85,23 @@ def attend(
     return lax.switch(needed, [lambda n=n: over(n) for n in range(1, len(keys) + 1)])
 
 
+def take_rows(chunks: Chunks, rows: Array, used: Array, axis: int = 0) -> Chunks:
+    """`take` of every chunk; what begins after `used` positions stays as it is."""
+    starts = [0, *np.cumsum([chunk.shape[axis + 2] for chunk in chunks])[:-1].tolist()]
+    return tuple(
+        lax.cond(used > start, lambda x: take(x, rows, axis), lambda x: x, chunk)
+        if start
+        else take(chunk, rows, axis)
+        for chunk, start in zip(chunks, starts)
+    )
+
+
+def take(x: Array, rows: Array, axis: int = 0) -> Array:
+    """The rows [R] of an array whose batch is at `axis`; they must exist."""
+    # Without a mode what was taken is compared with the bounds, element by element.
+    return jnp.take(x, rows, axis=axis, mode="clip")
+
+
 def _attend(
     query: Array, keys: Chunks, values: Chunks, bias: Array, dtype: Any, float32_logits: bool
 ) -> Array:

@@ -58,3 +58,17 @@ def test_steps_are_written_where_they_belong(length, steps, index):
     written = write_steps(chunked(old), new, jnp.asarray(index, jnp.int32))
     assert [x.shape[2] for x in written] == list(chunked_cache.chunk_lengths(length))
     np.testing.assert_array_equal(jnp.concatenate(written, axis=2), expected)
+
+
+@pytest.mark.parametrize("used", [1, 64, 65, 300])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_are_taken_of_what_is_used(used, axis):
+    _, x, _ = random_rows(300)
+    x = jnp.moveaxis(x, 0, axis)[..., None] if axis else x
+    ends = np.cumsum(chunked_cache.chunk_lengths(300))
+    chunks = tuple(jnp.split(x, ends[:-1], axis=axis + 2))
+    taken = chunked_cache.take_rows(chunks, jnp.asarray([1, 1]), jnp.int32(used), axis)
+    whole = jnp.concatenate(taken, axis=axis + 2)
+    expected = jnp.take(x, jnp.asarray([1, 1]), axis=axis)
+    seen = (slice(None),) * (axis + 2) + (slice(0, used),)
+    np.testing.assert_array_equal(whole[seen], expected[seen])
