@@ -1,0 +1,150 @@
+"""The tasks Perceiver AR trains on."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from perceiver_ar import preprocessors
+from t5x.data.features import Feature
+from t5x.data.sources import GeneratedSource
+from t5x.data.tasks import Task, TaskRegistry
+from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS, PassThroughVocabulary, Vocabulary
+
+#: First token of a sequence; the id that other vocabularies call unknown.
+SOS = 2
+_SPLITS = ("train", "validation", "test")
+
+
+#: What a task is for: random crops, windows that score each token once, prompts to continue.
+PURPOSES = ("train", "evaluate", "predict")
+
+
+def sequence_features(vocabulary: Vocabulary, purpose: str = "train") -> dict[str, Feature]:
+    """Output features of a task, for `PerceiverARFeatureConverter`.
+
+    Raises:
+      ValueError: an unknown purpose.
+    """
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose={purpose!r}: expected one of {', '.join(PURPOSES)}")
+    numbers = PassThroughVocabulary(0)
+
+    def plain(rank: int) -> Feature:
+        return Feature(numbers, add_eos=False, rank=rank)
+
+    return {
+        "inputs": Feature(vocabulary, add_eos=False),
+        "targets": Feature(vocabulary, add_eos=False),
+        "positions": plain(2),
+        "loss_weights": plain(1),
+        "prompt_lengths" if purpose == "predict" else "latent_counts": plain(0),
+    }
+
+
+def copy_example(split: str, index: int, length: int, num_symbols: int) -> dict[str, Any]:
+    """SOS, random bytes, the same backwards, EOS: int32 `tokens` of at most `length`.
+
+    The copy task of section 4.1; SOS and the random half are given (`prefix_lengths`).
+    """
+    rng = np.random.default_rng((_SPLITS.index(split), index))
+    symbols = NUM_SPECIAL_IDS + num_symbols
+    half = rng.integers(NUM_SPECIAL_IDS, symbols, length // 2 - 1, dtype=np.int32)
+    tokens = np.concatenate([[SOS], half, half[::-1], [EOS_ID]]).astype(np.int32)
+    return {"tokens": tokens, "prefix_lengths": np.asarray(len(half) + 1, np.int32)}
+
+
+def copy_task(
+    length: int,
+    num_latents: int,
+    *,
+    num_symbols: int = 256,
+    purpose: str = "train",
+    cropping: str = "full_latents",
+    train_on_given: bool = True,
+    stride: int | None = None,
+    num_examples: int = 1_000_000,
+    name: str = "copy",
+) -> Task:
+    """Random bytes and their mirror image.
+
+    Args:
+      length: tokens of an example; the context to train with.
+      num_latents: of the network.
+      num_symbols: different bytes.
+      purpose: one of `PURPOSES`; evaluation and prediction are of the mirror image.
+      cropping: see `preprocessors.draw_block`.
+      train_on_given: whether the random half is trained on as well, as in the reference.
+      stride: see `preprocessors.evaluation_windows`.
+      num_examples: of the split `train`; the others have a thousandth.
+      name: of the task.
+
+    Raises:
+      ValueError: `length`, `num_symbols` or `purpose` is out of range.
+    """
+    if length < 4 or not 1 <= num_symbols <= 256:
+        raise ValueError(
+            f"copy_task: length={length}, num_symbols={num_symbols}; expected a length of 4 or "
+            "more and 1 to 256 symbols"
+        )
+    make = functools.partial(copy_example, length=length, num_symbols=num_symbols)
+    few = max(num_examples // 1000, 1)
+    crop = functools.partial(preprocessors.crop, num_latents=num_latents, method=cropping)
+    windows = functools.partial(
+        preprocessors.evaluation_windows, num_latents=num_latents, stride=stride
+    )
+    steps = {
+        "train": [_without_prefix, crop] if train_on_given else [crop],
+        "evaluate": [windows],
+        "predict": [preprocessors.prompt_and_rest],
+    }
+    vocabulary = PassThroughVocabulary(NUM_SPECIAL_IDS + num_symbols, EOS_ID)
+    features = sequence_features(vocabulary, purpose)
+    return Task(
+        name,
+        source=GeneratedSource(make, {"train": num_examples, "validation": few, "test": few}),
+        preprocessors=[preprocessors.number_positions, *steps[purpose]],
+        output_features=features,
+        postprocess_fn=_mirror_image,
+        metric_fns=[copy_accuracy] if purpose == "predict" else [],
+    )
+
+
+def _without_prefix(example: dict) -> dict:
+    return {name: value for name, value in example.items() if name != "prefix_lengths"}
+
+
+def _mirror_image(tokens: Any, example: dict, is_target: bool) -> list[int]:
+    """What a prediction should be, or is: ids up to and with EOS."""
+    tokens = [int(token) for token in tokens]
+    first = int(example["prompt_lengths"]) - 1 if is_target else 0
+    tokens = tokens[first:]
+    return tokens[: tokens.index(EOS_ID) + 1] if EOS_ID in tokens else tokens
+
+
+def copy_accuracy(
+    targets: Sequence[Sequence[int]], predictions: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """Fraction of tokens, and of whole sequences, that were predicted."""
+    equal = [
+        [i < len(found) and found[i] == token for i, token in enumerate(wanted)]
+        for wanted, found in zip(targets, predictions)
+    ]
+    whole = [list(wanted) == list(found) for wanted, found in zip(targets, predictions)]
+    return {
+        "token_accuracy": float(np.mean([hit for row in equal for hit in row])),
+        "sequence_accuracy": float(np.mean(whole)),
+    }
+
+
+#: Lengths of registered copy tasks, and the latents their networks have. `copy_<length>` trains,
+#: `copy_<length>_evaluate` and `copy_<length>_predict` do as they say.
+COPY_LENGTHS = {32: 16, 128: 32, 1024: 128, 8192: 512, 131_072: 1024}
+
+for _length, _latents in COPY_LENGTHS.items():
+    for _purpose in PURPOSES:
+        _suffix = "" if _purpose == "train" else f"_{_purpose}"
+        TaskRegistry.add(
+            copy_task(_length, _latents, purpose=_purpose, name=f"copy_{_length}{_suffix}")
+        )
