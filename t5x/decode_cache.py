@@ -75,11 +75,13 @@ def cache_take(cache: Cache, rows: Array, used: Array, offset: int = 0) -> Cache
     def take(path, x):
         if _is_cross(path):
             return x
-        if isinstance(x, tuple):
+        if isinstance(x, chunked_cache.Chunks):
             return chunked_cache.take_rows(x, rows, used, offset)
         return x if x.ndim <= offset else chunked_cache.take(x, rows, offset)
 
-    return jax.tree_util.tree_map_with_path(take, cache, is_leaf=lambda x: isinstance(x, tuple))
+    return jax.tree_util.tree_map_with_path(
+        take, cache, is_leaf=lambda x: isinstance(x, chunked_cache.Chunks)
+    )
 
 
 def right_align_prompts(prompts: Array) -> Array:

@@ -9,7 +9,7 @@ Letters in shapes: B batch, H heads, Q new steps, L length of the cache, C lengt
 D head dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,18 @@ from jax import Array, lax
 #: The shortest chunk.
 FIRST_CHUNK = 64
 
-#: Arrays [B, H, C, D], one position after the other.
-Chunks = Sequence[Array]
+
+@jax.tree_util.register_pytree_node_class
+class Chunks(tuple[Array, ...]):
+    """Arrays [B, H, C, D], one position after the other; a type of its own, for caches have tuples
+    that mean something else."""
+
+    def tree_flatten(self) -> tuple[tuple[Array, ...], None]:
+        return tuple(self), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, arrays: Iterable[Array]) -> "Chunks":
+        return cls(arrays)
 
 
 def chunk_lengths(length: int) -> tuple[int, ...]:
@@ -36,18 +46,18 @@ def chunk_lengths(length: int) -> tuple[int, ...]:
 
 def empty_chunks(batch: int, heads: int, length: int, head_dim: int, dtype: Any) -> Chunks:
     """Chunks of zeros."""
-    return tuple(jnp.zeros((batch, heads, n, head_dim), dtype) for n in chunk_lengths(length))
+    return Chunks(jnp.zeros((batch, heads, n, head_dim), dtype) for n in chunk_lengths(length))
 
 
 def write_steps(chunks: Chunks, new: Array, index: Array) -> Chunks:
     """`chunks` with `new` [B, H, Q, D] from position `index`, int32 scalar or [B]."""
     if len(chunks) > 1 and new.shape[2] > 1:  # a prompt: once, and across chunks
         whole = _write(jnp.concatenate(chunks, axis=2), new, index)
-        return tuple(jnp.split(whole, _ends(chunks)[:-1], axis=2))
+        return Chunks(jnp.split(whole, _ends(chunks)[:-1], axis=2))
     if len(chunks) == 1:
-        return (_write(chunks[0], new, index),)
+        return Chunks([_write(chunks[0], new, index)])
     starts = [0, *_ends(chunks)[:-1]]
-    return tuple(_write_inside(chunk, new, index - start) for chunk, start in zip(chunks, starts))
+    return Chunks(_write_inside(chunk, new, index - start) for chunk, start in zip(chunks, starts))
 
 
 def attend(
@@ -88,7 +98,7 @@ def attend(
 def take_rows(chunks: Chunks, rows: Array, used: Array, axis: int = 0) -> Chunks:
     """`take` of every chunk; what begins after `used` positions stays as it is."""
     starts = [0, *np.cumsum([chunk.shape[axis + 2] for chunk in chunks])[:-1].tolist()]
-    return tuple(
+    return Chunks(
         lax.cond(used > start, lambda x: take(x, rows, axis), lambda x: x, chunk)
         if start
         else take(chunk, rows, axis)
@@ -103,7 +113,12 @@ def take(x: Array, rows: Array, axis: int = 0) -> Array:
 
 
 def _attend(
-    query: Array, keys: Chunks, values: Chunks, bias: Array, dtype: Any, float32_logits: bool
+    query: Array,
+    keys: Sequence[Array],
+    values: Sequence[Array],
+    bias: Array,
+    dtype: Any,
+    float32_logits: bool,
 ) -> Array:
     if float32_logits:
         query, keys = query.astype(jnp.float32), [key.astype(jnp.float32) for key in keys]
@@ -115,7 +130,7 @@ def _attend(
     return sum(sums[1:], sums[0])
 
 
-def _ends(chunks: Chunks) -> list[int]:
+def _ends(chunks: Sequence[Array]) -> list[int]:
     """The position after the last of each chunk."""
     return np.cumsum([chunk.shape[2] for chunk in chunks]).tolist()
 

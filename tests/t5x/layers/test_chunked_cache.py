@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5x import decode_cache
 from t5x.layers import attention, chunked_cache
 
 attend = jax.jit(chunked_cache.attend, static_argnames="dtype")
@@ -21,7 +22,7 @@ def random_rows(length, steps=1):
 def chunked(x):
     """[B, H, L, D] in chunks."""
     ends = np.cumsum(chunked_cache.chunk_lengths(x.shape[2]))
-    return tuple(jnp.split(x, ends[:-1], axis=2))
+    return chunked_cache.Chunks(jnp.split(x, ends[:-1], axis=2))
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,25 @@ def test_rows_are_taken_of_what_is_used(used, axis):
     _, x, _ = random_rows(300)
     x = jnp.moveaxis(x, 0, axis)[..., None] if axis else x
     ends = np.cumsum(chunked_cache.chunk_lengths(300))
-    chunks = tuple(jnp.split(x, ends[:-1], axis=axis + 2))
+    chunks = chunked_cache.Chunks(jnp.split(x, ends[:-1], axis=axis + 2))
     taken = chunked_cache.take_rows(chunks, jnp.asarray([1, 1]), jnp.int32(used), axis)
     whole = jnp.concatenate(taken, axis=axis + 2)
     expected = jnp.take(x, jnp.asarray([1, 1]), axis=axis)
     seen = (slice(None),) * (axis + 2) + (slice(0, used),)
     np.testing.assert_array_equal(whole[seen], expected[seen])
+
+
+def test_caches_follow_their_beams():
+    _, x, y = random_rows(100)
+    cache = {
+        "layer": {"cached_key": chunked(x), "cross_key": y, "cache_index": jnp.int32(7)},
+        "pairs": [(x, y)],  # no chunks, though a tuple
+    }
+    rows = jnp.asarray([1, 1])
+    taken = decode_cache.cache_take(cache, rows, jnp.int32(65))
+    np.testing.assert_array_equal(jnp.concatenate(taken["layer"]["cached_key"], 2), x[rows])
+    np.testing.assert_array_equal(taken["layer"]["cross_key"], y)
+    assert taken["layer"]["cache_index"] == 7
+    first = decode_cache.cache_take(cache, rows, jnp.int32(1))
+    for ours, whole in zip(first["pairs"][0], (x, y)):
+        np.testing.assert_array_equal(ours, whole[rows])
