@@ -10,9 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from musax.events import codec as event_codec
-from musax.events.codec import Codec, EventRange
+from musax.events.codec import Codec
 from musax.events.spec import map_programs
-from musax.notes import NUM_PITCHES
 from t5x.data.vocabularies import DECODED_EOS, DECODED_INVALID, TokenVocabulary
 
 DEFAULT_STEPS_PER_SECOND = 100
@@ -68,17 +67,10 @@ class VocabularyConfig:
 
 def build_codec(vocab_config: VocabularyConfig) -> Codec:
     """The event codec: shift, pitch, velocity, tie, program, drum."""
-    top = NUM_PITCHES - 1
-    return Codec(
-        max_shift_steps=int(vocab_config.steps_per_second * vocab_config.max_shift_seconds),
-        steps_per_second=vocab_config.steps_per_second,
-        event_ranges=[
-            EventRange("pitch", 0, top),
-            EventRange("velocity", 0, vocab_config.num_velocity_bins),
-            EventRange("tie", 0, 0),
-            EventRange("program", 0, top),
-            EventRange("drum", 0, top),
-        ],
+    return event_codec.note_codec(
+        vocab_config.steps_per_second,
+        vocab_config.max_shift_seconds,
+        vocab_config.num_velocity_bins,
     )
 
 

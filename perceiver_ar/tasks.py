@@ -1,14 +1,18 @@
-"""The tasks Perceiver AR trains on."""
+"""The tasks Perceiver AR trains on: `sequence_task` and, made with it, the copy task.
+
+Others are in `perceiver_ar.music`, `text`, `images` and `audio_codes`.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from perceiver_ar import preprocessors
+from perceiver_ar.blocks import LatentSchedule
 from t5x.data.features import Feature
-from t5x.data.sources import GeneratedSource
+from t5x.data.sources import GeneratedSource, Source
 from t5x.data.tasks import Task, TaskRegistry
 from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS, PassThroughVocabulary, Vocabulary
 
@@ -43,6 +47,63 @@ def sequence_features(vocabulary: Vocabulary, purpose: str = "train") -> dict[st
     }
 
 
+def sequence_task(
+    name: str,
+    source: Source | Mapping[str, Any],
+    tokenize: Sequence[Callable],
+    vocabulary: Vocabulary,
+    *,
+    num_latents: int,
+    purpose: str = "train",
+    augment: Sequence[Callable] = (),
+    cropping: str = "full_latents",
+    min_crop: int | None = None,
+    stride: int | None = None,
+    schedule: LatentSchedule | None = None,
+    max_position: int | None = None,
+    postprocess_fn: Callable | None = None,
+    metric_fns: Sequence[Callable] = (),
+) -> Task:
+    """A task whose examples are whole sequences: texts, pieces of music, pictures.
+
+    Args:
+      name: of the task.
+      source: of raw examples.
+      tokenize: preprocessors of a raw example to one with `tokens` int32 [n + 1], SOS to EOS;
+        optionally `positions` int32 [n + 1, C] and `prefix_lengths`, see
+        `perceiver_ar.preprocessors`.
+      vocabulary: of the tokens.
+      num_latents: of the network.
+      purpose: one of `PURPOSES`.
+      augment: preprocessors of raw examples in training alone.
+      cropping, min_crop: see `preprocessors.draw_block`.
+      stride, schedule: see `preprocessors.evaluation_windows`.
+      max_position: see `preprocessors.number_positions`.
+      postprocess_fn, metric_fns: see `t5x.data.tasks.Task`; metrics are of predictions.
+    """
+    features = sequence_features(vocabulary, purpose)
+    number = functools.partial(preprocessors.number_positions, max_position=max_position)
+    crop = functools.partial(
+        preprocessors.crop, num_latents=num_latents, method=cropping, min_crop=min_crop
+    )
+    windows = functools.partial(
+        preprocessors.evaluation_windows,
+        num_latents=num_latents,
+        stride=stride,
+        schedule=schedule,
+    )
+    last = {"train": crop, "evaluate": windows, "predict": preprocessors.prompt_and_rest}
+    first = augment if purpose == "train" else ()
+    return Task(
+        name,
+        source=source,
+        preprocessors=[*first, *tokenize, number, last[purpose]],
+        output_features=features,
+        postprocess_fn=postprocess_fn,
+        metric_fns=metric_fns if purpose == "predict" else (),
+    )
+
+
 def copy_example(split: str, index: int, length: int, num_symbols: int) -> dict[str, Any]:
     """SOS, random bytes, the same backwards, EOS: int32 `tokens` of at most `length`.
 
@@ -62,6 +123,7 @@ def copy_task(
     num_symbols: int = 256,
     purpose: str = "train",
     cropping: str = "full_latents",
+    min_crop: int | None = None,
     train_on_given: bool = True,
     stride: int | None = None,
     num_examples: int = 1_000_000,
@@ -74,7 +136,7 @@ def copy_task(
       num_latents: of the network.
       num_symbols: different bytes.
       purpose: one of `PURPOSES`; evaluation and prediction are of the mirror image.
-      cropping: see `preprocessors.draw_block`.
+      cropping, min_crop: see `preprocessors.draw_block`.
       train_on_given: whether the random half is trained on as well, as in the reference.
       stride: see `preprocessors.evaluation_windows`.
       num_examples: of the split `train`; the others have a thousandth.
@@ -90,24 +152,18 @@ def copy_task(
         )
     make = functools.partial(copy_example, length=length, num_symbols=num_symbols)
     few = max(num_examples // 1000, 1)
-    crop = functools.partial(preprocessors.crop, num_latents=num_latents, method=cropping)
-    windows = functools.partial(
-        preprocessors.evaluation_windows, num_latents=num_latents, stride=stride
-    )
-    steps = {
-        "train": [_without_prefix, crop] if train_on_given else [crop],
-        "evaluate": [windows],
-        "predict": [preprocessors.prompt_and_rest],
-    }
-    vocabulary = PassThroughVocabulary(NUM_SPECIAL_IDS + num_symbols, EOS_ID)
-    features = sequence_features(vocabulary, purpose)
-    return Task(
+    return sequence_task(
         name,
-        source=GeneratedSource(make, {"train": num_examples, "validation": few, "test": few}),
-        preprocessors=[preprocessors.number_positions, *steps[purpose]],
-        output_features=features,
+        GeneratedSource(make, {"train": num_examples, "validation": few, "test": few}),
+        [_without_prefix] if purpose == "train" and train_on_given else [],
+        PassThroughVocabulary(NUM_SPECIAL_IDS + num_symbols, EOS_ID),
+        num_latents=num_latents,
+        purpose=purpose,
+        cropping=cropping,
+        min_crop=min_crop,
+        stride=stride,
         postprocess_fn=_mirror_image,
-        metric_fns=[copy_accuracy] if purpose == "predict" else [],
+        metric_fns=[copy_accuracy],
     )
 
 

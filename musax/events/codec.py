@@ -145,6 +145,30 @@ class Codec:
             ) from None
 
 
+def note_codec(
+    steps_per_second: float = 100, max_shift_seconds: float = 10, num_velocity_bins: int = 127
+) -> Codec:
+    """MT3's codec: shift, pitch, velocity (0 is note-off), tie, program, drum.
+
+    Args:
+      steps_per_second: time resolution, Hz.
+      max_shift_seconds: longest time shift of one event, s.
+      num_velocity_bins: velocities that are told apart, besides note-off.
+    """
+    top = 127
+    return Codec(
+        max_shift_steps=int(steps_per_second * max_shift_seconds),
+        steps_per_second=steps_per_second,
+        event_ranges=[
+            EventRange("pitch", 0, top),
+            EventRange("velocity", 0, num_velocity_bins),
+            EventRange("tie", 0, 0),
+            EventRange("program", 0, top),
+            EventRange("drum", 0, top),
+        ],
+    )
+
+
 def velocity_to_bin(velocity, num_velocity_bins: int):
     """Bin of a MIDI velocity (scalar or array): 0 for 0, else ceil(bins * velocity / 127)."""
     scaled = np.ceil(num_velocity_bins * np.asarray(velocity) / 127).astype(np.int32)

@@ -28,12 +28,15 @@ def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
     return encode_steps(steps, tokens[~is_shift], codec)
 
 
-def encode_steps(steps: np.ndarray, tokens: np.ndarray, codec: Codec) -> np.ndarray:
+def encode_steps(
+    steps: np.ndarray, tokens: np.ndarray, codec: Codec, *, relative: bool = False
+) -> np.ndarray:
     """Writes tokens with the absolute shift before each group of equal steps.
 
     Args:
       steps: int [N], ascending step of each token since the start of the segment.
       tokens: int [N], none of them a shift.
+      relative: shifts are steps since the group before instead.
 
     Returns:
       int32 [M], N tokens and the shifts; step 0 needs none.
@@ -45,8 +48,10 @@ def encode_steps(steps: np.ndarray, tokens: np.ndarray, codec: Codec) -> np.ndar
     np.not_equal(steps[1:], steps[:-1], out=changes[1:])
     groups = np.flatnonzero(changes)
     shifts, largest = steps[groups], codec.max_shift_steps
+    if relative:
+        shifts = np.diff(shifts, prepend=0)
     counts = changes.astype(np.int64)
-    if steps[-1] > largest:
+    if len(shifts) and shifts.max() > largest:
         counts[groups] = pieces = -(-shifts // largest)
         remainders = shifts - (pieces - 1) * largest
         shifts = np.full(pieces.sum(), largest)
