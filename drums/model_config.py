@@ -9,15 +9,12 @@ from drums.features import DrumFeatures
 from drums.network import DrumNetwork, DrumNetworkConfig, OafDrums, OafDrumsConfig
 from drums.picking import PickingConfig
 from drums.vocabularies import FULL, LEVELS
+from musax.model_fields import ModelConfigError, build_part, read_part
 from musax.pretrained import read_config
 
 SYSTEM = "drums"
 Network = DrumNetworkConfig | OafDrumsConfig
 _KINDS: Mapping[str, type] = {"conv": DrumNetworkConfig, "oaf": OafDrumsConfig}
-
-
-class ModelConfigError(ValueError):
-    """The configuration of a model is wrong; the message names the field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +65,7 @@ class ModelConfig:
         """
         if values.get("system") != SYSTEM:
             raise ModelConfigError(f"{source}: system {values.get('system')!r}, not {SYSTEM!r}")
-        network = dict(_part(values, "network", source))
+        network = dict(read_part(values, "network", source))
         kind = network.pop("kind", None)
         if kind not in _KINDS:
             raise ModelConfigError(
@@ -77,38 +74,13 @@ class ModelConfig:
         level = values.get("level", FULL)
         if level not in LEVELS:
             raise ModelConfigError(f"{source}: level={level!r} is not one of {', '.join(LEVELS)}")
+        features = read_part(values, "features", source)
         return cls(
-            network=_build(_KINDS[kind], network, "network", source),
-            features=_build(DrumFeatures, _part(values, "features", source), "features", source),
+            network=build_part(_KINDS[kind], network, "network", source),
+            features=build_part(DrumFeatures, features, "features", source),
             level=level,
-            picking=_build(
-                PickingConfig,
-                _part({"picking": {}, **values}, "picking", source),
-                "picking",
-                source,
-            ),
+            picking=build_part(PickingConfig, values.get("picking", {}), "picking", source),
         )
-
-
-def _part(values: Mapping[str, Any], name: str, source: Any) -> Mapping[str, Any]:
-    part = values.get(name)
-    if not isinstance(part, Mapping):
-        raise ModelConfigError(f"{source}: {name!r} is missing or not an object")
-    return part
-
-
-def _build(cls: type, values: Mapping[str, Any], name: str, source: Any) -> Any:
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ModelConfigError(
-            f"{source}: {name} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}"
-        )
-    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return cls(**frozen)
-    except (TypeError, ValueError) as error:
-        raise ModelConfigError(f"{source}: {name}: {error}") from error
 
 
 def read_model_config(folder: str | Path) -> ModelConfig:

@@ -1,7 +1,6 @@
 """`config.json` of an MT3 model folder, and the configurations of the released checkpoints."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from mt3.network import T5Config
 from mt3.segments import SegmentConfig
 from mt3.vocabularies import VocabularyConfig
 from musax.events.spec import EncodingSpec
+from musax.model_fields import ModelConfigError, build_part, check_fields
 from musax.spectrograms import SpectrogramConfig
 from t5x.checkpoints import CheckpointError
 
@@ -28,10 +28,6 @@ _SPEC_KEYS = {
     "onsets_only", "use_ties", "onsets_before_offsets", "program_granularity", "canonical",
 }  # fmt: skip
 _SEGMENT_AUDIO = ("own", "context")
-
-
-class ModelConfigError(ValueError):
-    """A configuration has a wrong, missing or unknown field; the message names file and field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,27 +102,27 @@ def read_model_config(source: Mapping[str, Any] | str | Path) -> ModelConfig:
 
 
 def _parse(content: Mapping[str, Any], source: str) -> ModelConfig:
-    _check_keys(content, _KEYS, source, "")
+    check_fields(content, _KEYS, source, "")
     if content.get("system", SYSTEM) != SYSTEM or content.get("format", FORMAT) != FORMAT:
         raise ModelConfigError(
             f"{source}: system {content.get('system')!r}, format {content.get('format')!r}; this "
             f"reader knows system {SYSTEM!r}, format {FORMAT}"
         )
     spec = dict(content.get("spec", {}))
-    _check_keys(spec, _SPEC_KEYS, source, "spec.")
+    check_fields(spec, _SPEC_KEYS, source, "spec.")
     norm = dict(content.get("input_norm") or {})
-    _check_keys(norm, {"offset", "scale"}, source, "input_norm.")
+    check_fields(norm, {"offset", "scale"}, source, "input_norm.")
     kind = content.get("segment_audio", "own")
     if kind not in _SEGMENT_AUDIO:
         raise ModelConfigError(f"{source}: segment_audio {kind!r} is not one of {_SEGMENT_AUDIO}")
     try:
         return ModelConfig(
-            network=_build(T5Config, content.get("network", {}), source, "network"),
-            vocabulary=_build(
-                VocabularyConfig, content.get("vocabulary", {}), source, "vocabulary"
+            network=_network(content.get("network", {}), source),
+            vocabulary=build_part(
+                VocabularyConfig, content.get("vocabulary", {}), "vocabulary", source
             ),
-            spectrogram=_build(
-                SpectrogramConfig, content.get("spectrogram", {}), source, "spectrogram"
+            spectrogram=build_part(
+                SpectrogramConfig, content.get("spectrogram", {}), "spectrogram", source
             ),
             segment=SegmentConfig(
                 frames=int(content.get("segment_frames", SegmentConfig.frames)),
@@ -150,27 +146,10 @@ def _parse(content: Mapping[str, Any], source: str) -> ModelConfig:
         raise ModelConfigError(f"{source}: {error}") from error
 
 
-def _check_keys(found: Mapping[str, Any], known: set[str], source: str, prefix: str) -> None:
-    for name in found:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ModelConfigError(
-                f"{source}: unknown field {prefix}{name}{hint} Known: {', '.join(sorted(known))}"
-            )
-
-
-def _build(cls: type, values: Mapping[str, Any], source: str, name: str) -> Any:
-    """An instance of a dataclass; JSON lists become tuples."""
-    if not isinstance(values, Mapping):
-        raise ModelConfigError(f"{source}: {name} must be a JSON object")
-    _check_keys(values, {f.name for f in dataclasses.fields(cls)}, source, f"{name}.")
-    fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if isinstance(fixed.get("dtype"), str):
-        import jax.numpy as jnp
-
-        fixed["dtype"] = jnp.dtype(fixed["dtype"])
-    return cls(**fixed)
+def _network(values: Any, source: str) -> T5Config:
+    if isinstance(values, Mapping) and isinstance(values.get("dtype"), str):
+        values = {**values, "dtype": np.dtype(values["dtype"])}
+    return build_part(T5Config, values, "network", source)
 
 
 # --------------------------------------------------------------------------- released checkpoints

@@ -186,7 +186,7 @@ def test_missing_arrays_are_named(tmp_path):
     [
         ({"level": "7"}, "level='7' is not one of"),
         ({"network": {"kind": "rnn"}}, "network.kind='rnn'"),
-        ({"features": {"hops": 3}}, "features has no field 'hops'"),
+        ({"features": {"hops": 3}}, "unknown field features.hops"),
         ({"features": {"hop_width": -1}}, "hop_width=-1"),
         ({"picking": 3}, "picking"),
         ({"system": "mt3"}, "system 'mt3'"),
