@@ -1,19 +1,29 @@
 """Softmax attention between steps: all keys at once, or block by block in O(queries * block).
 
+Blocks are a scan or, on a CUDA GPU, the kernels of `perceiver_ar.fused_attention`.
+
 Letters in shapes: B batch, H heads, Q queries, K keys, D head dimension, S keys of a block.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from perceiver_ar import fused_attention
 from perceiver_ar.masks import NEVER, allowed
+from t5x.partitioning import per_device
+
+#: What computes it: the fused kernels if the default device is a CUDA GPU, else blocks (`auto`);
+#: the fused kernels in programs for a CUDA GPU, blocks in others (`fused`); or always `blocks`.
+KERNELS = ("auto", "fused", "blocks")
 
 _MASKED = -1e30
+_DEFAULT_BLOCK = 512
 
 
 class AttentionOptions(NamedTuple):
@@ -22,10 +32,28 @@ class AttentionOptions(NamedTuple):
     Attributes:
       block: S, keys looked at together; None for all.
       head_group_size: heads computed together, one group after the other; None for all.
+      kernel: one of `KERNELS`. The fused kernels have blocks of their own.
     """
 
     block: int | None = None
     head_group_size: int | None = None
+    kernel: str = "blocks"
+
+    def fused(self, width: int) -> bool:
+        """Whether heads of a width are for the fused kernels, where the program runs on a GPU.
+
+        Raises:
+          ValueError: `fused` was asked for and the heads are too wide.
+        """
+        fits = width <= fused_attention.MAX_WIDTH
+        if self.kernel == "fused" and not fits:
+            raise ValueError(
+                f"attention_kernel='fused' is for heads of at most {fused_attention.MAX_WIDTH} "
+                f"channels, and these have {width}: use 'blocks', or more heads"
+            )
+        return self.kernel == "fused" or (
+            self.kernel == "auto" and fits and fused_attention.available()
+        )
 
 
 _ALL_AT_ONCE = AttentionOptions()
@@ -60,13 +88,15 @@ def attend(
     Raises:
       ValueError: `head_group_size` does not divide H, or a block that is not positive.
     """
-    block, group = options
+    block, group, _ = options
     if block is not None and block < 1:
         raise ValueError(f"attention_block={block}: expected a positive number of keys, or None")
-    if block is None or block >= key.shape[2]:
+    fused = options.fused(query.shape[-1])
+    if not fused and (block is None or block >= key.shape[2]):
         run = functools.partial(_attend_at_once, own_key=own_key)
     else:
-        run = functools.partial(_attend_in_blocks, own_key=own_key, block=block)
+        block = min(block or _DEFAULT_BLOCK, key.shape[2])
+        run = functools.partial(_attend_in_blocks, own_key=own_key, block=block, fused=fused)
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
     if group is None or group >= query.shape[1]:
         return run(query, key, value, query_steps, key_steps)
@@ -176,25 +206,60 @@ def _start(query: Array, width: int) -> tuple[Array, Array, Array]:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attend_in_blocks(query, key, value, query_steps, key_steps, own_key, block):
-    return _blocks_forward(query, key, value, query_steps, key_steps, own_key, block)[0]
+#: Logical axes of [B, H, L, D] and of steps [B, L].
+_HEADS, _STEPS = ("batch", "heads", "length", "kv"), ("batch", "length")
+_GIVEN = (_HEADS, _HEADS, _HEADS, _STEPS, _STEPS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _attend_in_blocks(query, key, value, query_steps, key_steps, own_key, block, fused):
+    return _forward(query, key, value, query_steps, key_steps, own_key, block, fused)[0]
+
+
+def _forward(query, key, value, query_steps, key_steps, own_key, block, fused):
+    given = (query, key, value, query_steps, key_steps)
+    run = functools.partial(_blocks_forward, own_key=own_key, block=block)
+    if fused:
+        kernels = functools.partial(fused_attention.forward, own_key=own_key)
+        run = per_device(_on_gpu(kernels, run), _GIVEN, (_HEADS, _HEADS))
+    out, log_total = run(*given)
+    return out, (*given, out, log_total)
+
+
+def _backward(own_key, block, fused, residuals, grad):
+    run = functools.partial(_blocks_backward, own_key=own_key, block=block)
+    if fused:
+        kernels = functools.partial(fused_attention.backward, own_key=own_key)
+        given = (*_GIVEN, _HEADS, _HEADS, _HEADS)
+        run = per_device(_on_gpu(kernels, run), given, (_HEADS, _HEADS, _HEADS))
+    arrays: tuple[Array, ...] = (*residuals, grad)
+    return *run(*arrays), None, None
+
+
+_attend_in_blocks.defvjp(_forward, _backward)
+
+
+def _on_gpu(kernels: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """What the program runs on is known when it is compiled."""
+    return lambda *given: lax.platform_dependent(*given, cuda=kernels, default=otherwise)
 
 
 def _blocks_forward(query, key, value, query_steps, key_steps, own_key, block):
+    """What is seen and the logarithm of the sum of weights [B, H, Q, 1]."""
+
     def body(state, part):
         return _accumulate(state, query, query_steps, part, own_key), None
 
     parts = _blocks(key, value, key_steps, block)
     (largest, total, out), _ = lax.scan(body, _start(query, value.shape[-1]), parts)
-    out = (out / jnp.where(total > 0, total, 1.0)).astype(query.dtype)
-    log_total = largest + jnp.log(jnp.where(total > 0, total, 1.0))
-    return out, (query, key, value, query_steps, key_steps, out, log_total)
+    total = jnp.where(total > 0, total, 1.0)
+    return (out / total).astype(query.dtype), largest + jnp.log(total)
 
 
-def _blocks_backward(own_key, block, residuals, grad):
+def _blocks_backward(
+    query, key, value, query_steps, key_steps, out, log_total, grad, own_key, block
+):
     """Recomputes the weights of each block from the sum over all (Dao et al. 2022, appendix B)."""
-    query, key, value, query_steps, key_steps, out, log_total = residuals
     grad32 = grad.astype(jnp.float32)
     correction = jnp.sum(grad32 * out.astype(jnp.float32), axis=-1, keepdims=True)
 
@@ -217,16 +282,13 @@ def _blocks_backward(own_key, block, residuals, grad):
     parts = _blocks(key, value, key_steps, block)
     grad_query, grads = lax.scan(body, jnp.zeros(query.shape, jnp.float32), parts)
     grad_key, grad_value = (_join(g)[:, :, : key.shape[2]] for g in grads)
-    return grad_query.astype(query.dtype), grad_key, grad_value, None, None
+    return grad_query.astype(query.dtype), grad_key, grad_value
 
 
 def _join(x: Array) -> Array:
     """Blocks [count, B, H, S, D] one after the other, [B, H, count * S, D]."""
     x = jnp.moveaxis(x, 0, 2)
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
-
-
-_attend_in_blocks.defvjp(_blocks_forward, _blocks_backward)
 
 
 def attend_filled(

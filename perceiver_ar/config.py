@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from perceiver_ar.attention import KERNELS
 from perceiver_ar.positions import TABLES
 
 _QUERY_STYLES = ("none", "mlp", "learned")
@@ -54,6 +55,7 @@ class PerceiverARConfig:
       latent_dropout_prob: of latents as keys of self-attention.
       encoder_dropout_prob: of inputs as keys of cross-attention.
       train_input_positions: in training, use a random subset of so many inputs as keys.
+      attention_kernel: what computes attention, see `attention.KERNELS`.
       attention_block: keys attended to at a time, see `attention.AttentionOptions`; None is all.
       head_group_size: heads computed at a time; None is all.
       dtype: type of activations; parameters, softmax, norms and logits are float32.
@@ -97,6 +99,7 @@ class PerceiverARConfig:
     latent_dropout_prob: float = 0.0
     encoder_dropout_prob: float = 0.0
     train_input_positions: int | None = None
+    attention_kernel: str = "auto"
     attention_block: int | None = None
     head_group_size: int | None = None
     dtype: str = "float32"
@@ -132,6 +135,7 @@ class PerceiverARConfig:
             "position_encoding": TABLES,
             "initial_query_embed_style": _QUERY_STYLES,
             "cross_attend_shape_for_attn": ("kv", "q"),
+            "attention_kernel": KERNELS,
             "remat_policy": ("none", "minimal", "full"),
         }
         for name, known in choices.items():

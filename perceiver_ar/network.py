@@ -228,7 +228,7 @@ class PerceiverAR(Stack):
         """Latents [B, N * P, Z] at `steps` through all layers."""
         cfg = self.config
         x, angles, input_steps = inputs
-        options = AttentionOptions(cfg.attention_block, cfg.head_group_size)
+        options = AttentionOptions(cfg.attention_block, cfg.head_group_size, cfg.attention_kernel)
         latent_keys = masks.latent_key_steps(steps)
         if not deterministic and cfg.latent_dropout_prob > 0:
             rng = self.make_rng("dropout")

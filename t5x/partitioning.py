@@ -109,6 +109,35 @@ def with_sharding_constraint(x: jax.Array, logical_axes: Sequence[str | None]) -
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
+type LogicalAxes = Sequence[str | None]
+
+
+def per_device(
+    fn: Callable[..., Any], in_axes: Sequence[LogicalAxes], out_axes: Sequence[LogicalAxes]
+) -> Callable[..., Any]:
+    """`fn`, called on each device with its own part of the arrays.
+
+    For what the compiler cannot divide, such as a kernel, and what needs no other device's part.
+    Acts inside functions made by `PjitPartitioner.partition`, and returns `fn` elsewhere.
+
+    Args:
+      fn: of arrays, returns a tuple of arrays.
+      in_axes: the logical axes of each argument.
+      out_axes: of each result.
+    """
+    context = _context.get()
+    if context is None:
+        return fn
+    mesh, rules = context
+
+    def specs(arrays: Sequence[LogicalAxes]) -> tuple[PartitionSpec, ...]:
+        return tuple(logical_to_mesh_axes(axes, rules) for axes in arrays)
+
+    return jax.shard_map(
+        fn, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class DataLayout:
     """Which part of the global batch this process loads.

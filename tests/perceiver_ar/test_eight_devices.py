@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 SCRIPT = """
-import json, sys
+import dataclasses, json, sys
 import jax, jax.numpy as jnp, numpy as np
 from flax.traverse_util import flatten_dict
 from perceiver_ar.config import PerceiverARConfig
@@ -25,13 +25,16 @@ config = PerceiverARConfig(
     dropout_prob=0.0, attention_block=5, remat_policy="full", scan_layers=True,
     position_encoding_type="absolute", input_idx_size=(15,), learnable_position_embeddings=True,
 )
-model = PerceiverARModel(PerceiverAR(config), None, optimizer())
+def model_of(**changes):
+    network = PerceiverAR(dataclasses.replace(config, **changes))
+    return PerceiverARModel(network, None, optimizer())
+model = model_of()
 rng = np.random.default_rng(0)
 batch = {n: rng.integers(1, 32, (8, 14)).astype(np.int32) for n in (
     "decoder_input_tokens", "decoder_target_tokens")}
 shapes = {n: x.shape for n, x in batch.items()}
 
-def train(partitioner):
+def train(partitioner, model=model):
     initializer = TrainStateInitializer(
         model.optimizer_def, model.get_initial_variables, shapes, partitioner,
         input_types=dict.fromkeys(shapes, jnp.int32))
@@ -52,6 +55,7 @@ rules = standard_logical_axis_rules(2, 2)
 json.dump({
     "alone": train(alone), "data": train(PjitPartitioner(1)), "model": train(PjitPartitioner(2)),
     "both": train(PjitPartitioner(4, logical_axis_rules=rules)),
+    "kernel": train(PjitPartitioner(2), model_of(attention_kernel="fused")),
 }, open(sys.argv[1], "w"))
 """
 

@@ -48,6 +48,7 @@ def test_wrong_dims_raise():
 def test_constraint_changes_nothing_outside_a_mesh():
     x = jnp.ones((3, 5))
     assert partitioning.with_sharding_constraint(x, ("batch", "embed")) is x
+    assert partitioning.per_device(jnp.sin, [("batch", "embed")], [()]) is jnp.sin
 
 
 def test_devices_must_divide():
@@ -100,7 +101,8 @@ def test_uneven_cover_raises():
 
 EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, pytest
-from t5x.partitioning import PjitPartitioner, PartitioningError, with_sharding_constraint
+from t5x.partitioning import (
+    PjitPartitioner, PartitioningError, per_device, with_sharding_constraint)
 from jax.sharding import PartitionSpec as P
 for model in (1, 2, 4, 8):
     partitioner = PjitPartitioner(num_partitions=model)
@@ -116,6 +118,11 @@ for model in (1, 2, 4, 8):
     assert y.addressable_shards[0].data.shape == (model, 16 // model)
     assert seen[0].shard_shape((8, 16)) == (model, 16 // model), seen
 four = PjitPartitioner(num_partitions=2)
+def sums(x):  # what a device has: [2, 3] of [8, 6]
+    local = lambda x: (jnp.full_like(x, x.sum()),)
+    return per_device(local, [("batch", "mlp")], [("batch", "mlp")])(x)[0]
+found = four.partition(sums, P("data"), P("data", "model"))(jnp.ones((8, 6)))
+assert found.tolist() == [[6.0] * 6] * 8
 with pytest.raises(PartitioningError, match="batch_size=6 .* 4 devices"):
     four.get_data_layout(6)
 def heads(x):
