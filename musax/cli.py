@@ -10,16 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from musax.commands import drums, models, render, transcribe
+from musax.commands import compose, drums, models, render, transcribe
 from musax.commands.console import report_error
 
-COMMANDS = (transcribe, drums, render, models)
+COMMANDS = (transcribe, drums, compose, render, models)
 
 _EPILOG = """\
 examples:
   musax transcribe song.mp3                     writes song.mid beside it
   musax transcribe recordings/ -o out --format mid,csv,png
   musax drums loop.wav -o loop.mid --plot
+  musax compose --model my-model -o piece.mid --length 60 --render
   musax render song.mid -o song.wav
   musax models
   musax transcribe --help                       options and examples of a verb
@@ -32,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="musax",
-        description="Learned models of music: transcribe recordings and drums, render MIDI files.",
+        description="Learned models of music: transcribe recordings, compose, render MIDI files.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

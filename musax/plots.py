@@ -105,11 +105,13 @@ def plot_piano_roll(
     color_by: ColourBy | None = None,
     start: float = 0.0,
     seconds: float | None = None,
+    line: float | None = None,
     title: str | None = None,
 ) -> "Figure":
     """Notes as bars, loud ones darker, in seconds and note names; drums in their own strip.
 
-    The arguments are those of `plot_transcription`.
+    The arguments are those of `plot_transcription`; at the time `line` (s) there is a line, such
+    as where a prompt ends.
     """
     validate_notes(notes, "notes to plot")
     color_by = color_by or ("program" if reference is None else "match")
@@ -119,6 +121,8 @@ def plot_piano_roll(
     figure, axes, drum_axes = drawing.paper(groups, end - start)
     limits = _pitch_range([g.notes for g in groups if not g.is_drum and len(g.notes)], 1, None)
     drawing.draw_keyboard(axes, limits)
+    if line is not None:
+        axes.axvline(line, color=_FALSE, linewidth=1.5, zorder=5)
     for group in groups:
         if group.is_drum:
             drawing.draw_drums(drum_axes, group)

@@ -28,7 +28,11 @@ MODEL_FILES = (PARAMS_NAME, README_NAME, CONFIG_NAME)
 
 #: The class that runs the models of a system, as "module:attribute"; its `from_pretrained(folder)`
 #: returns the model. Packages are imported only when one of their models is loaded.
-SYSTEMS = {"mt3": "mt3.inference:Transcriber", "drums": "drums.inference:Transcriber"}
+SYSTEMS = {
+    "mt3": "mt3.inference:Transcriber",
+    "drums": "drums.inference:Transcriber",
+    "perceiver_ar": "perceiver_ar.inference:Composer",
+}
 
 
 class PretrainedError(ValueError):
