@@ -59,6 +59,16 @@ def take_block(example: Example, block: Block) -> Example:
     }
 
 
+def restart_positions(example: Example) -> Example:
+    """`positions` int32 [L, 1] counted from 1 at the first of the `inputs`, wherever that was.
+
+    A rotary network sees only differences of positions; so it loses nothing, and a sequence may be
+    longer than its maximum wavelength, or than float32 can rotate by.
+    """
+    counted = np.arange(1, len(example["inputs"]) + 1, dtype=np.int32)
+    return {**example, "positions": counted[:, None]}
+
+
 # ---------------------------------------------------------------------------------- training
 
 
@@ -173,6 +183,8 @@ def evaluation_windows(
     """
     if schedule is not None and stride is not None:
         raise ValueError(f"stride={stride} and a schedule: give one of them")
+    # Real arrays for lazy ones, so that the windows are views of them.
+    example = {name: np.asarray(value) for name, value in example.items()}
     length = len(example["tokens"]) - 1
     context = _context(sequence_length, length)
     prompt = max(int(example.get("prefix_lengths", 0)), 1)
@@ -186,9 +198,16 @@ def evaluation_windows(
             yield take_block(example, block._replace(first_scored=scored))
 
 
-def prompt_and_rest(example: Example) -> Example:
-    """A sequence whose given tokens (`prefix_lengths` int) are the prompt of a prediction."""
-    length, prompt = len(example["tokens"]) - 1, int(example["prefix_lengths"])
+def prompt_and_rest(example: Example, prompt_length: int = 1) -> Example:
+    """A sequence whose given tokens are the prompt of a prediction.
+
+    Args:
+      example: as for `crop`; `prefix_lengths` says how many tokens are given.
+      prompt_length: how many are given where the example does not say so, SOS included; one token
+        at least is left to predict.
+    """
+    length = len(example["tokens"]) - 1
+    prompt = int(example.get("prefix_lengths", min(prompt_length, length)))
     block = Block(first_input=0, first_latent=0, first_scored=prompt - 1, end=length)
     taken = take_block(example, block)
     del taken["latent_counts"]

@@ -61,6 +61,8 @@ def sequence_task(
     stride: int | None = None,
     schedule: LatentSchedule | None = None,
     max_position: int | None = None,
+    restart_positions: bool = False,
+    prompt_length: int = 1,
     postprocess_fn: Callable | None = None,
     metric_fns: Sequence[Callable] = (),
 ) -> Task:
@@ -79,6 +81,9 @@ def sequence_task(
       cropping, min_crop: see `preprocessors.draw_block`.
       stride, schedule: see `preprocessors.evaluation_windows`.
       max_position: see `preprocessors.number_positions`.
+      restart_positions: see `preprocessors.restart_positions`; instead of a `max_position`, for
+        sequences of any length.
+      prompt_length: see `preprocessors.prompt_and_rest`.
       postprocess_fn, metric_fns: see `t5x.data.tasks.Task`; metrics are of predictions.
     """
     features = sequence_features(vocabulary, purpose)
@@ -92,12 +97,14 @@ def sequence_task(
         stride=stride,
         schedule=schedule,
     )
-    last = {"train": crop, "evaluate": windows, "predict": preprocessors.prompt_and_rest}
+    prompt = functools.partial(preprocessors.prompt_and_rest, prompt_length=prompt_length)
+    last = {"train": crop, "evaluate": windows, "predict": prompt}
     first = augment if purpose == "train" else ()
+    restart = [preprocessors.restart_positions] if restart_positions else []
     return Task(
         name,
         source=source,
-        preprocessors=[*first, *tokenize, number, last[purpose]],
+        preprocessors=[*first, *tokenize, number, last[purpose], *restart],
         output_features=features,
         postprocess_fn=postprocess_fn,
         metric_fns=metric_fns if purpose == "predict" else (),

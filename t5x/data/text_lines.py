@@ -51,7 +51,7 @@ class _Lines(Sequence):
 
     def _open(self, number: int):
         if self._data[number] is None:
-            self._data[number] = _read(self._paths[number])
+            self._data[number] = read_file(self._paths[number])
         return self._data[number]
 
     def _index(self) -> list[np.ndarray]:
@@ -61,8 +61,12 @@ class _Lines(Sequence):
         return self._spans
 
 
-def _read(path: str):
-    """The bytes of a file; a plain one is mapped, not read."""
+def read_file(path: str) -> bytes | mmap.mmap:
+    """The bytes of a file, unpacked if it ends in .gz, .xz or .bz2; others are mapped, not read.
+
+    Raises:
+      ValueError: naming the file that cannot be unpacked.
+    """
     unpack = _UNPACK.get(os.path.splitext(path)[1])
     if unpack is None:
         with open(path, "rb") as file:

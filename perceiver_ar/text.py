@@ -1,0 +1,106 @@
+"""Text, one example a file: a play, a book, a program.
+
+text_task("data/pg19", num_latents=1024)                       # folders train, validation, test
+text_task("plays/*.txt", num_latents=512, validation_files=["hamlet.txt"])
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from perceiver_ar.files import file_source
+from perceiver_ar.lazy_arrays import lazy_sequence
+from perceiver_ar.tasks import SOS, sequence_task
+from t5x.data.tasks import Task
+from t5x.data.text_lines import read_file
+from t5x.data.vocabularies import (
+    EOS_ID,
+    NUM_SPECIAL_IDS,
+    ByteVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
+
+_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
+
+
+def text_vocabulary(name: str) -> Vocabulary:
+    """ "bytes", or the pieces of a SentencePiece model, given by its path.
+
+    Raises:
+      ValueError: the file is no such model, or has other special ids than 1 EOS and 2 unknown.
+    """
+    if name == "bytes":
+        return ByteVocabulary()
+    vocabulary = SentencePieceVocabulary(os.path.expanduser(name))
+    if (vocabulary.eos_id, vocabulary.unk_id) != (EOS_ID, SOS):
+        raise ValueError(
+            f"{name}: EOS has id {vocabulary.eos_id}, unknown pieces {vocabulary.unk_id}; expected "
+            "1 and 2: train the model with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
+        )
+    return vocabulary
+
+
+def tokenize_bytes(example: dict) -> dict:
+    """A `lazy_sequence` of the bytes of a file, `path`; a crop reads no more than itself."""
+    data = np.frombuffer(read_file(example["path"]), np.uint8)
+
+    def read(first: int, end: int) -> np.ndarray:
+        return data[first:end] + np.int32(NUM_SPECIAL_IDS)
+
+    return lazy_sequence(len(data), read)
+
+
+def tokenize_pieces(example: dict, vocabulary: Vocabulary) -> dict:
+    """`tokens` int32 [n + 1], SOS to EOS, of a file of UTF-8, `path`."""
+    ids = _encode_file(example["path"], vocabulary)
+    return {"tokens": np.concatenate([[SOS], ids, [EOS_ID]]).astype(np.int32)}
+
+
+# Encoding a book takes much longer than reading a crop of it.
+@functools.lru_cache(maxsize=64)
+def _encode_file(path: str, vocabulary: Vocabulary) -> np.ndarray:
+    try:
+        text = bytes(read_file(path)).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not UTF-8 ({e.reason}); convert the file, or use bytes") from e
+    return np.asarray(vocabulary.encode(text), np.int32)
+
+
+def text_task(
+    files: str | os.PathLike | Sequence[str],
+    *,
+    vocabulary: str = "bytes",
+    validation_files: Sequence[str] = (),
+    test_files: Sequence[str] = (),
+    restart_positions: bool = True,
+    name: str = "text",
+    **options: Any,
+) -> Task:
+    """Files as sequences of bytes or SentencePiece pieces.
+
+    Args:
+      files, validation_files, test_files: see `perceiver_ar.files.file_source`.
+      vocabulary: see `text_vocabulary`.
+      restart_positions: whether positions count from the beginning of a crop, so that files have
+        any length; otherwise from that of the file, as in the reference.
+      name: of the task.
+      options: see `perceiver_ar.tasks.sequence_task`; `num_latents` is required. In an evaluation
+        all windows of a file are in memory together.
+    """
+    ids = text_vocabulary(vocabulary)
+    if vocabulary == "bytes":
+        tokenize = tokenize_bytes
+    else:
+        tokenize = functools.partial(tokenize_pieces, vocabulary=ids)
+    return sequence_task(
+        name,
+        file_source(files, _SUFFIXES, validation_files, test_files),
+        [tokenize],
+        ids,
+        restart_positions=restart_positions,
+        **options,
+    )
