@@ -29,7 +29,7 @@ class EmptyPieceError(ValueError):
 
 
 class _Pieces(Sequence):
-    """Pieces as raw examples, read when asked for."""
+    """Pieces as raw examples, read when asked for; one that cannot be read has no notes."""
 
     def __init__(self, pieces: Sequence[Piece]):
         self._pieces = pieces
@@ -39,7 +39,7 @@ class _Pieces(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
         piece = self._pieces[index]
-        return {"name": piece.name, "notes": piece.load()}
+        return {"name": piece.name, "notes": piece.load_or_empty()}
 
 
 def piece_source(reader: Callable[[str, str], Sequence[Piece]], directory: str) -> Source:

@@ -1,23 +1,25 @@
-"""The copy task, trained by its own command until it copies."""
+"""The configurations: the copy task trained until it copies, the others shown."""
 
 import json
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from perceiver_ar import tasks
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.generation import generate
 from perceiver_ar.sampler import Sampler
 from t5x.checkpoints import load_params
+from t5x.examples.shakespeare.plays import load_plays
 
 SYMBOLS, LENGTH = 16, 32
 
 
-def train(run, *options):
-    command = [sys.executable, "-m", "t5x.train", "--gin_file=configs/perceiver_ar/copy.gin"]
-    command += [f"--gin.MODEL_DIR='{run}'", f"--gin.NUM_SYMBOLS={SYMBOLS}", *options]
+def train(run, *options, config="copy"):
+    command = [sys.executable, "-m", "t5x.train", f"--gin_file=configs/perceiver_ar/{config}.gin"]
+    command += [f"--gin.MODEL_DIR='{run}'", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -25,7 +27,11 @@ def train(run, *options):
 
 def test_a_trained_model_copies(tmp_path):
     run = tmp_path / "run"
-    options = ["--gin.TRAIN_STEPS=400", "--gin.train_script.train.eval_period=400"]
+    options = [
+        f"--gin.NUM_SYMBOLS={SYMBOLS}",
+        "--gin.TRAIN_STEPS=400",
+        "--gin.train_script.train.eval_period=400",
+    ]
     train(run, *options)
     lines = (run / "training_eval" / "copy" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["accuracy"] > 0.99
@@ -54,3 +60,32 @@ def test_a_dry_run_shows_the_model(tmp_path):
     shown = train(tmp_path / "run", "--dry_run")
     assert "139,907" in shown
     assert "decoder_positions" in shown
+
+
+def write_data(config, folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    if config == "text":
+        (folder / "play.txt").write_text(load_plays()["hamlet"][:9000])
+    elif config == "image64":
+        image = pytest.importorskip("PIL.Image")
+        image.fromarray(rng.integers(0, 256, (80, 70, 3), np.uint8)).save(folder / "picture.png")
+    else:
+        np.save(folder / "codes.npy", rng.integers(0, 1024, (400, 24)))
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "parameters", "batch"),
+    [
+        ("text", "DATA_DIR", "165,335,299", "2x8192x1"),
+        ("image64", "IMAGES", "770,094,339", "2x12288x3"),  # as many as the reference has
+        ("audio_codes", "DATA_DIR", "215,166,979", "2x8192x1"),
+    ],
+)
+def test_other_configurations(config, data, parameters, batch, tmp_path):
+    for split in ("train", "validation"):
+        write_data(config, tmp_path / "data" / split)
+    options = [f"--gin.{data}='{tmp_path / 'data'}'", "--gin.BATCH_SIZE=2", "--dry_run"]
+    shown = train(tmp_path / "run", *options, config=config)
+    assert parameters in shown
+    assert batch in shown

@@ -1,5 +1,7 @@
 """Pictures as tokens."""
 
+import os
+import subprocess
 import sys
 
 import jax
@@ -22,7 +24,7 @@ from perceiver_ar.images import (
 from perceiver_ar.sampler import Sampler
 from t5x.data.pipeline import task_examples
 from t5x.data.sources import TfdsSource
-from tests.perceiver_ar.batches import assert_seqio_agrees, batches, lengths, scored
+from tests.perceiver_ar.batches import assert_seqio_agrees, batches, scored
 from tests.perceiver_ar.reference import tiny
 
 SIZE = 4
@@ -188,7 +190,9 @@ def test_seqio_reads_the_same(folder, purpose):
     assert_seqio_agrees(task, VALUES)
 
 
-def test_tfds(tmp_path):
+@pytest.fixture(scope="module")
+def tiny_art(tmp_path_factory):
+    """A folder with the dataset tiny_art: three pictures to train on, one to judge by."""
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyArt(tfds.core.GeneratorBasedBuilder):
@@ -199,16 +203,31 @@ def test_tfds(tmp_path):
             return self.dataset_info_from_configs(features=features)
 
         def _split_generators(self, dl_manager):
-            return {"train": ((i, {"image": picture(8, 10, i)}) for i in range(3))}
+            splits = {"train": range(3), "validation": [3]}
+            return {split: self._generate_examples(seeds) for split, seeds in splits.items()}
 
-        def _generate_examples(self):
-            raise NotImplementedError
+        def _generate_examples(self, seeds):
+            yield from ((i, {"image": picture(8, 10, i)}) for i in seeds)
 
-    TinyArt(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    source = TfdsSource("tiny_art", data_dir=tmp_path)
+    data_dir = tmp_path_factory.mktemp("tfds")
+    TinyArt(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return data_dir
+
+
+def test_tfds(tiny_art):
+    source = TfdsSource("tiny_art", data_dir=tiny_art)
     task = image_task(source, num_latents=8, size=SIZE, purpose="predict")
     found = [tokens_to_image(e["targets"], SIZE).tolist() for e in task_examples(task, "train")]
     assert sorted(found) == sorted(fit_image(picture(8, 10, i), SIZE).tolist() for i in range(3))
     (batch, *_) = batches(task, VALUES, batch_size=3)
     assert batch["decoder_prompt_lengths"].tolist() == [1, 1, 1]
-    assert lengths(VALUES)["targets"] == batch["decoder_target_tokens"].shape[1]
+
+
+def test_tfds_in_a_configuration(tiny_art):
+    command = [sys.executable, "-m", "t5x.train", "--dry_run", "--gin.BATCH_SIZE=2"]
+    command += ["--gin_file=configs/perceiver_ar/imagenet64.gin", "--gin.MODEL_DIR='unused'"]
+    command += ["--gin.sources.TfdsSource.name='tiny_art'"]
+    environment = {**os.environ, "TFDS_DATA_DIR": str(tiny_art)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "2x12288x3" in done.stdout + done.stderr
