@@ -3,6 +3,7 @@
 Letters in shapes: B batch, T inputs, C coordinates of a position, N latents, V vocabulary.
 """
 
+import abc
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from jax import Array
 from perceiver_ar import masks
 from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.feature_converter import PerceiverARFeatureConverter
+from perceiver_ar.flops import train_step_flops
 from perceiver_ar.generation import NEVER_SAMPLED, sample
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.sampler import Sampler
@@ -40,14 +42,68 @@ class BitsPerToken(Average):
         return super().compute() / math.log(2)
 
 
-class PerceiverARModel(BaseTransformerModel):
+class SequenceModel(BaseTransformerModel):
+    """Cross-entropy of the targets that count in a batch of `PerceiverARFeatureConverter`.
+
+    The loss in training has the z-loss and label smoothing; that of evaluations has neither.
+
+    Attributes:
+      num_latents: N, inputs of a row that have logits, its last; None for all.
+    """
+
+    FEATURE_CONVERTER_CLS = PerceiverARFeatureConverter
+    num_latents: int | None = None
+
+    @abc.abstractmethod
+    def at_latents(self, batch: Batch) -> dict[str, Array]:
+        """`batch` with the targets and loss weights [B, N] that belong to the logits."""
+
+    def target_nats(self, params: Params, batch: Batch) -> tuple[Array, Array]:
+        """(-log p of each target, weights: 0 where it does not count), float32 [B, N] both."""
+        at = self.at_latents(batch)
+        logits = self._compute_logits(params, at)
+        return token_nats(logits, at["decoder_target_tokens"]), at["decoder_loss_weights"]
+
+    def loss_fn(
+        self, params: Params, batch: Batch, dropout_rng: Array | None
+    ) -> tuple[Array, MetricsMap]:
+        """See `BaseTransformerModel.loss_fn`."""
+        return super().loss_fn(params, self.at_latents(batch), dropout_rng)
+
+    def normalize_globally(self, batch: Batch) -> tuple[BaseTransformerModel, Batch]:
+        """See `BaseTransformerModel.normalize_globally`; the batch is then that of the latents."""
+        return super().normalize_globally(self.at_latents(batch))
+
+    def eval_fn(self, params: Params, batch: Batch) -> tuple[Array, MetricsMap]:
+        """The cross-entropy alone, without dropout."""
+        plain = copy.copy(self)
+        plain._z_loss, plain._label_smoothing = 0.0, 0.0
+        return plain.loss_fn(params, batch, None)
+
+    def _compute_metrics(
+        self, logits: Array, batch: Batch, loss: Array, z_loss: Array
+    ) -> MetricsMap:
+        found = super()._compute_metrics(logits, batch, loss, z_loss)
+        nats = token_nats(logits, batch["decoder_target_tokens"])
+        counted = batch["decoder_loss_weights"]
+        return {k: v for k, v in found.items() if k not in _OF_SUMS} | {
+            "nats_per_token": Average.from_model_output(nats, counted),
+            "bits_per_token": BitsPerToken.from_model_output(nats, counted),
+        }
+
+    def score_batch(self, params: Params, batch: Batch, return_intermediates: bool = False) -> Any:
+        """Log-likelihood float32 [B] of the targets of the latents, as far as they count."""
+        return super().score_batch(params, self.at_latents(batch), return_intermediates)
+
+
+class PerceiverARModel(SequenceModel):
     """Cross-entropy of the tokens that follow the last N of each row.
 
     A batch has int32 `decoder_input_tokens` and `decoder_target_tokens` [B, T], the targets one
     further; optionally `decoder_positions` [B, T] or [B, T, C], `decoder_loss_weights` [B, T] and
-    `decoder_latent_counts` [B]; see `PerceiverARFeatureConverter`. The loss in training has the
-    z-loss and label smoothing; that of evaluations has neither. Its normalisation is the mean over
-    target tokens of the batch; `loss_normalizing_factor=None` is the sum, as in the reference.
+    `decoder_latent_counts` [B]; see `PerceiverARFeatureConverter`. The normalisation of the loss is
+    the mean over target tokens of the batch; `loss_normalizing_factor=None` is the sum, as in the
+    reference.
 
     Args:
       module: the network.
@@ -60,8 +116,6 @@ class PerceiverARModel(BaseTransformerModel):
     Raises:
       ValueError: the vocabulary is larger than the network's.
     """
-
-    FEATURE_CONVERTER_CLS = PerceiverARFeatureConverter
 
     def __init__(
         self,
@@ -91,6 +145,7 @@ class PerceiverARModel(BaseTransformerModel):
             z_loss,
             loss_normalizing_factor,
         )
+        self.num_latents = module.config.z_index_dim
         self._schedule = schedule
         self._positions = None if positions is None else tuple(map(tuple, positions))
 
@@ -119,6 +174,7 @@ class PerceiverARModel(BaseTransformerModel):
             {"params": params},
             batch["decoder_input_tokens"],
             batch.get("decoder_positions"),
+            num_latents=self.num_latents,
             latent_counts=batch.get("decoder_latent_counts"),
             enable_dropout=dropout_rng is not None,
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
@@ -126,16 +182,16 @@ class PerceiverARModel(BaseTransformerModel):
         )
 
     def at_latents(self, batch: Batch) -> dict[str, Array]:
-        """`batch` with the targets and loss weights [B, N] of the latents.
+        """See `SequenceModel.at_latents`; also `latent_steps` [B, N].
 
-        A target counts if it is no padding, its latent has a position (`latent_steps` of the
-        result), and the batch does not say otherwise.
+        A target counts if it is no padding, its latent has a position, and the batch does not say
+        otherwise.
         """
         if "latent_steps" in batch:
             return dict(batch)
         steps = masks.latent_steps(
             masks.lengths_of(batch["decoder_input_tokens"]),
-            self.module.config.z_index_dim,
+            self.num_latents or self.module.config.z_index_dim,
             batch.get("decoder_latent_counts"),
         )
         at = jnp.maximum(steps, 0)
@@ -150,38 +206,12 @@ class PerceiverARModel(BaseTransformerModel):
             "latent_steps": steps,
         }
 
-    def loss_fn(
-        self, params: Params, batch: Batch, dropout_rng: Array | None
-    ) -> tuple[Array, MetricsMap]:
-        """See `BaseTransformerModel.loss_fn`."""
-        return super().loss_fn(params, self.at_latents(batch), dropout_rng)
-
-    def normalize_globally(self, batch: Batch) -> tuple[BaseTransformerModel, Batch]:
-        """See `BaseTransformerModel.normalize_globally`; the batch is then that of the latents."""
-        return super().normalize_globally(self.at_latents(batch))
-
-    def eval_fn(self, params: Params, batch: Batch) -> tuple[Array, MetricsMap]:
-        """The cross-entropy alone, without dropout."""
-        plain = copy.copy(self)
-        plain._z_loss, plain._label_smoothing = 0.0, 0.0
-        return plain.loss_fn(params, batch, None)
-
-    def _compute_metrics(
-        self, logits: Array, batch: Batch, loss: Array, z_loss: Array
-    ) -> MetricsMap:
-        found = super()._compute_metrics(logits, batch, loss, z_loss)
-        nats = token_nats(logits, batch["decoder_target_tokens"])
-        counted = batch["decoder_loss_weights"]
-        return {k: v for k, v in found.items() if k not in _OF_SUMS} | {
-            "nats_per_token": Average.from_model_output(nats, counted),
-            "bits_per_token": BitsPerToken.from_model_output(nats, counted),
-        }
+    def train_step_flops(self, params: Params, batch: Batch) -> float:
+        """See `BaseModel.train_step_flops`; the formula is `perceiver_ar.flops`."""
+        rows, length = batch["decoder_input_tokens"].shape
+        return train_step_flops(params, self.module.config, rows, length)
 
     # ---------------------------------------------------------------------------- prediction
-
-    def score_batch(self, params: Params, batch: Batch, return_intermediates: bool = False) -> Any:
-        """Log-likelihood float32 [B] of the targets of the latents, as far as they count."""
-        return super().score_batch(params, self.at_latents(batch), return_intermediates)
 
     def predict_batch_with_aux(
         self,

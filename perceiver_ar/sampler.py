@@ -321,7 +321,10 @@ class Sampler:
             def put(x: Array, new: Array) -> Array:
                 return lax.dynamic_update_slice_in_dim(x, new, first, axis=0)
 
-            end, counts = take(index), jnp.full((rows,), count)
+            # All rows due, nothing else here would depend on the state, and XLA would compute it
+            # before the loop, at every step.
+            end = take(jnp.where(due(state), index, 0))
+            counts = jnp.full((rows,), count)
             first_input = self._first_input(end - count)
             latents = state.latents
             if count:

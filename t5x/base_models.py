@@ -17,6 +17,7 @@ from flax.core import unfreeze
 from jax import Array
 
 from t5x import losses
+from t5x.flops import train_step_flops
 from t5x.metrics import MetricsMap
 from t5x.model_metrics import compute_base_metrics
 
@@ -56,6 +57,11 @@ class BaseModel(abc.ABC):
     def eval_fn(self, params: Params, batch: Batch) -> tuple[Array, MetricsMap]:
         """`loss_fn` without dropout."""
         return self.loss_fn(params, batch, None)
+
+    def train_step_flops(self, params: Params, batch: Batch) -> float | None:
+        """FLOPs of a training step by formula (`t5x.flops`); None if there is no formula."""
+        config = getattr(getattr(self, "module", None), "config", None)
+        return train_step_flops(params, config, batch)
 
     def predict_batch(self, params: Params, batch: Batch, rng: Array | None = None) -> Any:
         """Predictions for a batch."""

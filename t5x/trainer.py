@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
 from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
-from t5x.flops import train_step_flops
 from t5x.partitioning import PartitioningError, PjitPartitioner, with_sharding_constraint
 from t5x.weight_metrics import WeightMetricsComputer
 
@@ -162,8 +161,7 @@ class Trainer:
             donate_argnums=(0, 1, 2),
         )
         compiled = step.lower(self.train_state, self._totals, self._first, batch).compile()
-        config = getattr(getattr(self.model, "module", None), "config", None)
-        by_formula = train_step_flops(self.train_state.params, config, batch) or 0.0
+        by_formula = self.model.train_step_flops(self.train_state.params, batch) or 0.0
         # XLA counts the body of a loop once.
         by_xla = _flops(compiled) * self.num_microbatches
         self._compiled_steps[_shapes(batch)] = (compiled, by_xla, by_formula)

@@ -271,6 +271,20 @@ def test_the_model_continues_prompts():
     np.testing.assert_array_equal(found[1, :16], expected[1, 0, 9:])
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_latents_of_a_new_block_are_computed_only_where_one_begins(rows):
+    """XLA moves out of a loop, into every step, what does not depend on the loop's state."""
+    config, _, params = tiny()
+    sampler = Sampler(config, 24, LatentSchedule(8, refill=6))
+    tokens = jnp.asarray(random_tokens([24] * rows))
+    cache = sampler.prefill(params, tokens[:, :10])
+    index = jnp.full(rows, 10)
+    lowered = jax.jit(sampler.step).lower(params, cache, tokens, index, tokens[:, 10])
+    loops, every_step = lowered.compile().as_text().split("ENTRY")
+    assert f"f32[{rows * 5},16]" in loops
+    assert f"f32[{rows * 5},16]" not in every_step
+
+
 @pytest.mark.parametrize(
     ("changes", "inputs", "prompts", "message"),
     [
