@@ -1,0 +1,138 @@
+"""The script, on runs of the configurations at a tiny size."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musax.midi import save_midi
+from musax.notes import make_notes
+from t5x import train
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_perceiver_ar.py"
+SIZES = {
+    "pop909": {
+        "LENGTH": 64,
+        "config.PerceiverARConfig.input_embed_dim": 16,
+        "config.PerceiverARConfig.num_z_channels": 16,
+        "config.PerceiverARConfig.num_transformers_per_block": 1,
+        "config.PerceiverARConfig.num_cross_attend_heads": 2,
+        "config.PerceiverARConfig.num_transformer_heads": 2,
+    },
+    "pop909_decoder": {
+        "LENGTH": 32,
+        "network.TransformerConfig.emb_dim": 16,
+        "network.TransformerConfig.num_heads": 2,
+        "network.TransformerConfig.head_dim": 8,
+        "network.TransformerConfig.mlp_dim": 32,
+        "network.TransformerConfig.num_layers": 1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate_perceiver_ar", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Songs in the folders of POP909, some of each split."""
+    folder = tmp_path_factory.mktemp("songs")
+    for number in (1, 2, 3, 801, 802, 831, 832):
+        rng = np.random.default_rng(number)
+        onset = np.cumsum(rng.choice([0.25, 0.5], 60))
+        notes = make_notes(onset, onset + 0.4, rng.choice([60, 62, 64, 65, 67, 69], 60), 80)
+        path = folder / f"{number:03}" / f"{number:03}.mid"
+        path.parent.mkdir()
+        save_midi(path, notes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory):
+    """MODEL_DIRs of both models after two steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, sizes in SIZES.items():
+        lengths = {"inputs": sizes["LENGTH"], "targets": sizes["LENGTH"]}
+        settings = sizes | {
+            "DATA_DIR": f"'{corpus}'",
+            "MODEL_DIR": f"'{folder / name}'",
+            "NUM_LATENTS": 32,
+            "TASK_FEATURE_LENGTHS": lengths,
+            "TRAIN_STEPS": 2,
+            "EVAL_STEPS": 1,
+        }
+        flags = [f"--gin.{key}={value}" for key, value in settings.items()]
+        assert train.main([f"--gin_file=configs/perceiver_ar/{name}.gin", *flags]) == 0
+    return folder
+
+
+def test_runs_and_baselines_are_compared(script, runs, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    script.main(
+        [
+            *(f"--run={runs / name}" for name in SIZES),
+            *("--context", "16", "--stride", "8", "--limit", "1", "--baselines", "--copies", "2"),
+            *("--plot", str(tmp_path / "nats.png"), "--json", str(tmp_path / "nats.json")),
+        ]
+    )
+    found = json.loads((tmp_path / "nats.json").read_text())
+    printed = capsys.readouterr().out
+    contexts = ["context 64, 32", "context 16, 16", "context 32, 32", "context 16, 16"]
+    assert [name.split(" latents")[0].split("steps), ")[-1] for name in found][:4] == contexts
+    assert [name.split(",")[0] for name in found][4:] == ["unigram", "6-gram"]
+    targets = {row["targets"] for row in found.values()}
+    assert len(targets) == 1
+    for row in found.values():
+        assert row["nats per note"] == pytest.approx(row["nats per token"] * row["targets"] / 60)
+        assert sum(bucket["count"] for bucket in row["buckets"]) in targets
+        assert f"{row['perplexity']:.4f}" in printed
+    rows = list(found.values())
+    assert rows[0]["difference"] == 0
+    assert rows[5]["nats per token"] < rows[4]["nats per token"] < rows[0]["nats per token"]
+    assert (tmp_path / "nats.png").stat().st_size > 1000
+
+
+def test_samples_are_compared_with_the_data(script, corpus, tmp_path):
+    """Of two samples one is a training piece."""
+    pytest.importorskip("matplotlib")
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "a.mid").write_bytes((corpus / "001" / "001.mid").read_bytes())
+    (samples / "b.mid").write_bytes((corpus / "802" / "802.mid").read_bytes())
+    script.main(
+        [
+            *("--samples", str(samples), "--data", str(corpus)),
+            *("--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")),
+        ]
+    )
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["distance from test"]["samples"]["pitch"]["overlap"] > 0.7
+    copies = found["copies of train, exact"]
+    assert copies["samples"]["of 32 notes"] == pytest.approx(0.5)
+    assert copies["samples"]["longest"] == 60
+    assert copies["test"]["of 16 notes"] == 0
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_what_does_not_fit_is_named(script, runs, corpus, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script.main([])
+    assert "either --run RUN_DIR" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--samples", str(tmp_path)])
+    assert "--samples needs --data" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"no \.mid or \.midi files"):
+        script.main(["--samples", str(tmp_path), "--data", str(corpus)])
+    with pytest.raises(SystemExit, match="no checkpoint"):
+        script.main(["--run", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"checkpoint of step 7"):
+        script.main(["--run", str(runs / "pop909"), "--step", "7"])
