@@ -18,6 +18,7 @@ NAMES = (
     "drums",
     "training",
     "t5",
+    "perceiver_ar",
     "data_pipeline",
 )
 MIN_WIDTH = 150  # of the table, whatever the terminal says

@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 5
 MIN_REPEAT_S = 0.2
+MATRIX = 1024
 
 #: One thread for XLA and for the BLAS behind NumPy.
 SINGLE_THREAD = {
@@ -114,6 +115,16 @@ def cpu_seconds(
 def effort(tiny: bool) -> dict[str, Any]:
     """Arguments of `cpu_seconds`: few repeats where only the mechanics are tested."""
     return {"repeats": 1, "min_seconds": 0.0} if tiny else {}
+
+
+def matmul_gflops(tiny: bool) -> float:
+    """GFLOP a CPU second of a large product of matrices in this process."""
+    import jax
+
+    size = 64 if tiny else MATRIX
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    multiply = jax.jit(lambda a: a @ a)
+    return 2 * size**3 / 1e9 / cpu_seconds(lambda: multiply(x).block_until_ready(), **effort(tiny))
 
 
 def run_pinned(function: str, **arguments: Any) -> Any:

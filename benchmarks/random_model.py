@@ -1,5 +1,7 @@
 """Random parameters without compiling initialisers, which takes long for large networks."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,28 @@ def random_params(shapes: Any) -> Any:
         return jax.device_put(rng.normal(0, x.shape[0] ** -0.5, x.shape).astype(np.float32))
 
     return jax.tree.map(draw, shapes)
+
+
+def random_trainer(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
+    """A trainer of a model for batches like `batch`, at step 0 with random parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    from t5x.partitioning import PjitPartitioner
+    from t5x.train_state import FlaxOptimTrainState
+    from t5x.trainer import Trainer
+
+    shapes = {name: x.shape for name, x in batch.items()}
+    types = {name: x.dtype for name, x in batch.items()}
+    init = functools.partial(model.get_initial_variables, input_shapes=shapes, input_types=types)
+    variables = jax.eval_shape(init, jax.random.PRNGKey(0))
+    variables = {**variables, "params": random_params(variables["params"])}
+    return Trainer(
+        model,
+        FlaxOptimTrainState.create(model.optimizer_def, variables),
+        PjitPartitioner(num_partitions=1),
+        learning_rate_fn=lambda step: jnp.float32(1e-3),
+    )
 
 
 def random_transformer(network: dict[str, Any], features: int) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Row, run_in_process
-from benchmarks.random_model import random_params
+from benchmarks.random_model import random_trainer
 
 NETWORK = {
     "vocab_size": 1024,
@@ -133,29 +133,14 @@ def make_model(network: dict[str, Any], decode_fn: Callable) -> Any:
 def make_trainer(network: dict[str, Any], length: int) -> Any:
     """A trainer at step 0, of random parameters."""
     import jax
-    import jax.numpy as jnp
 
     from t5x.decoding import temperature_sample
-    from t5x.partitioning import PjitPartitioner
-    from t5x.train_state import FlaxOptimTrainState
-    from t5x.trainer import Trainer
 
-    model = make_model(network, temperature_sample)
-    batch = random_batch(length)
-    shapes = {name: x.shape for name, x in batch.items()}
-    types = dict.fromkeys(batch, jnp.int32)
-    init = functools.partial(model.get_initial_variables, input_shapes=shapes, input_types=types)
-    variables = jax.eval_shape(init, jax.random.key(0))
-    sizes = [np.prod(x.shape) for x in jax.tree.leaves(variables["params"])]
-    if network is NETWORK and sum(sizes) != PARAMETERS:
-        raise AssertionError(f"the network has {sum(sizes)} parameters, expected {PARAMETERS}")
-    variables = {**variables, "params": random_params(variables["params"])}
-    return Trainer(
-        model,
-        FlaxOptimTrainState.create(model.optimizer_def, variables),
-        PjitPartitioner(num_partitions=1),
-        learning_rate_fn=lambda step: jnp.float32(1e-3),
-    )
+    trainer = random_trainer(make_model(network, temperature_sample), random_batch(length))
+    size = sum(x.size for x in jax.tree.leaves(trainer.train_state.params))
+    if network is NETWORK and size != PARAMETERS:
+        raise AssertionError(f"the network has {size} parameters, expected {PARAMETERS}")
+    return trainer
 
 
 def random_batch(length: int) -> dict[str, np.ndarray]:

@@ -5,13 +5,12 @@ would take at the rate of a large product of matrices, measured in the same proc
 how much of the processor the step uses.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
-from benchmarks.random_model import random_params
+from benchmarks.harness import Row, cpu_seconds, effort, matmul_gflops, run_pinned
+from benchmarks.random_model import random_trainer
 
 #: Sizes of configs/mt3/tiny_piano.gin.
 NETWORK = {
@@ -30,7 +29,6 @@ NETWORK = {
 }
 TINY = {**NETWORK, "num_encoder_layers": 1, "num_decoder_layers": 1, "dropout_rate": 0.0}
 FEATURES, FRAMES, TOKENS, BATCH = 256, 72, 80, 8
-MATRIX = 1024
 
 
 def measure(tiny: bool = False) -> list[Row]:
@@ -55,25 +53,16 @@ def rates(tiny: bool) -> dict[str, float]:
     step()
     gflops = trainer.flops / 1e9
     steps = 1.0 / cpu_seconds(step, **effort(tiny))
-    size = 64 if tiny else MATRIX
-    x = jax.random.normal(jax.random.key(0), (size, size))
-    multiply = jax.jit(lambda a: a @ a)
-    rate = 2 * size**3 / 1e9 / cpu_seconds(lambda: multiply(x).block_until_ready(), **effort(tiny))
-    return {"batch": batch_size, "gflops": gflops, "steps": steps, "bound": rate / gflops}
+    bound = matmul_gflops(tiny) / gflops
+    return {"batch": batch_size, "gflops": gflops, "steps": steps, "bound": bound}
 
 
 def make_trainer(network: dict[str, Any], batch_size: int) -> Any:
     """A trainer of the tiny model with AdamW, at step 0."""
-    import jax
-    import jax.numpy as jnp
-
     from mt3.models import ContinuousInputsEncoderDecoderModel
     from mt3.network import T5Config, Transformer
     from t5x.data.vocabularies import PassThroughVocabulary
     from t5x.optimizers import adamw
-    from t5x.partitioning import PjitPartitioner
-    from t5x.train_state import FlaxOptimTrainState
-    from t5x.trainer import Trainer
 
     model = ContinuousInputsEncoderDecoderModel(
         module=Transformer(T5Config(**network)),
@@ -82,17 +71,7 @@ def make_trainer(network: dict[str, Any], batch_size: int) -> Any:
         optimizer_def=adamw(learning_rate=1e-3, b2=0.99, weight_decay=1e-4),
         input_depth=FEATURES,
     )
-    shapes = {name: x.shape for name, x in random_batch(batch_size).items()}
-    types = {name: jnp.int32 for name in shapes if name.startswith("decoder")}
-    init = functools.partial(model.get_initial_variables, input_shapes=shapes, input_types=types)
-    variables = jax.eval_shape(init, jax.random.PRNGKey(0))
-    variables = {**variables, "params": random_params(variables["params"])}
-    return Trainer(
-        model,
-        FlaxOptimTrainState.create(model.optimizer_def, variables),
-        PjitPartitioner(num_partitions=1),
-        learning_rate_fn=lambda step: jnp.float32(1e-3),
-    )
+    return random_trainer(model, random_batch(batch_size))
 
 
 def random_batch(batch_size: int) -> dict[str, np.ndarray]:
