@@ -316,6 +316,12 @@ def _check(
             f"inputs of {length} tokens: expected {num_latents} (the latents, z_index_dim) to "
             f"{cfg.max_context_length} (max_context_length)"
         )
+    if positions is None and length > min(cfg.max_positions):
+        raise ValueError(
+            f"inputs of {length} tokens, counted from 1, but input_idx_size="
+            f"{tuple(cfg.input_idx_size)} knows positions up to {min(cfg.max_positions)}: make it "
+            "as large, or give positions"
+        )
     counted = jnp.broadcast_to(jnp.arange(1, length + 1), tokens.shape)
     given = counted if positions is None else positions
     given = given[..., None] if given.ndim == 2 else given

@@ -134,6 +134,8 @@ def copy_task(
     train_on_given: bool = True,
     stride: int | None = None,
     num_examples: int = 1_000_000,
+    middle: int | None = None,
+    max_position: int | None = None,
     name: str = "copy",
 ) -> Task:
     """Random bytes and their mirror image.
@@ -147,11 +149,20 @@ def copy_task(
       train_on_given: whether the random half is trained on as well, as in the reference.
       stride: see `preprocessors.evaluation_windows`.
       num_examples: of the split `train`; the others have a thousandth.
+      middle: the position of the last random byte; by default positions are counted from 1. With
+        one middle, the mirror images of all lengths are the same map of positions.
+      max_position: see `preprocessors.number_positions`.
       name: of the task.
 
     Raises:
-      ValueError: `length`, `num_symbols` or `purpose` is out of range.
+      ValueError: `length`, `num_symbols`, `middle` or `purpose` is out of range.
     """
+    first_position = 1 if middle is None else middle - length // 2 + 1
+    if first_position < 1:
+        raise ValueError(
+            f"copy_task: middle={middle} leaves no room for half of length={length}: expected "
+            f"{length // 2} or more"
+        )
     if length < 4 or not 1 <= num_symbols <= 256:
         raise ValueError(
             f"copy_task: length={length}, num_symbols={num_symbols}; expected a length of 4 or "
@@ -159,19 +170,28 @@ def copy_task(
         )
     make = functools.partial(copy_example, length=length, num_symbols=num_symbols)
     few = max(num_examples // 1000, 1)
+    tokenize: list[Callable] = [functools.partial(_count_from, first=first_position)]
+    if purpose == "train" and train_on_given:
+        tokenize.append(_without_prefix)
     return sequence_task(
         name,
         GeneratedSource(make, {"train": num_examples, "validation": few, "test": few}),
-        [_without_prefix] if purpose == "train" and train_on_given else [],
+        tokenize,
         PassThroughVocabulary(NUM_SPECIAL_IDS + num_symbols, EOS_ID),
         num_latents=num_latents,
         purpose=purpose,
         cropping=cropping,
         min_crop=min_crop,
         stride=stride,
+        max_position=max_position,
         postprocess_fn=_mirror_image,
         metric_fns=[copy_accuracy],
     )
+
+
+def _count_from(example: dict, first: int) -> dict:
+    counted = np.arange(first, first + len(example["tokens"]), dtype=np.int32)
+    return {**example, "positions": counted[:, None]}
 
 
 def _without_prefix(example: dict) -> dict:

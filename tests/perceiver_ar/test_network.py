@@ -373,3 +373,10 @@ def test_inputs_that_do_not_fit_are_named(length, positions, message):
     _, network, params = tiny()
     with pytest.raises(ValueError, match=message):
         logits_of(network, params, random_tokens([length], length), positions)
+
+
+def test_a_table_of_positions_that_is_too_short_is_named():
+    _, network, params = tiny(position_encoding_type="absolute", input_idx_size=(20,))
+    with pytest.raises(ValueError, match=r"inputs of 20 tokens.*positions up to 19"):
+        logits_of(network, params, random_tokens([20], 20))
+    assert np.isfinite(logits_of(network, params, random_tokens([19], 19))).all()

@@ -34,6 +34,33 @@ def test_the_second_half_is_the_first_backwards():
     assert tasks.copy_example("test", 3, 32, 256)["tokens"].tolist() != tokens.tolist()
 
 
+@pytest.mark.parametrize("length", [8, 16])
+def test_mirror_images_of_all_lengths_have_one_middle(length):
+    task = tasks.copy_task(length, length, train_on_given=False, cropping="none", middle=8)
+    lengths = {"inputs": length, "targets": length}
+    converter = PerceiverARFeatureConverter
+    batch = next(get_dataset(task, lengths, batch_size=1, seed=0, feature_converter=converter))
+    tokens, targets, weights, positions = (
+        batch[f"decoder_{name}"][0]
+        for name in ("input_tokens", "target_tokens", "loss_weights", "positions")
+    )
+    token_at = dict(zip(positions[:, 0].tolist(), tokens.tolist()))
+    predicted = (weights == 1) & (targets > 1)
+    assert predicted.sum() == length // 2 - 1
+    for position, target in zip(positions[predicted, 0].tolist(), targets[predicted].tolist()):
+        assert token_at[16 - position] == target
+
+
+def test_positions_that_the_network_does_not_know_are_named():
+    task = tasks.copy_task(16, 8, middle=12, max_position=18)
+    lengths = {"inputs": 16, "targets": 16}
+    batches = get_dataset(
+        task, lengths, batch_size=1, seed=0, feature_converter=PerceiverARFeatureConverter
+    )
+    with pytest.raises(ValueError, match="positions up to 19 are beyond 18"):
+        next(batches)
+
+
 def test_evaluation_scores_the_mirror_image_once():
     task = tasks.copy_task(16, 4, purpose="evaluate", num_examples=1000, stride=3)
     batches = get_dataset(
@@ -80,6 +107,7 @@ def test_predictions_are_compared_with_the_mirror_image():
         ({"length": 3}, "length=3"),
         ({"num_symbols": 300}, "num_symbols=300"),
         ({"purpose": "listen"}, "purpose='listen'"),
+        ({"middle": 7}, "middle=7.*length=16"),
     ],
 )
 def test_impossible_tasks_are_named(options, message):

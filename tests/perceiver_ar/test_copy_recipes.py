@@ -1,0 +1,58 @@
+"""The recipes of long copy tasks: their sizes, and stages that go on with one another."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = ROOT / "scripts" / "train_copy.py"
+    spec = importlib.util.spec_from_file_location("train_copy", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_sweep_has_its_size(tmp_path):
+    command = [sys.executable, "-m", "t5x.train", "--dry_run", f"--gin.MODEL_DIR='{tmp_path}'"]
+    command.append("--gin_file=configs/perceiver_ar/copy_131072.gin")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    d, v, layers, positions = 1024, 259, 6, 131_073
+    cross_and_ends = 12 * d**2 + 15 * d + d**2 + d + 2 * d + 2 * d * v + v
+    expected = layers * (12 * d**2 + 13 * d) + cross_and_ends + positions * d
+    assert f"{expected:,} numbers" in done.stdout
+    assert re.search(r"decoder_input_tokens +8x131072 ", done.stdout)
+
+
+def test_the_file_is_the_last_stage_by_itself(script, tmp_path):
+    flags = list(script.stage_flags(script.STAGES, tmp_path))[-1]
+    set_by_script = dict(flag.removeprefix("--gin.").split("=", 1) for flag in flags)
+    text = (ROOT / script.CONFIG).read_text()
+    in_file = dict(re.findall(r"^([A-Z_]+) = (.*?)(?: +#.*)?$", text, re.MULTILINE))
+    for name in set_by_script.keys() - {"MODEL_DIR", "RESTORE_FROM"}:
+        value = set_by_script[name].replace("'", '"')
+        assert in_file[name] == value, name
+
+
+def test_stages_go_on_with_one_another(script, tmp_path, capfd):
+    assert script.main([str(tmp_path), "--stages", "8:4:4:3", "16:8:4:4"]) == 0
+    assert (
+        f"restored from {tmp_path}/8/checkpoint_3; training from step 3 to 7"
+        in capfd.readouterr().out
+    )
+    lines = (tmp_path / "16" / "train" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 7
+
+
+def test_a_stage_that_fails_is_the_last(script, tmp_path):
+    assert script.main([str(tmp_path), "--stages", "8:9:4:3", "16:8:4:4"]) != 0
+    assert not (tmp_path / "16").exists()
