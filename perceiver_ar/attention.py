@@ -1,6 +1,7 @@
 """Softmax attention between steps: all keys at once, or block by block in O(queries * block).
 
-Blocks are a scan or, on a CUDA GPU, the kernels of `perceiver_ar.fused_attention`.
+Blocks are a scan or, if asked for and on a CUDA GPU, the kernels of
+`perceiver_ar.fused_attention`.
 
 Letters in shapes: B batch, H heads, Q queries, K keys, D head dimension, S keys of a block.
 """
@@ -18,9 +19,8 @@ from perceiver_ar import fused_attention
 from perceiver_ar.masks import NEVER, allowed
 from t5x.partitioning import per_device
 
-#: What computes it: the fused kernels if the default device is a CUDA GPU, else blocks (`auto`);
-#: the fused kernels in programs for a CUDA GPU, blocks in others (`fused`); or always `blocks`.
-KERNELS = ("auto", "fused", "blocks")
+#: What computes it: JAX (`blocks`), or in programs for a CUDA GPU the fused kernels (`fused`).
+KERNELS = ("blocks", "fused")
 
 _MASKED = -1e30
 _DEFAULT_BLOCK = 512
@@ -43,17 +43,14 @@ class AttentionOptions(NamedTuple):
         """Whether heads of a width are for the fused kernels, where the program runs on a GPU.
 
         Raises:
-          ValueError: `fused` was asked for and the heads are too wide.
+          ValueError: they are too wide for them.
         """
-        fits = width <= fused_attention.MAX_WIDTH
-        if self.kernel == "fused" and not fits:
+        if self.kernel == "fused" and width > fused_attention.MAX_WIDTH:
             raise ValueError(
                 f"attention_kernel='fused' is for heads of at most {fused_attention.MAX_WIDTH} "
                 f"channels, and these have {width}: use 'blocks', or more heads"
             )
-        return self.kernel == "fused" or (
-            self.kernel == "auto" and fits and fused_attention.available()
-        )
+        return self.kernel == "fused"
 
 
 _ALL_AT_ONCE = AttentionOptions()

@@ -99,7 +99,7 @@ class PerceiverARConfig:
     latent_dropout_prob: float = 0.0
     encoder_dropout_prob: float = 0.0
     train_input_positions: int | None = None
-    attention_kernel: str = "auto"
+    attention_kernel: str = "blocks"
     attention_block: int | None = None
     head_group_size: int | None = None
     dtype: str = "float32"
