@@ -102,24 +102,9 @@ class Composer:
         path = pretrained.resolve(name_or_dir)
         return cls(read_model_config(path), load_params(path), path)
 
-    def compose(
-        self,
-        prompt: np.ndarray | None = None,
-        *,
-        seconds: float = 60.0,
-        prompt_seconds: float | None = None,
-        seed: int = 0,
-        temperature: float = TEMPERATURE,
-        topk: int = 0,
-        topp: float = TOP_P,
-        progress: Progress | None = None,
-    ) -> Composition:
-        """Makes up a piece, or goes on with one; see `compose_many` for the arguments."""
-        options = {"temperature": temperature, "topk": topk, "topp": topp, "progress": progress}
-        many = self.compose_many(
-            1, prompt, seconds=seconds, prompt_seconds=prompt_seconds, seed=seed, **options
-        )
-        return many[0]
+    def compose(self, prompt: np.ndarray | None = None, **options: Any) -> Composition:
+        """Makes up a piece, or goes on with one; the options are those of `compose_many`."""
+        return self.compose_many(1, prompt, **options)[0]
 
     def compose_many(
         self,
@@ -193,15 +178,21 @@ class Composer:
         """What a row of sampled tokens says, cut at `ends` s."""
         stop = np.flatnonzero(row <= EOS_ID)
         length = int(stop[0]) if stop.size else len(row)
-        ended = length < len(row) and row[length] == EOS_ID
-        decoded = self.config.encoding.decode(row[1:length] - NUM_SPECIAL_IDS)
+        encoding, events = self.config.encoding, row[1:length] - NUM_SPECIAL_IDS
+        decoded = encoding.decode(events)
+        steps = int(_elapsed_steps(events, encoding).max(initial=0))
+        seconds = lead + steps / encoding.steps_per_second
+        by_model = bool(length < len(row) and row[length] == EOS_ID)
         notes = shift_notes(decoded.notes, lead)
-        ended = bool(ended and (not len(notes) or notes["offset"].max() < ends))
         notes = notes[notes["onset"] < ends]
         notes["offset"] = np.minimum(notes["offset"], ends)
-        seconds = float(notes["offset"].max(initial=begins)) if ended else ends
         return Composition(
-            notes, begins, seconds, ended, row[: length + ended], decoded.invalid_events
+            notes,
+            begins,
+            min(seconds, ends),
+            by_model and seconds < ends,
+            row[: length + by_model],
+            decoded.invalid_events,
         )
 
 
