@@ -30,6 +30,7 @@ def sample(
     eos_id: int = 1,
     never: Sequence[int] = NEVER_SAMPLED,
     decode_fn: DecodeFn = decoding.temperature_sample,
+    constraint: decoding.Constraint | None = None,
     **options: Any,
 ) -> tuple[Array, Array]:
     """Continues prompts of any lengths; everything is traced.
@@ -41,6 +42,7 @@ def sample(
       eos_id: sampled, it ends a row.
       never: ids that are never sampled.
       decode_fn: `t5x.decoding.temperature_sample`, or alike.
+      constraint: which tokens may follow which, from the beginning of the prompts.
       options: of `decode_fn`, such as `temperature`, `topk`, `topp`, `num_decodes`,
         `decode_rng`, `stream_fn`.
 
@@ -58,6 +60,8 @@ def sample(
             params, state.cache, state.sequences, state.cur_index, state.cur_token[:, 0]
         )
 
+    if constraint is not None:
+        options["constraint"] = _AfterPrompts(constraint, prompts)
     inner = options.pop("logit_callback_fn", None)
 
     def only_data(logits: Array, state: Any) -> Array:
@@ -75,6 +79,28 @@ def sample(
     )
     first = jnp.broadcast_to(prompts[:, None, :1], (*sequences.shape[:2], 1))
     return jnp.concatenate([first, sequences], axis=2), scores
+
+
+class _AfterPrompts:
+    """A constraint that has seen prompts int [B, L]."""
+
+    def __init__(self, constraint: decoding.Constraint, prompts: Array):
+        self._constraint, self._prompts = constraint, prompts
+        self.mask, self.update = constraint.mask, constraint.update
+
+    def init(self, batch_size: int) -> Any:
+        """The state after the prompts."""
+
+        def read(state: Any, tokens: Array) -> tuple[Any, None]:
+            seen = self._constraint.update(state, tokens)
+
+            def keep(old: Array, new: Array) -> Array:
+                return jnp.where((tokens > 0).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+            return jax.tree.map(keep, state, seen), None
+
+        state = self._constraint.init(batch_size)
+        return jax.lax.scan(read, state, self._prompts.T)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "eos_id", "never", "static"))

@@ -18,6 +18,7 @@ import numpy as np
 
 from musax import pretrained
 from musax.events.codec import SHIFT
+from musax.events.piece_grammar import piece_grammar
 from musax.events.pieces import PieceEncoding
 from musax.notes import shift_notes, validate_notes
 from perceiver_ar.generation import generate
@@ -52,8 +53,6 @@ class Composition:
       seconds: length of prompt and new music.
       ended: the model ended the piece itself, before its time was up.
       tokens: int32 [L], SOS, the events of prompt and new music, and EOS if the model wrote it.
-      invalid_events: how many of them made no sense and were left out, such as the end of a note
-        that does not sound.
     """
 
     notes: np.ndarray
@@ -61,7 +60,6 @@ class Composition:
     seconds: float
     ended: bool
     tokens: np.ndarray
-    invalid_events: int
 
 
 class Composer:
@@ -84,6 +82,7 @@ class Composer:
         check_params(params, expected, source)
         self.params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), params))
         self._clock = _Clock(config.encoding)
+        self._grammar = piece_grammar(config.encoding, config.network.num_classes)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike) -> "Composer":
@@ -153,6 +152,7 @@ class Composer:
             rng=jax.random.key(seed),
             stream_fn=self._clock,
             stream_every=16,
+            constraint=self._grammar,
             **numbers,
         )
         return [self._composition(row[0], lead, begins, begins + seconds) for row in tokens]
@@ -192,7 +192,6 @@ class Composer:
             min(seconds, ends),
             by_model and seconds < ends,
             row[: length + by_model],
-            decoded.invalid_events,
         )
 
 

@@ -32,6 +32,9 @@ _OFF, _ON, _TIED, _NEW = range(4)
 step, where onsets come first."""
 
 
+_NO_LAST_STEP = 1 << 30
+
+
 class GrammarState(NamedTuple):
     """State per row of the batch; B rows, P programs (1 without program events).
 
@@ -74,6 +77,7 @@ class EventGrammar:
         *,
         max_step: int | None = None,
         ordered: bool = True,
+        whole_piece: bool = False,
     ):
         """Builds the grammar.
 
@@ -84,6 +88,8 @@ class EventGrammar:
           max_step: last step at which events may lie, for example steps per segment - 1; the
             largest shift if None.
           ordered: False lifts the order within a step.
+          whole_piece: of a whole piece (`musax.events.pieces`) instead of a segment: shifts count
+            from the event before and have no largest sum, and nothing sounds at the end.
         """
         if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
             raise ValueError(
@@ -92,6 +98,9 @@ class EventGrammar:
             )
         self.codec, self.spec, self.vocab_size = codec, spec, vocab_size
         self.max_step = codec.max_shift_steps if max_step is None else max_step
+        self.whole_piece = whole_piece
+        if whole_piece:
+            self.max_step = _NO_LAST_STEP
         self.ordered = ordered
         self.num_programs = NUM_PITCHES if spec.programs else 1
         self._types = {name: i for i, name in enumerate(codec.event_types)}
@@ -170,7 +179,10 @@ class EventGrammar:
         return jnp.where(state.done[:, None], only_end, jnp.concatenate(columns, axis=1))
 
     def _can_end(self, state: GrammarState) -> jax.Array:
-        return ~(state.needs_event | state.needs_pitch | state.in_ties)
+        complete = ~(state.needs_event | state.needs_pitch | state.in_ties)
+        if self.whole_piece:
+            complete &= ~(state.voices != _OFF).any(axis=(1, 2))
+        return complete
 
     def _shift_mask(self, state: GrammarState) -> jax.Array:
         """bool [B, max_shift_steps + 1]."""
@@ -271,7 +283,7 @@ class EventGrammar:
         waiting = shift | velocity
         new = GrammarState(
             voices=voices,
-            step=jnp.where(arrived, state.shift, state.step),
+            step=state.step if self.whole_piece else jnp.where(arrived, state.shift, state.step),
             shift=jnp.where(shift, state.shift + value, jnp.where(event, 0, state.shift)),
             order=jnp.where(pitch | drum, order, jnp.where(tie, -1, state.order)),
             program=jnp.where(program, value, state.program),

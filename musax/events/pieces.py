@@ -58,12 +58,13 @@ class MultitrackEncoding:
         return note_codec(self.steps_per_second, self.max_shift_seconds, self.num_velocity_bins)
 
     @functools.cached_property
-    def _spec(self) -> EncodingSpec:
+    def spec(self) -> EncodingSpec:
+        """What the tokens say."""
         return EncodingSpec(granularity=self.granularity, canonical=True)
 
     def encode(self, notes: np.ndarray) -> np.ndarray:
         """Tokens int32 [L], ids of `codec`, of a note array; times are rounded to steps."""
-        table = event_table(notes, self.codec, self._spec)
+        table = event_table(notes, self.codec, self.spec)
         present = table.tokens >= 0
         tokens = table.tokens[present]
         steps = np.repeat(table.step, present.sum(axis=1))
@@ -76,7 +77,7 @@ class MultitrackEncoding:
         What sounds at the end of the sequence ends there.
         """
         steps, events = absolute_steps(tokens, self.codec)
-        return _decode_events(steps, events, self.codec, self._spec)
+        return _decode_events(steps, events, self.codec, self.spec)
 
 
 @dataclasses.dataclass(frozen=True)

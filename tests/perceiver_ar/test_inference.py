@@ -11,6 +11,7 @@ from perceiver_ar.inference import Composer
 from perceiver_ar.model_config import ModelConfig
 from perceiver_ar.music import EmptyPieceError, encode_piece
 from t5x.checkpoints import CheckpointError
+from t5x.data.vocabularies import NUM_SPECIAL_IDS
 from tests.tiny_perceiver import save_tiny_model, tiny_config, tiny_params
 
 PROMPT = make_notes([2.0, 2.5, 3.0, 3.5], [2.4, 3.4, 3.6, 3.9], [60, 64, 67, 72], 80)
@@ -54,6 +55,15 @@ def test_part_of_a_prompt(composer):
     np.testing.assert_array_equal(piece.tokens[:6], whole[:6])
     with pytest.raises(EmptyPieceError):
         composer.compose(PROMPT, prompt_seconds=1.0)
+
+
+def test_what_is_composed_makes_sense_even_of_a_model_that_knows_nothing(composer):
+    # A note of the prompt still sounds when the model goes on: it may be ended, not struck again.
+    for piece in composer.compose_many(3, PROMPT, prompt_seconds=2.9, seconds=4):
+        events = piece.tokens[1 : -1 if piece.ended else None] - NUM_SPECIAL_IDS
+        decoded = composer.config.encoding.decode(events)
+        assert len(decoded.notes) > 2
+        assert decoded.invalid_events == 0
 
 
 def test_several_pieces_at_once_differ_and_progress_is_told(composer):

@@ -1,0 +1,129 @@
+"""Which token may come next in a piece, for constrained sampling of `musax.events.pieces`.
+
+    grammar = piece_grammar(PERFORMANCE, vocab_size)
+
+A sampler that chooses among what `grammar.mask` allows writes what the encoding could have written:
+no note is ended that does not sound, and at the end none sounds on.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musax.events.codec import SHIFT
+from musax.events.grammar import EOS_ID, NUM_SPECIAL_IDS, EventGrammar
+from musax.events.pieces import MultitrackEncoding, PerformanceEncoding, PieceEncoding
+from musax.notes import NUM_PITCHES
+
+
+@functools.cache  # what is compiled for a grammar is found again by its identity
+def piece_grammar(encoding: PieceEncoding, vocab_size: int) -> "EventGrammar | PerformanceGrammar":
+    """The grammar of whole pieces in an encoding, a `t5x.decoding.Constraint`.
+
+    Args:
+      encoding: of `musax.events.pieces`.
+      vocab_size: V, width of the logits; model ids are codec ids + 3.
+
+    Raises:
+      ValueError: `vocab_size` is too small.
+    """
+    if isinstance(encoding, MultitrackEncoding):
+        return EventGrammar(encoding.codec, encoding.spec, vocab_size, whole_piece=True)
+    return PerformanceGrammar(encoding, vocab_size)
+
+
+class PerformanceState(NamedTuple):
+    """State per row of the batch; B rows.
+
+    Attributes:
+      sounding: bool [B, 128], of each pitch.
+      order: int32 [B], place of the latest onset or offset within its step; -1 after a shift.
+      velocity: int32 [B], current velocity bin, 0 before any.
+      after_velocity: bool [B], the latest token is a velocity.
+      after_shift: bool [B], the latest token is a shift.
+      more_shift: bool [B], it is the largest, which another may continue.
+      done: bool [B], EOS has come.
+    """
+
+    sounding: jax.Array
+    order: jax.Array
+    velocity: jax.Array
+    after_velocity: jax.Array
+    after_shift: jax.Array
+    more_shift: jax.Array
+    done: jax.Array
+
+
+class PerformanceGrammar:
+    """The grammar of `PerformanceEncoding`.
+
+    Within a step, offsets come first, then onsets, each by pitch; a velocity comes before an onset,
+    where it changes; an event follows a shift, and all shifts but the last of a run are the largest.
+    """
+
+    def __init__(self, encoding: PerformanceEncoding, vocab_size: int):
+        codec = encoding.codec
+        if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
+            raise ValueError(
+                f"vocab_size {vocab_size} is too small for {codec.num_classes} events and "
+                f"{NUM_SPECIAL_IDS} special ids"
+            )
+        self.codec, self.vocab_size = codec, vocab_size
+        self._types = {name: i for i, name in enumerate(codec.event_types)}
+        events = slice(NUM_SPECIAL_IDS, NUM_SPECIAL_IDS + codec.num_classes)
+        self._token_type = np.full(vocab_size, -1, np.int32)
+        self._token_value = np.zeros(vocab_size, np.int32)
+        self._token_type[events], self._token_value[events] = codec.type_indices, codec.values
+
+    def init(self, batch_size: int) -> PerformanceState:
+        """State before the first event."""
+        zero, no = jnp.zeros(batch_size, jnp.int32), jnp.zeros(batch_size, bool)
+        nothing = jnp.zeros((batch_size, NUM_PITCHES), bool)
+        return PerformanceState(nothing, zero - 1, zero, no, no, no, no)
+
+    def mask(self, state: PerformanceState) -> jax.Array:
+        """bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
+        pitches, order = jnp.arange(NUM_PITCHES), state.order[:, None]
+        free = ~state.after_velocity
+        onsets = ~state.sounding & (NUM_PITCHES + pitches > order)
+        velocities = self._token_value[self._token_type == self._types["velocity"]]
+        other_velocity = velocities != state.velocity[:, None]
+        shifts = jnp.arange(self.codec.max_shift_steps + 1) > 0
+        allowed = {
+            SHIFT: shifts & (free & (~state.after_shift | state.more_shift))[:, None],
+            "onset": onsets & (state.velocity > 0)[:, None],
+            "offset": state.sounding & (pitches > order) & free[:, None],
+            "velocity": other_velocity & (onsets.any(axis=1) & free)[:, None],
+        }
+        ends = free & ~state.after_shift & (state.velocity > 0) & ~state.sounding.any(axis=1)
+        special = jnp.zeros((len(state.order), NUM_SPECIAL_IDS), bool).at[:, EOS_ID].set(ends)
+        events = jnp.concatenate([special, *(allowed[name] for name in self._types)], axis=1)
+        events = jnp.pad(events, ((0, 0), (0, self.vocab_size - events.shape[1])))
+        only_end = jnp.arange(self.vocab_size) == EOS_ID
+        return jnp.where(state.done[:, None], only_end, events)
+
+    def update(self, state: PerformanceState, tokens: jax.Array) -> PerformanceState:
+        """State after one more token per row (int [B]); rows that are done stay as they are."""
+        kind, value = jnp.asarray(self._token_type)[tokens], jnp.asarray(self._token_value)[tokens]
+        shift, onset, offset, velocity = (
+            kind == self._types[name] for name in (SHIFT, "onset", "offset", "velocity")
+        )
+        mine = jnp.arange(NUM_PITCHES) == value[:, None]
+        place = jnp.where(onset, NUM_PITCHES + value, value)
+        new = PerformanceState(
+            sounding=(state.sounding | mine & onset[:, None]) & ~(mine & offset[:, None]),
+            order=jnp.where(onset | offset, place, jnp.where(shift, -1, state.order)),
+            velocity=jnp.where(velocity, value, state.velocity),
+            after_velocity=velocity,
+            after_shift=shift,
+            more_shift=shift & (value == self.codec.max_shift_steps),
+            done=state.done | (tokens == EOS_ID),
+        )
+        return jax.tree.map(
+            lambda old, now: jnp.where(state.done.reshape(-1, *[1] * (now.ndim - 1)), old, now),
+            state,
+            new,
+        )
