@@ -34,7 +34,7 @@ def test_the_reference_sweep_has_its_size(tmp_path):
 
 
 def test_the_file_is_the_last_stage_by_itself(script, tmp_path):
-    flags = list(script.stage_flags(script.STAGES, tmp_path))[-1]
+    flags = list(script.stage_flags(script.STAGES[8192], tmp_path))[-1]
     set_by_script = dict(flag.removeprefix("--gin.").split("=", 1) for flag in flags)
     text = (ROOT / script.CONFIG).read_text()
     in_file = dict(re.findall(r"^([A-Z_]+) = (.*?)(?: +#.*)?$", text, re.MULTILINE))
@@ -51,6 +51,13 @@ def test_stages_go_on_with_one_another(script, tmp_path, capfd):
     )
     lines = (tmp_path / "16" / "train" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 7
+    assert script.main([str(tmp_path), "--stages", "8:4:4:3", "16:8:4:4"]) == 0
+    assert "training from" not in capfd.readouterr().out  # all is there
+
+
+def test_the_middle_of_all_stages_is_that_of_the_longest(script, tmp_path):
+    flags = list(script.stage_flags(script.STAGES[131_072], tmp_path))
+    assert all("--gin.MIDDLE=65536" in stage for stage in flags)
 
 
 def test_a_stage_that_fails_is_the_last(script, tmp_path):
