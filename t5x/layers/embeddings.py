@@ -45,12 +45,14 @@ class Embed(nn.Module):
         """Embeds integer ids [B, L] as [B, L, E]; raises ValueError for other types."""
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
             raise ValueError(f"Embed wants integer token ids, got {inputs.dtype}")
-        table = jnp.asarray(self.embedding, self.dtype)
         if self.one_hot:
             ids = jnp.arange(self.num_embeddings, dtype=inputs.dtype)
+            table = jnp.asarray(self.embedding, self.dtype)
             output = jnp.dot(jnp.asarray(inputs[..., None] == ids, self.dtype), table)
         else:
-            output = jnp.take(table, inputs, axis=0, mode="clip")
+            # Cast afterwards, so that gradients of one row are summed in float32, which GPUs do
+            # far faster than in bfloat16.
+            output = jnp.take(self.embedding, inputs, axis=0, mode="clip").astype(self.dtype)
         return shard(output, "batch", "length", "embed")
 
     def attend(self, query: Array) -> Array:
@@ -197,10 +199,10 @@ class RelativePositionBiases(nn.Module):
         only the needed rows are computed. With `prefill_lengths`, int32 [B], the queries are
         positions 0 .. qlen - 1, and decoding will go on at these positions.
         """
-        table = jnp.asarray(self.rel_embedding, self.dtype)
         if decode and prefill_lengths is None and self.has_variable("cache", "position_index"):
             start = self.get_variable("cache", "position_index")
             self.put_variable("cache", "position_index", start + qlen)
+            table = jnp.asarray(self.rel_embedding, self.dtype)
             # One bucket per possible distance: rows of the bias are windows of this vector.
             every = np.arange(1 - klen - qlen, klen + qlen)
             buckets = self._buckets(every, bidirectional)
@@ -210,8 +212,10 @@ class RelativePositionBiases(nn.Module):
             return jnp.swapaxes(bias, 0, 1) if start.ndim else bias[None]
         if decode:
             self.init_cache(prefill_lengths)
-        distance = np.arange(klen)[None, :] - np.arange(qlen)[:, None]
-        return jnp.take(table, self._buckets(distance, bidirectional), axis=1)[None]
+        by_distance = jnp.take(
+            self.rel_embedding, self._buckets(np.arange(1 - qlen, klen), bidirectional), axis=1
+        )
+        return _by_place(by_distance, qlen, klen).astype(self.dtype)[None]
 
     def causal(self, length: int, caching: Caching) -> Array:
         """Bias of the self-attention of a decoder, of `length` queries."""
@@ -230,6 +234,19 @@ class RelativePositionBiases(nn.Module):
     def init_cache(self, positions: Array | None = None) -> None:
         """Sets the running position to 0, or to those of the rows, int32 [B]."""
         _start_positions(self, positions)
+
+
+def _by_place(by_distance: Array, qlen: int, klen: int) -> Array:
+    """[H, qlen, klen] with entry (i, j) that of distance j - i, of [H, qlen + klen - 1].
+
+    Repeated rows which are read one entry shorter than they are: each begins an entry earlier than
+    the one before. Unlike those of a gather of all entries, which a GPU adds up one after the
+    other, its gradients are sums.
+    """
+    heads, count = by_distance.shape
+    rows = jnp.pad(by_distance, ((0, 0), (0, 1)))
+    rows = jnp.broadcast_to(rows[:, None], (heads, qlen, count + 1)).reshape(heads, -1)
+    return rows[:, : qlen * count].reshape(heads, qlen, count)[:, :, qlen - 1 :]
 
 
 def _start_positions(module: nn.Module, positions: Array | None) -> None:
