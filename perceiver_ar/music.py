@@ -20,12 +20,24 @@ from t5x.data.vocabularies import EOS_ID, TokenVocabulary
 #: The names of splits here, and of those of `musax.datasets.pieces`.
 _SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
+#: Pieces whose notes are kept in memory, some 50 MB a thousand: to read a file takes several times
+#: as long as all that is done with its notes.
+_KEPT_PIECES = 4096
+
 #: Pitches of a piano.
 PIANO_RANGE = (21, 108)
 
 
 class EmptyPieceError(ValueError):
     """A piece has no notes that its encoding can express."""
+
+
+@functools.lru_cache(_KEPT_PIECES)
+def _read(piece: Piece) -> np.ndarray:
+    """Notes, read-only."""
+    notes = piece.load_or_empty()
+    notes.flags.writeable = False
+    return notes
 
 
 class _Pieces(Sequence):
@@ -39,7 +51,7 @@ class _Pieces(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
         piece = self._pieces[index]
-        return {"name": piece.name, "notes": piece.load_or_empty()}
+        return {"name": piece.name, "notes": _read(piece)}
 
 
 def piece_source(reader: Callable[[str, str], Sequence[Piece]], directory: str) -> Source:

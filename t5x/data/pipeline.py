@@ -55,26 +55,27 @@ class ExampleMaker:
         seed: int,
         trim: bool,
     ):
-        self._tasks = list(tasks)
+        # Not the tasks themselves: what they hold otherwise need not be picklable.
+        self._names = [task.name for task in tasks]
+        self._features = [task.output_features for task in tasks]
         self._sequences = list(sequences)
         self._lengths = lengths
         self._converter = converter
         self._trim = trim
         self._chains = [
             PreprocessorChain(task.preprocessors, task.output_features, lengths, seed)
-            for task in self._tasks
+            for task in tasks
         ]
 
     def task_examples(self, place: order.Place) -> list[dict]:
         """Preprocessed, checked and trimmed examples, before the feature converter."""
-        task = self._tasks[place.component]
-        features = task.output_features
+        name, features = self._names[place.component], self._features[place.component]
         try:
             raw = self._sequences[place.component][place.index]
             examples = self._chains[place.component](raw, place.epoch, place.index)
-            examples = [validate_features(e, features, task.name) for e in examples]
+            examples = [validate_features(e, features, name) for e in examples]
         except Exception as e:
-            e.add_note(f"while making example {place.index} of task {task.name!r}")
+            e.add_note(f"while making example {place.index} of task {name!r}")
             raise
         if not self._trim:
             return examples
@@ -85,8 +86,8 @@ class ExampleMaker:
         try:
             return [self._converter.prepare(e, self._lengths) for e in examples]
         except ValueError as e:
-            task = self._tasks[place.component].name
-            e.add_note(f"while converting example {place.index} of task {task!r}")
+            name = self._names[place.component]
+            e.add_note(f"while converting example {place.index} of task {name!r}")
             raise
 
 
