@@ -34,6 +34,9 @@ from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS
 #: Sampling by default: what is least likely is left out.
 TEMPERATURE, TOP_P = 1.0, 0.98
 
+#: Notes of performance events that a model has let sound for so long are ended, s.
+LONGEST_NOTE = 8.0
+
 #: Tokens that a second of music is given room for.
 _TOKENS_PER_SECOND = 80
 _MIN_INPUTS = 1024
@@ -82,7 +85,8 @@ class Composer:
         check_params(params, expected, source)
         self.params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), params))
         self._clock = _Clock(config.encoding)
-        self._grammar = piece_grammar(config.encoding, config.network.num_classes)
+        classes = config.network.num_classes
+        self._grammar = piece_grammar(config.encoding, classes, LONGEST_NOTE)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike) -> "Composer":

@@ -7,6 +7,7 @@ no note is ended that does not sound, and at the end none sounds on.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,26 +21,32 @@ from musax.notes import NUM_PITCHES
 
 
 @functools.cache  # what is compiled for a grammar is found again by its identity
-def piece_grammar(encoding: PieceEncoding, vocab_size: int) -> "EventGrammar | PerformanceGrammar":
+def piece_grammar(
+    encoding: PieceEncoding, vocab_size: int, longest_note: float = math.inf
+) -> "EventGrammar | PerformanceGrammar":
     """The grammar of whole pieces in an encoding, a `t5x.decoding.Constraint`.
 
     Args:
       encoding: of `musax.events.pieces`.
       vocab_size: V, width of the logits; model ids are codec ids + 3.
+      longest_note: see `PerformanceGrammar`; the events of several instruments have no such limit.
 
     Raises:
       ValueError: `vocab_size` is too small.
     """
     if isinstance(encoding, MultitrackEncoding):
         return EventGrammar(encoding.codec, encoding.spec, vocab_size, whole_piece=True)
-    return PerformanceGrammar(encoding, vocab_size)
+    return PerformanceGrammar(encoding, vocab_size, longest_note)
+
+
+_NO_LIMIT = 1 << 30  # steps
 
 
 class PerformanceState(NamedTuple):
     """State per row of the batch; B rows.
 
     Attributes:
-      sounding: bool [B, 128], of each pitch.
+      sounding: int32 [B, 128], steps for which each pitch has sounded, -1 for silence.
       order: int32 [B], place of the latest onset or offset within its step; -1 after a shift.
       velocity: int32 [B], current velocity bin, 0 before any.
       after_velocity: bool [B], the latest token is a velocity.
@@ -61,10 +68,19 @@ class PerformanceGrammar:
     """The grammar of `PerformanceEncoding`.
 
     Within a step, offsets come first, then onsets, each by pitch; a velocity comes before an onset,
-    where it changes; an event follows a shift, and all shifts but the last of a run are the largest.
+    where it changes; after a shift comes an event, or another shift if it is the largest. An onset
+    of a pitch that sounds ends its note.
+
+    Args:
+      encoding: see `piece_grammar`.
+      vocab_size: see `piece_grammar`.
+      longest_note: s; a note that has sounded for so long is ended before anything else. A model
+        that has missed the end of a note seldom ends it later, since none is so long in its data.
     """
 
-    def __init__(self, encoding: PerformanceEncoding, vocab_size: int):
+    def __init__(
+        self, encoding: PerformanceEncoding, vocab_size: int, longest_note: float = math.inf
+    ):
         codec = encoding.codec
         if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
             raise ValueError(
@@ -72,6 +88,7 @@ class PerformanceGrammar:
                 f"{NUM_SPECIAL_IDS} special ids"
             )
         self.codec, self.vocab_size = codec, vocab_size
+        self._longest = int(min(longest_note * codec.steps_per_second, _NO_LIMIT))
         self._types = {name: i for i, name in enumerate(codec.event_types)}
         events = slice(NUM_SPECIAL_IDS, NUM_SPECIAL_IDS + codec.num_classes)
         self._token_type = np.full(vocab_size, -1, np.int32)
@@ -81,24 +98,32 @@ class PerformanceGrammar:
     def init(self, batch_size: int) -> PerformanceState:
         """State before the first event."""
         zero, no = jnp.zeros(batch_size, jnp.int32), jnp.zeros(batch_size, bool)
-        nothing = jnp.zeros((batch_size, NUM_PITCHES), bool)
-        return PerformanceState(nothing, zero - 1, zero, no, no, no, no)
+        silence = jnp.full((batch_size, NUM_PITCHES), -1, jnp.int32)
+        return PerformanceState(silence, zero - 1, zero, no, no, no, no)
 
     def mask(self, state: PerformanceState) -> jax.Array:
         """bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
         pitches, order = jnp.arange(NUM_PITCHES), state.order[:, None]
         free = ~state.after_velocity
-        onsets = ~state.sounding & (NUM_PITCHES + pitches > order)
+        onsets = NUM_PITCHES + pitches > order
+        offsets = (state.sounding >= 0) & (pitches > order) & free[:, None]
+        overdue = offsets & (state.sounding >= self._longest)
+        is_overdue = overdue.any(axis=1)[:, None]
         velocities = self._token_value[self._token_type == self._types["velocity"]]
         other_velocity = velocities != state.velocity[:, None]
         shifts = jnp.arange(self.codec.max_shift_steps + 1) > 0
         allowed = {
             SHIFT: shifts & (free & (~state.after_shift | state.more_shift))[:, None],
             "onset": onsets & (state.velocity > 0)[:, None],
-            "offset": state.sounding & (pitches > order) & free[:, None],
+            # Those of lower pitches may come first: they could not afterwards.
+            "offset": offsets & (~is_overdue | (pitches <= jnp.argmax(overdue, axis=1)[:, None])),
             "velocity": other_velocity & (onsets.any(axis=1) & free)[:, None],
         }
-        ends = free & ~state.after_shift & (state.velocity > 0) & ~state.sounding.any(axis=1)
+        allowed.update(
+            {name: mask & ~is_overdue for name, mask in allowed.items() if name != "offset"}
+        )
+        silent = (state.sounding < 0).all(axis=1)
+        ends = free & ~state.after_shift & (state.velocity > 0) & silent
         special = jnp.zeros((len(state.order), NUM_SPECIAL_IDS), bool).at[:, EOS_ID].set(ends)
         events = jnp.concatenate([special, *(allowed[name] for name in self._types)], axis=1)
         events = jnp.pad(events, ((0, 0), (0, self.vocab_size - events.shape[1])))
@@ -113,8 +138,13 @@ class PerformanceGrammar:
         )
         mine = jnp.arange(NUM_PITCHES) == value[:, None]
         place = jnp.where(onset, NUM_PITCHES + value, value)
+        passed = jnp.where(shift, value, 0)[:, None]
         new = PerformanceState(
-            sounding=(state.sounding | mine & onset[:, None]) & ~(mine & offset[:, None]),
+            sounding=jnp.where(
+                mine & (onset | offset)[:, None],
+                jnp.where(onset, 0, -1)[:, None],
+                state.sounding + (passed * (state.sounding >= 0)),
+            ),
             order=jnp.where(onset | offset, place, jnp.where(shift, -1, state.order)),
             velocity=jnp.where(velocity, value, state.velocity),
             after_velocity=velocity,
