@@ -20,7 +20,7 @@ examples:
   musax transcribe song.mp3                     writes song.mid beside it
   musax transcribe recordings/ -o out --format mid,csv,png
   musax drums loop.wav -o loop.mid --plot
-  musax compose --model my-model -o piece.mid --length 60 --render
+  musax compose -o piece.mid --length 60 --render
   musax render song.mid -o song.wav
   musax models
   musax transcribe --help                       options and examples of a verb

@@ -10,15 +10,16 @@ from musax.commands.console import audio_progress, describe_exception, minutes, 
 from musax.commands.files import InputError, Job, existing
 from musax.commands.results import check_outputs, load_model
 
+DEFAULT_MODEL = "perceiver_ar-pop909"
 LENGTH = 60.0
 _PNG_SECONDS = 120.0
 
 _EPILOG = """\
 examples:
-  musax compose --model my-model -o piece.mid             a minute of music
-  musax compose --model my-model -o piece.mid --seed 7 --render --plot
-  musax compose --model my-model --prompt mine.mid --prompt-seconds 20 --length 40 -o more.mid
-  musax compose --model my-model -o pieces.mid --count 8  pieces-1.mid to pieces-8.mid
+  musax compose -o piece.mid                      a minute of piano music
+  musax compose -o piece.mid --seed 7 --render --plot
+  musax compose --prompt mine.mid --prompt-seconds 20 --length 40 -o more.mid
+  musax compose -o pieces.mid --count 8           pieces-1.mid to pieces-8.mid
 
 A prompt of 20 seconds or more sets key, tempo and texture; of several instruments, all notes are
 taken for the piano's. The seed is printed: with it, the same command writes the same piece again.
@@ -71,16 +72,11 @@ def add_parser(verbs: Any) -> None:
     add(
         "--top-p",
         type=_probability,
-        default=0.98,
+        default=0.95,
         metavar="P",
         help="leave out the least likely events beyond this probability; default: %(default)g",
     )
-    add(
-        "--model",
-        required=True,
-        metavar="NAME|DIR",
-        help="a model of music, see python -m perceiver_ar.export",
-    )
+    add("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
     add("--render", action="store_true", help="also audio (WAV)")
     add("--soundfont", metavar="F", help="for --render: path or name of an .sf2/.sf3 file")
     add("--plot", action="store_true", help="also a piano roll (PNG)")

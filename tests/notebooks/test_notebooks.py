@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from musax.audio import save_audio
+from musax.commands import compose as compose_command
 from musax.commands import drums as drums_command
 from musax.commands.transcribe import DEFAULT_MODEL
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
-from tests import tiny_drum_model
+from tests import tiny_drum_model, tiny_perceiver
 from tests.tiny_mt3 import write_model
 
 nbformat = pytest.importorskip("nbformat")
@@ -100,3 +101,25 @@ def test_drums_names_what_the_repository_has():
     assert (FOLDER / values["AUDIO"]).is_file()
     assert (FOLDER / values["TRUE_NOTES"]).is_file()
     assert values["MODEL"] == drums_command.DEFAULT_MODEL
+
+
+def test_compose(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tinysoundfont")
+    notebook = nbformat.read(FOLDER / "compose.ipynb", as_version=4)
+    save_midi(tmp_path / "begin.mid", make_notes([0.0, 0.5, 1.0], [0.4, 0.9, 2.0], [60, 64, 67]))
+    tiny_perceiver.save_tiny_model(tmp_path / "tiny")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    parameters_of(notebook).source = 'PROMPT, MODEL, SECONDS, OUT = "begin.mid", "tiny", 3.0, "out"'
+    run(notebook, tmp_path)
+    assert printed(notebook).count("\n") == 5
+    assert shown(notebook, "image/png") == 2
+    assert load_midi(tmp_path / "out/continued.mid")["pitch"][0] == 60
+
+
+def test_compose_names_what_the_repository_has():
+    notebook = nbformat.read(FOLDER / "compose.ipynb", as_version=4)
+    values = {}
+    exec(parameters_of(notebook).source, values)
+    assert (FOLDER / values["PROMPT"]).is_file()
+    assert values["MODEL"] == compose_command.DEFAULT_MODEL
