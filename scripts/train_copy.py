@@ -6,7 +6,7 @@ named by the length of its sequences, and begins with what the one before has le
 it goes on where it stopped. What is not an option of its own goes to `t5x.train`.
 
 Examples:
-  # a quarter of an hour on two cores of a laptop
+  # ten minutes on two cores of a laptop
   scripts/train_copy.py runs/copy_8192
 
   # for a GPU
@@ -49,7 +49,7 @@ STAGES = {
         Stage(16_384, 1024, 8, 100),
         Stage(32_768, 1024, 8, 100),
         Stage(65_536, 1024, 8, 150),
-        Stage(131_072, 1024, 8, 400),
+        Stage(131_072, 1024, 8, 800),
     ),
 }
 WARMUP_STEPS = 100

@@ -115,6 +115,7 @@ def test_resumes_bit_exactly_from_every_step(options):
 def test_workers_change_nothing_and_resume_anywhere():
     task = _task(preprocessors=[_add_noise])
     options = {"length_buckets": (5, 9), "bucket_window": 2, "prefetch": 1}
+    task.source.lock = threading.Lock()  # a source need not be picklable
     alone, together = _dataset(task, **options), _dataset(task, num_workers=2, **options)
     for _ in range(3):
         _assert_same(next(together), next(alone))

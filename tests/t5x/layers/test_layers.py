@@ -38,6 +38,21 @@ def test_relative_position_biases_are_the_references(relpos):
         np.testing.assert_allclose(bias, relpos[f"bias_{name}"], atol=1e-6)
 
 
+def test_gradients_of_relative_position_biases_are_sums_and_no_scatter_of_every_entry(relpos):
+    module, variables = biases(relpos)
+    weights = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
+
+    def total(variables):
+        return jnp.sum(weights * module.apply(variables, 40, 50, False))
+
+    grad = jax.grad(total)(variables)["params"]["rel_embedding"]
+    distance = np.arange(50)[None, :] - np.arange(40)[:, None]
+    rows = layers.relative_position_bucket(distance, False)
+    expected = np.bincount(rows.ravel(), weights.ravel(), minlength=grad.shape[1])
+    np.testing.assert_allclose(grad, np.broadcast_to(expected, grad.shape), atol=1e-4)
+    assert "40x50x1xi32" not in jax.jit(jax.grad(total)).lower(variables).as_text()
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 def test_decoding_computes_the_rows_of_the_whole_bias(relpos, steps):
     module, variables = biases(relpos)
