@@ -44,7 +44,7 @@ def refused(encoding, events):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(deadline=None)  # compiles
+@settings(deadline=None, max_examples=30)  # compiles
 @given(notes=quantised_notes())
 def test_what_an_encoding_writes_is_allowed(encoding, notes):
     events = encoding.encode(notes)
@@ -113,7 +113,7 @@ def sampler_of(encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(deadline=None)  # compiles
+@settings(deadline=None, max_examples=30)  # compiles
 @given(seed=st.integers(0, 2**31))
 def test_what_is_sampled_makes_sense(encoding, seed):
     tokens, alive = sampler_of(encoding)(jax.random.key(seed))
