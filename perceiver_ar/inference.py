@@ -32,7 +32,7 @@ from t5x.compilation_cache import enable_compilation_cache
 from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS
 
 #: Sampling by default: what is least likely is left out.
-TEMPERATURE, TOP_P = 1.0, 0.95
+TEMPERATURE, TOP_P = 1.0, 0.98
 
 #: Notes of performance events that a model has let sound for so long are ended, s.
 LONGEST_NOTE = 8.0

@@ -72,7 +72,7 @@ def add_parser(verbs: Any) -> None:
     add(
         "--top-p",
         type=_probability,
-        default=0.95,
+        default=0.98,
         metavar="P",
         help="leave out the least likely events beyond this probability; default: %(default)g",
     )
