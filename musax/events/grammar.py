@@ -14,7 +14,7 @@ event in it:
 * the sequence ends after a complete event, and special ids other than EOS never occur.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,33 @@ class GrammarState(NamedTuple):
     done: jax.Array
 
 
+def token_tables(codec: Codec, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(type, value) of each model id, int32 [vocab_size]; type -1 where it is no event.
+
+    Raises:
+      ValueError: `vocab_size` is too small for the codec.
+    """
+    if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small for {codec.num_classes} events and "
+            f"{NUM_SPECIAL_IDS} special ids"
+        )
+    types = np.full(vocab_size, -1, np.int32)
+    values = np.zeros(vocab_size, np.int32)
+    events = slice(NUM_SPECIAL_IDS, NUM_SPECIAL_IDS + codec.num_classes)
+    types[events], values[events] = codec.type_indices, codec.values
+    return types, values
+
+
+def unless_done[State: Any](old: State, new: State) -> State:
+    """`new`, but for rows that were `done` in `old`, which stay as they are."""
+
+    def keep(before: jax.Array, now: jax.Array) -> jax.Array:
+        return jnp.where(old.done.reshape(-1, *[1] * (now.ndim - 1)), before, now)
+
+    return jax.tree.map(keep, old, new)
+
+
 class EventGrammar:
     """The grammar of one codec and encoding; see the module's docstring."""
 
@@ -91,11 +118,6 @@ class EventGrammar:
           whole_piece: of a whole piece (`musax.events.pieces`) instead of a segment: shifts count
             from the event before and have no largest sum, and nothing sounds at the end.
         """
-        if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
-            raise ValueError(
-                f"vocab_size {vocab_size} is too small for {codec.num_classes} events and "
-                f"{NUM_SPECIAL_IDS} special ids"
-            )
         self.codec, self.spec, self.vocab_size = codec, spec, vocab_size
         self.max_step = codec.max_shift_steps if max_step is None else max_step
         self.whole_piece = whole_piece
@@ -104,16 +126,8 @@ class EventGrammar:
         self.ordered = ordered
         self.num_programs = NUM_PITCHES if spec.programs else 1
         self._types = {name: i for i, name in enumerate(codec.event_types)}
-        self._token_type, self._token_value = self._token_tables()
+        self._token_type, self._token_value = token_tables(codec, vocab_size)
         self._orders = self._event_orders()
-
-    def _token_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Type and value of each model id; -1 where it is no event."""
-        types = np.full(self.vocab_size, -1, np.int32)
-        values = np.zeros(self.vocab_size, np.int32)
-        events = slice(NUM_SPECIAL_IDS, NUM_SPECIAL_IDS + self.codec.num_classes)
-        types[events], values[events] = self.codec.type_indices, self.codec.values
-        return types, values
 
     def _event_orders(self) -> dict[str, np.ndarray]:
         """Place within a step of each offset and onset [P, 128] and drum [128]."""
@@ -295,11 +309,7 @@ class EventGrammar:
             in_ties=state.in_ties & ~tie,
             done=tokens == EOS_ID,
         )
-        return jax.tree.map(
-            lambda old, now: jnp.where(state.done.reshape(-1, *[1] * (now.ndim - 1)), old, now),
-            state,
-            new._replace(done=new.done | state.done),
-        )
+        return unless_done(state, new._replace(done=new.done | state.done))
 
     def _update_voices(self, state, pitch, tie, arrived, value) -> jax.Array:
         """Voices after a token; `value` is the pitch where `pitch` is set."""

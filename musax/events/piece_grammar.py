@@ -2,8 +2,8 @@
 
     grammar = piece_grammar(PERFORMANCE, vocab_size)
 
-A sampler that chooses among what `grammar.mask` allows writes what the encoding could have written:
-no note is ended that does not sound, and at the end none sounds on.
+A sampler that chooses among what `grammar.mask` allows writes what makes sense: no note is ended
+that does not sound, and at the end none sounds on.
 """
 
 import functools
@@ -12,10 +12,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from musax.events.codec import SHIFT
-from musax.events.grammar import EOS_ID, NUM_SPECIAL_IDS, EventGrammar
+from musax.events.grammar import (
+    EOS_ID,
+    NUM_SPECIAL_IDS,
+    EventGrammar,
+    token_tables,
+    unless_done,
+)
 from musax.events.pieces import MultitrackEncoding, PerformanceEncoding, PieceEncoding
 from musax.notes import NUM_PITCHES
 
@@ -82,18 +87,10 @@ class PerformanceGrammar:
         self, encoding: PerformanceEncoding, vocab_size: int, longest_note: float = math.inf
     ):
         codec = encoding.codec
-        if vocab_size < codec.num_classes + NUM_SPECIAL_IDS:
-            raise ValueError(
-                f"vocab_size {vocab_size} is too small for {codec.num_classes} events and "
-                f"{NUM_SPECIAL_IDS} special ids"
-            )
         self.codec, self.vocab_size = codec, vocab_size
         self._longest = int(min(longest_note * codec.steps_per_second, _NO_LIMIT))
         self._types = {name: i for i, name in enumerate(codec.event_types)}
-        events = slice(NUM_SPECIAL_IDS, NUM_SPECIAL_IDS + codec.num_classes)
-        self._token_type = np.full(vocab_size, -1, np.int32)
-        self._token_value = np.zeros(vocab_size, np.int32)
-        self._token_type[events], self._token_value[events] = codec.type_indices, codec.values
+        self._token_type, self._token_value = token_tables(codec, vocab_size)
 
     def init(self, batch_size: int) -> PerformanceState:
         """State before the first event."""
@@ -152,8 +149,4 @@ class PerformanceGrammar:
             more_shift=shift & (value == self.codec.max_shift_steps),
             done=state.done | (tokens == EOS_ID),
         )
-        return jax.tree.map(
-            lambda old, now: jnp.where(state.done.reshape(-1, *[1] * (now.ndim - 1)), old, now),
-            state,
-            new,
-        )
+        return unless_done(state, new)
