@@ -1,4 +1,4 @@
-"""The layers of Perceiver AR: linear maps with biases, layer norm, cross- and self-attention.
+"""The layers of Perceiver AR: layer norm, cross- and self-attention with biases.
 
 What a query looks at is not the layers' business: they are given a function from queries (and for
 self-attention, new keys and values) to what was seen, so that training and cached sampling share
@@ -15,45 +15,13 @@ from jax import Array, lax
 
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.positions import rotate
-from t5x.layers.dense import (
-    Initializer,
-    activation_fn,
-    default_kernel_init,
-    param_with_axes,
-    shard,
-)
+from t5x.layers.dense import Linear, activation_fn, param_with_axes, shard
+from t5x.layers.norms import standardize
 
 #: Queries [B, H, Q, D] to what they saw, [B, H, Q, D].
 Look = Callable[[Array], Array]
 #: Queries, new keys and new values [B, H, Q, D] to what was seen and anything else, such as caches.
 LookAtLatents = Callable[[Array, Array, Array], tuple[Array, Any]]
-
-
-class Linear(nn.Module):
-    """x kernel + bias, in `dtype`; the parameters are float32.
-
-    Attributes:
-      features: size of the last axis of the result.
-      axes: logical names of the axes of the kernel.
-      dtype: type of the computation.
-      kernel_init: initialiser of the kernel.
-    """
-
-    features: int
-    axes: tuple[str | None, str | None] = (None, None)
-    dtype: Any = jnp.float32
-    kernel_init: Initializer = default_kernel_init
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., F] -> [..., features]."""
-        shape = (x.shape[-1], self.features)
-        kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=self.axes)
-        bias = param_with_axes(
-            "bias", nn.initializers.zeros, shape[1:], jnp.float32, axes=self.axes[1:]
-        )
-        x = jnp.dot(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
-        return x + jnp.asarray(bias, self.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -68,11 +36,7 @@ class LayerNorm(nn.Module):
         shape = x.shape[-1:]
         scale = param_with_axes("scale", nn.initializers.ones, shape, jnp.float32, axes=("embed",))
         bias = param_with_axes("bias", nn.initializers.zeros, shape, jnp.float32, axes=("embed",))
-        x = jnp.asarray(x, jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.mean(lax.square(centred), axis=-1, keepdims=True)
-        y = centred * lax.rsqrt(variance + self.epsilon) * scale + bias
-        return y.astype(self.dtype)
+        return (standardize(x, self.epsilon) * scale + bias).astype(self.dtype)
 
 
 class Mlp(nn.Module):

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from jax import Array
@@ -62,7 +61,7 @@ class SequenceModel(BaseTransformerModel):
         """(-log p of each target, weights: 0 where it does not count), float32 [B, N] both."""
         at = self.at_latents(batch)
         logits = self._compute_logits(params, at)
-        return token_nats(logits, at["decoder_target_tokens"]), at["decoder_loss_weights"]
+        return losses.token_nats(logits, at["decoder_target_tokens"]), at["decoder_loss_weights"]
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: Array | None
@@ -84,7 +83,7 @@ class SequenceModel(BaseTransformerModel):
         self, logits: Array, batch: Batch, loss: Array, z_loss: Array
     ) -> MetricsMap:
         found = super()._compute_metrics(logits, batch, loss, z_loss)
-        nats = token_nats(logits, batch["decoder_target_tokens"])
+        nats = losses.token_nats(logits, batch["decoder_target_tokens"])
         counted = batch["decoder_loss_weights"]
         return {k: v for k, v in found.items() if k not in _OF_SUMS} | {
             "nats_per_token": Average.from_model_output(nats, counted),
@@ -269,9 +268,3 @@ class PerceiverARModel(SequenceModel):
         )
         continued = remove_prefix(decodes, lengths)[..., : tokens.shape[1]]
         return all_or_best(continued, scores, return_all_decodes)
-
-
-def token_nats(logits: Array, targets: Array) -> Array:
-    """-log p(target), float32 [...], of logits [..., V]."""
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -20,9 +20,9 @@ from jax import Array, lax
 from perceiver_ar import masks
 from perceiver_ar.attention import AttentionOptions, attend
 from perceiver_ar.config import PerceiverARConfig
-from perceiver_ar.layers import CrossAttention, LayerNorm, Linear, Look, SelfAttention, activation
+from perceiver_ar.layers import CrossAttention, LayerNorm, Look, SelfAttention, activation
 from perceiver_ar.positions import position_table, terminal_positions
-from t5x.layers.dense import default_kernel_init, param_with_axes, shard
+from t5x.layers.dense import Linear, default_kernel_init, param_with_axes, shard
 from t5x.layers.embeddings import Embed
 from t5x.layers.stacks import REMAT_POLICIES, Stack
 

@@ -226,3 +226,16 @@ def _weights_per_sequence(weights: Array, segment_ids: Array | None) -> Array:
         return jax.ops.segment_sum(row, ids, num_segments=row.shape[0] + 1)[ids]
 
     return jax.vmap(per_row)(weights, segment_ids)
+
+
+def token_nats(logits: Array, targets: Array) -> Array:
+    """-log p(target), float32 [...], of logits [..., V]."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def mean_where(values: Array, counted: Array, axis: int | None = None) -> Array:
+    """Mean of the values that are counted, along an axis or of all; 0 where none is."""
+    counted = counted.astype(values.dtype)
+    return jnp.sum(values * counted, axis) / jnp.maximum(jnp.sum(counted, axis), 1.0)

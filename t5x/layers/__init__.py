@@ -4,7 +4,7 @@ from t5x.layers.attention import MultiHeadDotProductAttention, dot_product_atten
 from t5x.layers.blocks import DecoderLayer, EncoderLayer, relative_positions
 from t5x.layers.caching import NO_CACHE, Caching
 from t5x.layers.config import NetworkConfig
-from t5x.layers.dense import DenseGeneral, param_with_axes, shard
+from t5x.layers.dense import DenseGeneral, Linear, param_with_axes, shard
 from t5x.layers.embeddings import (
     Embed,
     RelativePositionBiases,
@@ -23,7 +23,8 @@ from t5x.layers.masks import (
     mask_to_bias,
 )
 from t5x.layers.mlp import MlpBlock
-from t5x.layers.norms import LayerNorm, RMSNorm
+from t5x.layers.norms import LayerNorm, RMSNorm, standardize
+from t5x.layers.rotary import rotate
 from t5x.layers.stacks import DecoderStack, EncoderStack, scans_layers
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "EncoderLayer",
     "EncoderStack",
     "LayerNorm",
+    "Linear",
     "MlpBlock",
     "MultiHeadDotProductAttention",
     "NetworkConfig",
@@ -54,7 +56,9 @@ __all__ = [
     "param_with_axes",
     "relative_position_bucket",
     "relative_positions",
+    "rotate",
     "scans_layers",
     "shard",
     "sinusoids",
+    "standardize",
 ]

@@ -27,6 +27,7 @@ from jax import Array, lax
 from t5x.layers import chunked_cache
 from t5x.layers.dense import DenseGeneral, Initializer, attention_kernel_init, shard
 from t5x.layers.masks import MASKED, combine_biases, mask_to_bias
+from t5x.layers.rotary import rotate
 
 
 def dot_product_attention(
@@ -107,6 +108,8 @@ class MultiHeadDotProductAttention(nn.Module):
       float32_logits: logits and softmax in float32.
       cross_attention: when decoding, project `inputs_kv` once and keep the result, instead of
         appending a step to a growing cache.
+      rotary_base: queries and keys of self-attention are rotated by their positions, counted from
+        0, see `t5x.layers.rotary`; None for no rotation. Caches hold rotated keys.
     """
 
     num_heads: int
@@ -116,6 +119,7 @@ class MultiHeadDotProductAttention(nn.Module):
     kernel_init: Initializer = attention_kernel_init
     float32_logits: bool = False
     cross_attention: bool = False
+    rotary_base: float | None = None
 
     def setup(self):
         def query_init(*args):
@@ -223,6 +227,7 @@ class MultiHeadDotProductAttention(nn.Module):
         prefill_lengths: Array | None = None,
     ) -> Array:
         key = shard(self.key(inputs_kv), "batch", "length", "heads", "kv")
+        query, key = self._rotated(query, key, jnp.arange(key.shape[1]))
         value = shard(self.value(inputs_kv), "batch", "length", "heads", "kv")
         if prefill_lengths is not None:
             self._append(self._head_major(key), self._head_major(value))
@@ -256,10 +261,16 @@ class MultiHeadDotProductAttention(nn.Module):
         )
         return jnp.swapaxes(x, 1, 2).reshape(query.shape)
 
+    def _rotated(self, query: Array, key: Array, positions: Array) -> tuple[Array, Array]:
+        """Queries and keys [B, L, H, D] of the same positions, int [L] or [B, L]."""
+        if self.rotary_base is None:
+            return query, key
+        return tuple(rotate(x, positions, self.rotary_base) for x in (query, key))
+
     def _append(
         self, new_key: Array, new_value: Array
-    ) -> tuple[chunked_cache.Chunks, chunked_cache.Chunks, Array]:
-        """Writes steps [B, H, Q, D]; returns all keys and values, and the index before."""
+    ) -> tuple[chunked_cache.Chunks, chunked_cache.Chunks]:
+        """Writes steps [B, H, Q, D]; returns all keys and values."""
         index = self.get_variable("cache", "cache_index")
         key = chunked_cache.write_steps(self.get_variable("cache", "cached_key"), new_key, index)
         value = chunked_cache.write_steps(
@@ -268,14 +279,15 @@ class MultiHeadDotProductAttention(nn.Module):
         self.put_variable("cache", "cached_key", key)
         self.put_variable("cache", "cached_value", value)
         self.put_variable("cache", "cache_index", index + new_key.shape[2])
-        return key, value, index
+        return key, value
 
     def _attend_cached(self, query: Array, inputs_kv: Array, bias: Array | None) -> Array:
-        new_key = self._head_major(self.key(inputs_kv))
+        index = self.get_variable("cache", "cache_index")
+        position = index[..., None] + jnp.arange(query.shape[1])  # [Q], or [B, Q]
+        query, new_key = self._rotated(query, self.key(inputs_kv), position)
         new_value = self._head_major(self.value(inputs_kv))
-        keys, values, index = self._append(new_key, new_value)
+        keys, values = self._append(self._head_major(new_key), new_value)
         steps, length = query.shape[1], sum(chunk.shape[2] for chunk in keys)
-        position = index[..., None] + jnp.arange(steps)  # [Q], or [B, Q]
         future = jnp.where(jnp.arange(length) > position[..., None], MASKED, 0.0)
         future = future.reshape(-1, 1, steps, length).astype(self.dtype)
         bias = future if bias is None else future + bias

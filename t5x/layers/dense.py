@@ -69,6 +69,33 @@ class DenseGeneral(nn.Module):
         return lax.dot_general(jnp.asarray(inputs, self.dtype), kernel, contract)
 
 
+class Linear(nn.Module):
+    """x kernel + bias, in `dtype`; the parameters are float32.
+
+    Attributes:
+      features: size of the last axis of the result.
+      axes: logical names of the axes of the kernel.
+      dtype: type of the computation.
+      kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    axes: tuple[str | None, str | None] = (None, None)
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = default_kernel_init
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., F] -> [..., features]."""
+        shape = (x.shape[-1], self.features)
+        kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=self.axes)
+        bias = param_with_axes(
+            "bias", nn.initializers.zeros, shape[1:], jnp.float32, axes=self.axes[1:]
+        )
+        x = jnp.dot(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
+        return x + jnp.asarray(bias, self.dtype)
+
+
 def activation_fn(name: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The activation called `name`: 'linear', or any function of `flax.linen` by its name."""
     if callable(name):

@@ -37,6 +37,14 @@ class RMSNorm(nn.Module):
 LayerNorm = RMSNorm
 
 
+def standardize(x: Array, epsilon: float = 1e-5) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) over the last axis of `x`, float32 (Ba et al. 2016)."""
+    x = jnp.asarray(x, jnp.float32)
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.mean(lax.square(centred), axis=-1, keepdims=True)
+    return centred * lax.rsqrt(variance + epsilon)
+
+
 def rms(x: jax.Array) -> jax.Array:
     """Root mean square of all entries of `x`, a float32 scalar."""
     return jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(x, jnp.float32))))
