@@ -1,7 +1,7 @@
 """What a network has to be better than: models that count tokens.
 
-Both give the cost in nats, -log p, of every target of sequences of n + 1 tokens, SOS first, as
-`perceiver_ar.evaluation` does.
+Both give the cost in nats, -log p, of every target of sequences of n + 1 tokens. The first token of
+a sequence, such as SOS, is given; the others are its targets.
 """
 
 import dataclasses

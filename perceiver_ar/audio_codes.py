@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_ar.files import file_source
+from musax.datasets.files import file_source
 from perceiver_ar.lazy_arrays import lazy_sequence
 from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.tasks import Task
@@ -208,7 +208,7 @@ def audio_codes_task(
     """Recordings as sequences of codes.
 
     Args:
-      files, validation_files, test_files: see `perceiver_ar.files.file_source`.
+      files, validation_files, test_files: see `musax.datasets.files.file_source`.
       codebooks, codebook_size: of the codec.
       codebooks_first: whether files have [codebooks, frames].
       restart_positions: see `perceiver_ar.text.text_task`.

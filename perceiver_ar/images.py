@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_ar.files import file_source
+from musax.datasets.files import file_source
 from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.sources import Source
 from t5x.data.tasks import Task
@@ -141,7 +141,7 @@ def image_task(
     """Pictures as sequences of 3 size^2 values.
 
     Args:
-      images: a folder or patterns, see `perceiver_ar.files.file_source`; or a source with `image`
+      images: a folder or patterns, see `musax.datasets.files.file_source`; or a source with `image`
         uint8 [H, W, C], such as `t5x.data.sources.TfdsSource("downsampled_imagenet/64x64")`.
       size: pixels on a side; larger pictures lose their edges, so as to be square, and detail.
       validation_files, test_files: see `file_source`.

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from musax.datasets.pieces import Piece
+from musax.datasets.splits import TASK_SPLITS
 from musax.events.pieces import PERFORMANCE, PieceEncoding
 from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.sources import FunctionSource, Source
 from t5x.data.tasks import Task
 from t5x.data.vocabularies import EOS_ID, TokenVocabulary
-
-#: The names of splits here, and of those of `musax.datasets.pieces`.
-_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 #: Pieces whose notes are kept in memory, some 50 MB a thousand: to read a file takes several times
 #: as long as all that is done with its notes.
@@ -63,9 +61,9 @@ def piece_source(reader: Callable[[str, str], Sequence[Piece]], directory: str) 
     """
 
     def read(split: str) -> _Pieces:
-        return _Pieces(reader(directory, _SPLITS[split]))
+        return _Pieces(reader(directory, TASK_SPLITS[split]))
 
-    return FunctionSource({split: functools.partial(read, split) for split in _SPLITS})
+    return FunctionSource({split: functools.partial(read, split) for split in TASK_SPLITS})
 
 
 def music_vocabulary(encoding: PieceEncoding = PERFORMANCE) -> TokenVocabulary:

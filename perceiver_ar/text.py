@@ -11,37 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_ar.files import file_source
+from musax.datasets.files import file_source
 from perceiver_ar.lazy_arrays import lazy_sequence
 from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.tasks import Task
-from t5x.data.text_lines import read_file
-from t5x.data.vocabularies import (
-    EOS_ID,
-    NUM_SPECIAL_IDS,
-    ByteVocabulary,
-    SentencePieceVocabulary,
-    Vocabulary,
-)
+from t5x.data.text_lines import read_file, read_text
+from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS, Vocabulary, text_vocabulary
 
 _SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
-
-
-def text_vocabulary(name: str) -> Vocabulary:
-    """ "bytes", or the pieces of a SentencePiece model, given by its path.
-
-    Raises:
-      ValueError: the file is no such model, or has other special ids than 1 EOS and 2 unknown.
-    """
-    if name == "bytes":
-        return ByteVocabulary()
-    vocabulary = SentencePieceVocabulary(os.path.expanduser(name))
-    if (vocabulary.eos_id, vocabulary.unk_id) != (EOS_ID, SOS):
-        raise ValueError(
-            f"{name}: EOS has id {vocabulary.eos_id}, unknown pieces {vocabulary.unk_id}; expected "
-            "1 and 2: train the model with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
-        )
-    return vocabulary
 
 
 def tokenize_bytes(example: dict) -> dict:
@@ -63,11 +40,7 @@ def tokenize_pieces(example: dict, vocabulary: Vocabulary) -> dict:
 # Encoding a book takes much longer than reading a crop of it.
 @functools.lru_cache(maxsize=64)
 def _encode_file(path: str, vocabulary: Vocabulary) -> np.ndarray:
-    try:
-        text = bytes(read_file(path)).decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{path}: not UTF-8 ({e.reason}); convert the file, or use bytes") from e
-    return np.asarray(vocabulary.encode(text), np.int32)
+    return np.asarray(vocabulary.encode(read_text(path)), np.int32)
 
 
 def text_task(
@@ -83,8 +56,8 @@ def text_task(
     """Files as sequences of bytes or SentencePiece pieces.
 
     Args:
-      files, validation_files, test_files: see `perceiver_ar.files.file_source`.
-      vocabulary: see `text_vocabulary`.
+      files, validation_files, test_files: see `musax.datasets.files.file_source`.
+      vocabulary: see `t5x.data.vocabularies.text_vocabulary`.
       restart_positions: whether positions count from the beginning of a crop, so that files have
         any length; otherwise from that of the file, as in the reference.
       name: of the task.

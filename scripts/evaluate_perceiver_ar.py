@@ -33,9 +33,9 @@ from rich.table import Table
 from musax.datasets import pieces as corpora
 from musax.events.pieces import MULTITRACK, PERFORMANCE
 from musax.midi import load_midi
+from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
 from perceiver_ar import evaluation, plots, statistics
-from perceiver_ar.baselines import NGram, Unigram
 from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.preprocessors import restart_positions
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musax.datasets.splits import SPLITS, hash_split
+from musax.datasets.splits import SPLITS, TASK_SPLITS, hash_split
 from musax.midi import MidiError, load_midi
 from musax.notes import empty_notes, make_notes
 
@@ -56,10 +56,19 @@ def pop909(directory: str | Path, split: str) -> list[Piece]:
 
 def lakh64_trios(directory: str | Path, split: str) -> list[Piece]:
     """64-bar melody, bass and drums excerpts of Lakh: folder train, folder valid in two halves."""
+    return _lakh64(directory, split, "trio")
+
+
+def lakh64_melodies(directory: str | Path, split: str) -> list[Piece]:
+    """64-bar melodies of Lakh, 120 beats a minute, on a grid of sixteenths; splits as of trios."""
+    return _lakh64(directory, split, "melody")
+
+
+def _lakh64(directory: str | Path, split: str, kind: str) -> list[Piece]:
     _check_split(split)
     folder = "train" if split == "train" else "valid"
-    paths = sorted(Path(directory).glob(f"samples/{folder}/trio/*.mid"))
-    _check_found(paths, directory, f"samples/{folder}/trio/*.mid")
+    paths = sorted(Path(directory).glob(f"samples/{folder}/{kind}/*.mid"))
+    _check_found(paths, directory, f"samples/{folder}/{kind}/*.mid")
     if split != "train":
         paths = paths[: len(paths) // 2] if split == "valid" else paths[len(paths) // 2 :]
     return [_midi_piece(p) for p in paths]
@@ -107,7 +116,7 @@ def maestro(directory: str | Path, split: str) -> list[Piece]:
     _check_found(tables, directory, "maestro-v*.csv or maestro-v*.json")
     rows = _read_table(tables[-1], ("split", "midi_filename"))
     return _listed(
-        tables[-1], [r["midi_filename"] for r in rows if _TABLE_SPLITS.get(r["split"]) == split]
+        tables[-1], [r["midi_filename"] for r in rows if TASK_SPLITS.get(r["split"]) == split]
     )
 
 
@@ -133,7 +142,7 @@ def giant_midi(directory: str | Path, split: str) -> list[Piece]:
     known: dict[str, str] = {}
     for table in sorted(Path(directory).glob("*.csv")):
         for row in _read_table(table):
-            if place := _TABLE_SPLITS.get(row.get("split", "")):
+            if place := TASK_SPLITS.get(row.get("split", "")):
                 known |= {row[key]: place for key in ("audio_name", "youtube_id") if row.get(key)}
 
     def place_of(path: Path) -> str:
@@ -165,9 +174,6 @@ def lakh(directory: str | Path, split: str) -> list[Piece]:
 
 
 _LAKH_TRACK = re.compile("TR[A-Z]{5}[0-9A-F]{11}")
-
-#: Names of splits in tables, and here.
-_TABLE_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def _midi_files(directory: str | Path, split: str) -> list[Path]:

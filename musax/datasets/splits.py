@@ -4,6 +4,9 @@ import hashlib
 
 SPLITS = ("train", "valid", "test")
 
+#: Names of splits in tasks and in the tables of corpora, and here.
+TASK_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+
 
 def hash_split(name: str) -> str:
     """Nine of ten names are "train", one of twenty each "valid" and "test".

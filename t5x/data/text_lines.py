@@ -1,4 +1,4 @@
-"""Lines of text files as examples, with random access."""
+"""Text files, and their lines as examples with random access."""
 
 import bz2
 import gzip
@@ -78,6 +78,20 @@ def read_file(path: str) -> bytes | mmap.mmap:
             return file.read()
     except (OSError, EOFError, lzma.LZMAError) as e:
         raise ValueError(f"{path}: cannot be unpacked: {e}; copy the file again") from e
+
+
+def read_text(path: str) -> str:
+    """The text of a file of UTF-8, unpacked as in `read_file`.
+
+    Raises:
+      ValueError: naming the file that cannot be unpacked, or is not UTF-8.
+    """
+    try:
+        return bytes(read_file(path)).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f"{path}: not UTF-8 ({e.reason}); convert the file, or use its bytes"
+        ) from e
 
 
 def _line_spans(data) -> np.ndarray:

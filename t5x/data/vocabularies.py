@@ -263,3 +263,21 @@ def _load_sentencepiece(path: str, extra_ids: int, reverse: bool) -> Any:
     if processor.pad_id() not in (PAD_ID, -1):
         raise ValueError(f"{path}: padding has id {processor.pad_id()}, expected {PAD_ID}")
     return processor
+
+
+def text_vocabulary(name: str) -> ByteVocabulary | SentencePieceVocabulary:
+    """ "bytes", or the pieces of a SentencePiece model, given by its path.
+
+    Raises:
+      ImportError, ValueError: see `SentencePieceVocabulary`.
+      ValueError: the model has other special ids than those of this module.
+    """
+    if name == "bytes":
+        return ByteVocabulary()
+    vocabulary = SentencePieceVocabulary(name)
+    if (vocabulary.eos_id, vocabulary.unk_id) != (EOS_ID, UNK_ID):
+        raise ValueError(
+            f"{name}: EOS has id {vocabulary.eos_id}, unknown pieces {vocabulary.unk_id}; expected "
+            "1 and 2: train the model with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
+        )
+    return vocabulary

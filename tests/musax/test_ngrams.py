@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_ar.baselines import NGram, Unigram
+from musax.ngrams import NGram, Unigram
 from t5x.data.vocabularies import ByteVocabulary
 from t5x.examples.shakespeare.plays import passages
 

@@ -1,16 +1,17 @@
 """Text as tokens, on two plays of Shakespeare."""
 
-import io
 import lzma
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from perceiver_ar.text import text_task, text_vocabulary
+from perceiver_ar.text import text_task
 from t5x.data.pipeline import task_examples
+from t5x.data.vocabularies import text_vocabulary
 from t5x.examples.shakespeare.plays import load_plays
 from tests.perceiver_ar.batches import assert_seqio_agrees, batches, lengths, scored
+from tests.piece_model import write_piece_model
 
 SIZE = 3000  # bytes taken of a play
 
@@ -28,21 +29,8 @@ def plays(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
     """A SentencePiece model of one of them."""
-    sentencepiece = pytest.importorskip("sentencepiece")
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(load_plays()["hamlet"][:20_000].splitlines()),
-        model_writer=model,
-        vocab_size=200,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    path = tmp_path_factory.mktemp("pieces") / "plays.model"
-    path.write_bytes(model.getvalue())
-    return str(path)
+    sentences = load_plays()["hamlet"][:20_000].splitlines()
+    return write_piece_model(tmp_path_factory.mktemp("pieces") / "plays.model", sentences, 200)
 
 
 def text_of(tokens):
@@ -142,17 +130,6 @@ def test_what_is_no_text_is_named(tmp_path, pieces):
     task = text_task(tmp_path, validation_files=["latin.txt.xz"], num_latents=4)
     with pytest.raises(ValueError, match=r"latin\.txt\.xz: cannot be unpacked"):
         list(task_examples(task, "validation", lengths(8)))
-
-
-def test_other_special_ids_are_refused(tmp_path, pieces):
-    sentencepiece = pytest.importorskip("sentencepiece")
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["to be or not to be"] * 9), model_writer=model, vocab_size=11
-    )
-    (tmp_path / "other.model").write_bytes(model.getvalue())
-    with pytest.raises(ValueError, match=r"other\.model: EOS has id 2.*--eos_id=1"):
-        text_vocabulary(str(tmp_path / "other.model"))
 
 
 @pytest.mark.parametrize("purpose", ["train", "evaluate", "predict"])

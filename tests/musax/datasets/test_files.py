@@ -1,6 +1,6 @@
 import pytest
 
-from perceiver_ar.files import file_source
+from musax.datasets.files import file_source
 
 
 def write(folder, *names):

@@ -14,7 +14,9 @@ from t5x.data.vocabularies import (
     SentencePieceVocabulary,
     TokenVocabulary,
     Vocabulary,
+    text_vocabulary,
 )
+from tests.piece_model import write_piece_model
 
 
 @pytest.mark.parametrize(
@@ -73,21 +75,9 @@ def test_token_decoding_rules():
 
 @pytest.fixture(scope="module")
 def piece_model(tmp_path_factory):
-    sentencepiece = pytest.importorskip("sentencepiece")
     text = [f"the quick brown fox number {i} jumps over the lazy dog" for i in range(50)]
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text),
-        model_writer=model,
-        vocab_size=40,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
     path = tmp_path_factory.mktemp("pieces") / "text.model"
-    path.write_bytes(model.getvalue())
+    write_piece_model(path, text, 40)
     return path
 
 
@@ -113,6 +103,19 @@ def test_bad_piece_models_are_named(tmp_path):
     (tmp_path / "bad.model").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"bad\.model: not a SentencePiece model"):
         SentencePieceVocabulary(str(tmp_path / "bad.model")).encode("a")
+
+
+def test_vocabularies_of_text(piece_model, tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    assert text_vocabulary("bytes") == ByteVocabulary()
+    assert text_vocabulary(str(piece_model)).vocab_size == 40
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["to be or not to be"] * 9), model_writer=model, vocab_size=11
+    )
+    (tmp_path / "other.model").write_bytes(model.getvalue())
+    with pytest.raises(ValueError, match=r"other\.model: EOS has id 2.*--eos_id=1"):
+        text_vocabulary(str(tmp_path / "other.model"))
 
 
 @pytest.mark.parametrize("extra_ids", [0, 7])
