@@ -1,0 +1,245 @@
+"""What continuous diffusion is compared with, from the same trunk: the autoregressive model and
+masked diffusion.
+
+Letters in shapes: B batch, L length, V vocabulary.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+from jax import Array
+
+from cdcd.denoising import Params
+from cdcd.flops import train_step_flops
+from cdcd.masked_sampler import sample_masked
+from cdcd.models import (
+    WholeBatch,
+    check_vocabulary,
+    evaluation_rng,
+    metrics_of_tokens,
+    valid_positions,
+)
+from cdcd.network import TokenNetwork
+from cdcd.sampler import Rows
+from musax.diffusion import low_discrepancy_uniform
+from t5x import decoding
+from t5x.base_models import BaseModel, Batch, DecodeFn
+from t5x.data.converters import LMFeatureConverter
+from t5x.decoder_only_model import DecoderOnlyModel
+from t5x.losses import mean_where, token_nats
+from t5x.metrics import Average, MetricsMap
+
+_CONVERTER = functools.partial(LMFeatureConverter, pack=False)
+
+
+class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
+    """Cross-entropy of each token after those before it, which is the exact likelihood.
+
+    Args:
+      module: a causal `TokenNetwork`.
+      vocabulary: of the tokens, or None.
+      optimizer_def, decode_fn: see `t5x.decoder_only_model.DecoderOnlyModel`.
+
+    Raises:
+      ValueError: the network is not causal, or the vocabulary larger than its own.
+    """
+
+    FEATURE_CONVERTER_CLS = _CONVERTER
+
+    def __init__(
+        self,
+        module: TokenNetwork,
+        vocabulary: Any,
+        optimizer_def: Any,
+        decode_fn: DecodeFn = decoding.temperature_sample,
+    ):
+        if not module.causal:
+            raise ValueError("an autoregressive model needs TokenNetwork.causal=True")
+        check_vocabulary(vocabulary, module.config.vocab_size)
+        super().__init__(module, vocabulary, optimizer_def, decode_fn)
+
+    def target_nats(self, params: Params, batch: Batch) -> tuple[Array, Array]:
+        """(-log p of each target float32 [B, L], bool [B, L] which are no padding)."""
+        logits = self._compute_logits(params, batch)
+        return token_nats(logits, batch["decoder_target_tokens"]), valid_positions(batch)
+
+    def loss_fn(
+        self, params: Params, batch: Batch, dropout_rng: Array | None
+    ) -> tuple[Array, MetricsMap]:
+        """The mean cross-entropy."""
+        logits = self._compute_logits(params, batch, dropout_rng)
+        tokens, counted = batch["decoder_target_tokens"], valid_positions(batch)
+        nats = token_nats(logits, tokens)
+        loss = mean_where(nats, counted)
+        return loss * self.share(batch), metrics_of_tokens(
+            logits,
+            tokens,
+            counted,
+            loss,
+            nats_per_token=Average.from_model_output(nats, counted),
+        )
+
+    def train_step_flops(self, params: Params, batch: Batch) -> float:
+        """See `BaseModel.train_step_flops`."""
+        return train_step_flops(params, self.module.config, batch["decoder_target_tokens"].shape)
+
+
+class MaskedDiffusionModel(WholeBatch, BaseModel):
+    """Masked diffusion: tokens behind masks, weighted so that the loss bounds the likelihood.
+
+    Sahoo et al. 2024 (arXiv 2406.07524): a token is masked with probability t, times are spread
+    evenly, and the cross-entropy of masked tokens counts 1 / t (the log-linear schedule). What is
+    not masked is what it is, and nothing is a mask (their parameterisation SUBS): the network has
+    no logit for the mask, and only masked positions are looked at.
+
+    Args:
+      module: a `TokenNetwork` that is not causal, with one `extra_inputs`, the mask.
+      vocabulary: of the tokens, or None.
+      optimizer_def: see `cdcd.optimizers`.
+      lowest_time: t is from here to 1.
+
+    Raises:
+      ValueError: the network or the time does not fit, or the vocabulary is larger.
+    """
+
+    FEATURE_CONVERTER_CLS = _CONVERTER
+
+    def __init__(
+        self,
+        module: TokenNetwork,
+        vocabulary: Any,
+        optimizer_def: Any,
+        lowest_time: float = 1e-3,
+    ):
+        super().__init__(optimizer_def)
+        check_vocabulary(vocabulary, module.config.vocab_size)
+        if module.causal or module.extra_inputs != 1:
+            raise ValueError(
+                "masked diffusion needs TokenNetwork.causal=False and extra_inputs=1, the mask"
+            )
+        if not 0.0 < lowest_time < 1.0:
+            raise ValueError(f"lowest_time={lowest_time}: expected a number between 0 and 1")
+        self.module, self.vocabulary = module, vocabulary
+        self.input_vocabulary = self.output_vocabulary = vocabulary
+        self.lowest_time = lowest_time
+
+    @property
+    def mask_id(self) -> int:
+        """What the network reads where a token is masked."""
+        return self.module.config.vocab_size
+
+    def get_initial_variables(
+        self,
+        rng: Array,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        input_types: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Parameters and their axes."""
+        del input_types
+        tokens = jnp.ones(input_shapes["decoder_target_tokens"], jnp.int32)
+        return unfreeze(self.module.init(rng, tokens, tokens))
+
+    def logits(
+        self,
+        params: Params,
+        tokens: Array,
+        masked: Array,
+        valid: Array | None = None,
+        dropout_rng: Array | None = None,
+    ) -> Array:
+        """Of all tokens, those `masked` bool [B, L] unseen, float32 [B, L, V]."""
+        valid = jnp.ones(tokens.shape, bool) if valid is None else valid
+        return self.module.apply(  # type: ignore[return-value]
+            {"params": params},
+            jnp.where(masked, self.mask_id, tokens),
+            valid.astype(jnp.int32),
+            enable_dropout=dropout_rng is not None,
+            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+        )
+
+    def bound(
+        self, params: Params, batch: Batch, rng: Array, training: bool = False
+    ) -> tuple[Array, Array, Array]:
+        """One draw of the bound of -log p, spread over masked tokens.
+
+        Returns:
+          (nats float32 [B, L]: their sum over a row is, on average, at least -log p of it;
+          logits [B, L, V]; bool [B, L], what was masked).
+        """
+        tokens, valid = batch["decoder_target_tokens"], valid_positions(batch)
+        time_rng, mask_rng, dropout_rng = jax.random.split(rng, 3)
+        u = low_discrepancy_uniform(time_rng, tokens.shape[0])
+        t = (self.lowest_time + (1.0 - self.lowest_time) * u)[:, None]
+        masked = (jax.random.uniform(mask_rng, tokens.shape) < t) & valid
+        dropping = training and self.module.config.dropout_rate > 0
+        logits = self.logits(params, tokens, masked, valid, dropout_rng if dropping else None)
+        return jnp.where(masked, token_nats(logits, tokens) / t, 0.0), logits, masked
+
+    def loss_fn(
+        self, params: Params, batch: Batch, dropout_rng: Array | None
+    ) -> tuple[Array, MetricsMap]:
+        """The bound for each token."""
+        rng = evaluation_rng(batch) if dropout_rng is None else dropout_rng
+        tokens, valid = batch["decoder_target_tokens"], valid_positions(batch)
+        nats, logits, masked = self.bound(params, batch, rng, dropout_rng is not None)
+        loss = mean_where(nats, valid)
+        return loss * self.share(batch), metrics_of_tokens(
+            logits,
+            tokens,
+            masked,
+            loss,
+            nats_per_token_bound=Average.from_model_output(nats, valid),
+        )
+
+    def predict_batch_with_aux(
+        self,
+        params: Params,
+        batch: Batch,
+        rng: Array | None = None,
+        *,
+        decoder_params: Mapping[str, Any] | None = None,
+    ) -> tuple[Array, Mapping[str, Array]]:
+        """Fills in rows.
+
+        Args:
+          params: of the network.
+          batch: see `cdcd.models.CDCDModel.predict_batch_with_aux`.
+          rng: random key; by default one of the batch's own.
+          decoder_params: further arguments of `cdcd.masked_sampler.sample_masked`.
+
+        Returns:
+          (int32 [B, L], {}).
+        """
+        tokens = batch["decoder_target_tokens"]
+        given = batch.get("decoder_causal_attention", jnp.zeros_like(tokens)) > 0
+        rng = evaluation_rng(batch) if rng is None else rng
+        rows = Rows(tokens, ~given)
+        return sample_masked(self, params, rows, rng, **(decoder_params or {})), {}
+
+    def score_batch(
+        self, params: Params, batch: Batch, return_intermediates: bool = False
+    ) -> Array:
+        """A lower bound of log p of rows, float32 [B], on average over times and masks."""
+        if return_intermediates:
+            raise ValueError("a bound has no intermediates: leave return_intermediates off")
+        return -self.variational_bound(params, batch, evaluation_rng(batch))
+
+    def variational_bound(
+        self, params: Params, batch: Batch, rng: Array, *, levels: int = 32
+    ) -> Array:
+        """An upper bound of -log p of rows, float32 [B], on average over times and masks."""
+        keys = jax.random.split(rng, levels)
+
+        def step(total: Array, key: Array) -> tuple[Array, None]:
+            return total + jnp.sum(self.bound(params, batch, key)[0], axis=-1), None
+
+        rows = batch["decoder_target_tokens"].shape[0]
+        return jax.lax.scan(step, jnp.zeros(rows), keys)[0] / levels
+
+    def train_step_flops(self, params: Params, batch: Batch) -> float:
+        """See `BaseModel.train_step_flops`."""
+        return train_step_flops(params, self.module.config, batch["decoder_target_tokens"].shape)

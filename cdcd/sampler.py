@@ -1,0 +1,390 @@
+"""Tokens from noise: the probability-flow ODE in the space of embeddings.
+
+Any positions of a row may be given; those never change. Letters in shapes: B batch, L length,
+d width of embeddings, V vocabulary.
+
+Dieleman et al. 2022 (arXiv 2211.15089), sections 6.1 and 6.4. A step from a noise level to the next
+moves x towards the expected embeddings x_0; at the lowest level every position becomes its most
+likely token.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cdcd import warping
+from cdcd.denoising import Denoising, Params, Task, embed, make_task
+from cdcd.warping import Curve
+from musax.diffusion import METHODS, Churn, solve
+from t5x.data.vocabularies import NUM_SPECIAL_IDS
+from t5x.logit_masks import NEG_INF, topp_mask
+
+#: Padding, EOS and unknown: no tokens of texts and melodies.
+SPECIAL_IDS = tuple(range(NUM_SPECIAL_IDS))
+
+
+class NotFiniteError(FloatingPointError):
+    """A network made numbers that are not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """How tokens are made.
+
+    Attributes:
+      steps: from the highest noise level to the lowest.
+      method: of `musax.diffusion.METHODS`; `heun` evaluates the network twice a step.
+      score_temperature: the score is divided by it: below 1 for likelier, less various tokens.
+      softmax_temperature: of the distribution of tokens, before its mean is taken.
+      topp: of that distribution only the most likely tokens of so much probability; 1 for all.
+      noise_scale: of the noise that sampling begins with.
+      guidance: weight of the conditional score beside the unconditional; 1 for it alone, 0 for the
+        unconditional one (Ho & Salimans 2022).
+      guidance_low, guidance_high: noise levels between which there is guidance; beyond them it is 1
+        (Kynkäänniemi et al. 2024).
+      churn: noise added while sampling, S_churn of Karras et al. 2022; `euler` and `heun` have it.
+      rho: spacing of the steps, see `cdcd.warping.spaced_levels`.
+      warp: levels are spaced by the loss, as the model was trained; otherwise evenly.
+      self_conditioning: the network is told its estimate of the step before.
+      never: ids that are not made.
+
+    Raises:
+      ValueError: names the option that is out of range.
+    """
+
+    steps: int = 200
+    method: str = "euler"
+    score_temperature: float = 1.0
+    softmax_temperature: float = 1.0
+    topp: float = 1.0
+    noise_scale: float = 1.0
+    guidance: float = 1.0
+    guidance_low: float = 0.0
+    guidance_high: float = math.inf
+    churn: float = 0.0
+    rho: float = 1.0
+    warp: bool = True
+    self_conditioning: bool = True
+    never: tuple[int, ...] = SPECIAL_IDS
+
+    def __post_init__(self):
+        checks = {
+            "steps": (self.steps >= 1, "1 or more"),
+            "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            "score_temperature": (self.score_temperature > 0, "a positive number"),
+            "softmax_temperature": (self.softmax_temperature > 0, "a positive number"),
+            "topp": (0 < self.topp <= 1, "a probability above 0, up to 1"),
+            "noise_scale": (self.noise_scale >= 0, "0 or more"),
+            "guidance": (math.isfinite(self.guidance), "a number"),
+            "guidance_low": (self.guidance_low <= self.guidance_high, "at most guidance_high"),
+            "churn": (self.churn >= 0, "0 or more"),
+            "rho": (self.rho > 0, "a positive number"),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {expected}")
+
+    @property
+    def numbers(self) -> "Numbers":
+        """The options that may change without compiling anew."""
+        return Numbers(*(jnp.float32(getattr(self, name)) for name in Numbers._fields))
+
+    @property
+    def program(self) -> "SamplerOptions":
+        """These options with numbers that stand for all others of the same program."""
+        same = {name: getattr(_DEFAULTS, name) for name in Numbers._fields}
+        kept = {"guidance": 2.0} if self.guided else {}
+        kept |= {"topp": 0.5} if self.topp < 1 else {}
+        return dataclasses.replace(self, **(same | kept))
+
+    @property
+    def guided(self) -> bool:
+        """Whether the network runs with and without conditioning."""
+        return self.guidance != 1.0
+
+
+class Numbers(NamedTuple):
+    """Options as arrays, see `SamplerOptions`."""
+
+    score_temperature: Array
+    softmax_temperature: Array
+    topp: Array
+    noise_scale: Array
+    guidance: Array
+    guidance_low: Array
+    guidance_high: Array
+    rho: Array
+
+
+_DEFAULTS = SamplerOptions()
+
+
+class Rows(NamedTuple):
+    """What is to be made.
+
+    Attributes:
+      tokens: int32 [B, L]; read where they are given, or where sampling does not begin with noise
+        alone.
+      noisy: bool [B, L], positions to be made.
+      valid: bool [B, L], positions that there are; None for all.
+    """
+
+    tokens: Array
+    noisy: Array
+    valid: Array | None = None
+
+
+def rows_from_nothing(count: int, length: int) -> Rows:
+    """Rows of which nothing is given."""
+    return Rows(jnp.zeros((count, length), jnp.int32), jnp.ones((count, length), bool))
+
+
+def check_rows(rows: Rows, vocab_size: int) -> None:
+    """Raises ValueError for shapes that do not fit and given tokens outside the vocabulary."""
+    tokens, noisy = np.asarray(rows.tokens), np.asarray(rows.noisy)
+    if tokens.ndim != 2 or tokens.shape != noisy.shape or not tokens.size:
+        raise ValueError(
+            f"tokens {tokens.shape} and noisy {noisy.shape}: expected the same [rows, length], "
+            "with at least one token"
+        )
+    given = tokens[~noisy.astype(bool)]
+    if given.size and not 0 <= given.min() <= given.max() < vocab_size:
+        bad = given[(given < 0) | (given >= vocab_size)][0]
+        raise ValueError(f"given token {bad} is outside the vocabulary, 0 to {vocab_size - 1}")
+
+
+def sample(
+    denoising: Denoising,
+    params: Params,
+    rows: Rows,
+    rng: Array,
+    options: SamplerOptions = _DEFAULTS,
+    distribution: Curve | None = None,
+    start: float | None = None,
+) -> Array:
+    """Makes the positions of rows that are not given.
+
+    Args:
+      denoising: the network.
+      params: its parameters; the curves of the time warp are among them.
+      rows: what is given. All given is given back; nothing given is made from nothing.
+      rng: random key.
+      options: see there.
+      distribution: of noise levels, by which steps are spaced; None for that of `params` without
+        manipulations.
+      start: noise level to begin at, with the embeddings of `rows.tokens` under so much noise;
+        None for the highest, with noise alone.
+
+    Returns:
+      int32 [B, L].
+
+    Raises:
+      ValueError: rows that do not fit, see `check_rows`, or a level outside the network's range.
+      NotFiniteError: the network made NaN.
+    """
+    check_rows(rows, denoising.module.config.vocab_size)
+    noise = denoising.noise
+    if start is not None and not noise.low < start <= noise.high:
+        raise ValueError(f"start={start}: expected a noise level from {noise.low} to {noise.high}")
+    if distribution is None:
+        distribution = warping.Warping().distribution(params[warping.PARAMS])
+    tokens, good = _sample(
+        denoising,
+        options.program,
+        params,
+        rows,
+        rng,
+        options.numbers,
+        distribution if options.warp else warping.evenly(),
+        jnp.float32(noise.high if start is None else start),
+        start is None,
+    )
+    check_finite(good)
+    return tokens
+
+
+def check_finite(good: Array) -> None:
+    """Raises NotFiniteError unless all of `good` bool [...] hold."""
+    if not bool(jnp.all(good)):
+        raise NotFiniteError(
+            "the network made logits that are not finite: its training diverged or the checkpoint "
+            "is broken; use another one"
+        )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 8))
+def _sample(
+    denoising: Denoising,
+    options: SamplerOptions,
+    params: Params,
+    rows: Rows,
+    rng: Array,
+    numbers: Numbers,
+    distribution: Curve,
+    start: Array,
+    from_nothing: bool,
+) -> tuple[Array, Array]:
+    """(tokens int32 [B, L], bool: all logits were finite)."""
+    table = denoising.table(params)
+    task = make_task(table, rows.tokens, rows.noisy, rows.valid)
+    network = functools.partial(_estimate, denoising, params, table, options, numbers, task)
+    levels = warping.spaced_levels(distribution, options.steps, denoising.noise, numbers.rho, start)
+    noise_rng, solver_rng = jax.random.split(rng)
+    to_make = rows.noisy[..., None]
+    y = numbers.noise_scale * start * jax.random.normal(noise_rng, task.given.shape)
+    if not from_nothing:
+        y = y + embed(table, rows.tokens)
+
+    def denoise(y: Array, t: Array, previous: Array) -> tuple[Array, Array]:
+        x0, estimates, _ = network(y, t, previous)
+        x0 = y + (x0 - y) / numbers.score_temperature
+        return jnp.where(to_make, x0, 0.0), estimates
+
+    y, previous = solve(
+        denoise,
+        jnp.where(to_make, y, 0.0),
+        levels,
+        jnp.zeros((1 + options.guided, *y.shape)),
+        method=options.method,
+        churn=Churn(options.churn) if options.churn else None,
+        rng=solver_rng,
+    )
+    _, _, logits = network(y, levels[-1], previous)
+    tokens = jnp.where(rows.noisy, jnp.argmax(logits, axis=-1), rows.tokens)
+    return tokens.astype(jnp.int32), jnp.all(jnp.isfinite(logits) | ~to_make)
+
+
+def _estimate(
+    denoising: Denoising,
+    params: Params,
+    table: Array,
+    options: SamplerOptions,
+    numbers: Numbers,
+    task: Task,
+    y: Array,
+    t: Array,
+    previous: Array,
+) -> tuple[Array, Array, Array]:
+    """(estimate [B, L, d], of each branch [1 or 2, B, L, d], conditional logits [B, L, V]).
+
+    The branches, with and without conditioning, are one call on twice the rows.
+    """
+    branches, rows = 1 + options.guided, y.shape[0]
+    told = previous if options.self_conditioning else jnp.zeros_like(previous)
+    if options.guided:
+        both = Task(
+            jnp.concatenate([task.given, jnp.zeros_like(task.given)]),
+            jnp.concatenate([task.noisy] * 2),
+            None if task.valid is None else jnp.concatenate([task.valid] * 2),
+        )
+        y = jnp.concatenate([y, y])
+    else:
+        both = task
+    level = jnp.full((branches * rows,), t)
+    logits = denoising.logits(params, y, both, told.reshape(y.shape), level)
+    logits = logits.at[..., jnp.asarray(options.never, jnp.int32)].set(NEG_INF)
+    shaped = logits / numbers.softmax_temperature
+    if options.topp < 1:
+        flat = shaped.reshape(-1, shaped.shape[-1])
+        shaped = topp_mask(flat, numbers.topp).reshape(shaped.shape)
+    x0 = denoising.interpolate(shaped, table).reshape(branches, rows, *y.shape[1:])
+    if not options.guided:
+        return x0[0], x0, logits
+    inside = (numbers.guidance_low <= t) & (t <= numbers.guidance_high)
+    weight = jnp.where(inside, numbers.guidance, 1.0)
+    # Scores are linear in x_0, and so is their combination.
+    return x0[1] + weight * (x0[0] - x0[1]), x0, logits[:rows]
+
+
+# ---------------------------------------------------------------------------- more than one pass
+
+
+def refine(
+    denoising: Denoising,
+    params: Params,
+    rows: Rows,
+    rng: Array,
+    options: SamplerOptions = _DEFAULTS,
+    *,
+    rounds: int,
+    share: float = 0.5,
+    start: float | None = None,
+    distribution: Curve | None = None,
+) -> Array:
+    """Block Gibbs sampling: makes random subsets anew, given all others.
+
+    Args:
+      denoising, params, rng, options, distribution: see `sample`.
+      rows: tokens that were made, or that are to be varied, and which of them may change.
+      rounds: how often.
+      share: of the positions that may change, in each round.
+      start: noise level that they are put under; None for the highest, by which they are forgotten.
+
+    Returns:
+      int32 [B, L].
+
+    Raises:
+      ValueError: a number out of range, and as `sample`.
+      NotFiniteError: see `sample`.
+    """
+    if rounds < 1 or not 0.0 < share <= 1.0:
+        raise ValueError(f"rounds={rounds}, share={share}: expected 1 or more, and above 0 up to 1")
+    tokens = rows.tokens
+    for number in range(rounds):
+        mask_rng, sample_rng = jax.random.split(jax.random.fold_in(rng, number))
+        chosen = rows.noisy & (jax.random.uniform(mask_rng, rows.noisy.shape) < share)
+        part = Rows(tokens, chosen, rows.valid)
+        tokens = sample(denoising, params, part, sample_rng, options, distribution, start)
+    return tokens
+
+
+def extend(
+    denoising: Denoising,
+    params: Params,
+    prompt: Array,
+    length: int,
+    rng: Array,
+    options: SamplerOptions = _DEFAULTS,
+    *,
+    window: int,
+    overlap: int,
+    distribution: Curve | None = None,
+) -> Array:
+    """Rows of any length, block after block.
+
+    Args:
+      denoising, params, rng, options, distribution: see `sample`.
+      prompt: int32 [B, P] tokens to begin with; P may be 0.
+      length: of the result, P or more.
+      window: tokens that the network sees, those of training.
+      overlap: so many of them are the last of the prompt, or of what was made before.
+
+    Returns:
+      int32 [B, length].
+
+    Raises:
+      ValueError: the prompt is longer than the length, or the overlap not less than the window;
+        and as `sample`.
+      NotFiniteError: see `sample`.
+    """
+    known = prompt.shape[1]
+    if known > length:
+        raise ValueError(f"the prompt has {known} tokens, more than length={length}")
+    if not 0 <= overlap < window:
+        raise ValueError(f"overlap={overlap}: expected 0 or more, below window={window}")
+    tokens, number = jnp.asarray(prompt, jnp.int32), 0
+    while tokens.shape[1] < length:
+        seen = min(tokens.shape[1], overlap)
+        block = jnp.pad(tokens[:, tokens.shape[1] - seen :], ((0, 0), (0, window - seen)))
+        noisy = jnp.broadcast_to(jnp.arange(window) >= seen, block.shape)
+        block_rng = jax.random.fold_in(rng, number)
+        made = sample(denoising, params, Rows(block, noisy), block_rng, options, distribution)
+        tokens = jnp.concatenate([tokens, made[:, seen:]], axis=1)
+        number += 1
+    return tokens[:, :length]
