@@ -5,7 +5,7 @@ Letters in shapes: B batch, L length, V vocabulary.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,10 +21,11 @@ from cdcd.models import (
     check_vocabulary,
     evaluation_rng,
     metrics_of_tokens,
+    rows_of,
     valid_positions,
 )
 from cdcd.network import TokenNetwork
-from cdcd.sampler import Rows
+from cdcd.sampler import SPECIAL_IDS, Rows, check_finite, check_rows
 from musax.diffusion import low_discrepancy_uniform
 from t5x import decoding
 from t5x.base_models import BaseModel, Batch, DecodeFn
@@ -83,9 +84,72 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
             nats_per_token=Average.from_model_output(nats, counted),
         )
 
+    def make(
+        self,
+        params: Params,
+        rows: Rows,
+        rng: Array,
+        *,
+        temperature: float = 1.0,
+        topp: float = 1.0,
+        never: Sequence[int] = SPECIAL_IDS,
+    ) -> Array:
+        """Fills in rows, int32 [B, L], from left to right: what is given later is not seen before.
+
+        Args:
+          params: of the network.
+          rows: what is given.
+          rng: random key.
+          temperature, topp: see `t5x.sampling.SamplingOptions`; a topp of 1 is all.
+          never: ids that are not made.
+
+        Raises:
+          ValueError: rows that do not fit, a given 0, or an option out of range.
+          NotFiniteError: the network made NaN.
+        """
+        check_rows(rows, self.module.config.vocab_size)
+        if temperature < 0 or not 0 < topp <= 1:
+            raise ValueError(f"temperature={temperature}, topp={topp}: expected 0 or more, 0 to 1")
+        if bool(jnp.any((rows.tokens == 0) & ~rows.noisy)):
+            raise ValueError("given token 0 is padding, which stands for tokens to be made here")
+        numbers = (jnp.float32(temperature), jnp.float32(0.0 if topp == 1 else topp))
+        tokens, scores = _decode(self, tuple(never), params, rows, rng, *numbers)
+        check_finite(jnp.isfinite(scores))
+        return tokens
+
     def train_step_flops(self, params: Params, batch: Batch) -> float:
         """See `BaseModel.train_step_flops`."""
         return train_step_flops(params, self.module.config, batch["decoder_target_tokens"].shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _decode(
+    model: AutoregressiveModel,
+    never: tuple[int, ...],
+    params: Params,
+    rows: Rows,
+    rng: Array,
+    temperature: Array,
+    topp: Array,
+) -> tuple[Array, Array]:
+    """(tokens int32 [B, L], log-probabilities [B])."""
+    forced = jnp.where(rows.noisy, 0, rows.tokens)
+    inputs = jnp.pad(forced[:, :-1], ((0, 0), (1, 0)))
+    start = jnp.zeros_like(inputs).at[:, 0].set(1)
+    batch = {"decoder_input_tokens": inputs, "decoder_causal_attention": start}
+
+    def forbid(logits: Array, _: Any) -> Array:
+        return logits.at[:, jnp.asarray(never, jnp.int32)].set(decoding.NEG_INF)
+
+    options = {
+        "decode_rng": rng,
+        "temperature": temperature,
+        "topp": topp,
+        "logit_callback_fn": forbid,
+        "eos_id": -1,
+    }
+    made, scores = model._decode(params, inputs, batch, options)
+    return jnp.where(rows.noisy, made[:, 0], rows.tokens).astype(jnp.int32), scores
 
 
 class MaskedDiffusionModel(WholeBatch, BaseModel):
@@ -214,11 +278,12 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         Returns:
           (int32 [B, L], {}).
         """
-        tokens = batch["decoder_target_tokens"]
-        given = batch.get("decoder_causal_attention", jnp.zeros_like(tokens)) > 0
         rng = evaluation_rng(batch) if rng is None else rng
-        rows = Rows(tokens, ~given)
-        return sample_masked(self, params, rows, rng, **(decoder_params or {})), {}
+        return self.make(params, rows_of(batch), rng, **(decoder_params or {})), {}
+
+    def make(self, params: Params, rows: Rows, rng: Array, **options: Any) -> Array:
+        """Fills in rows, int32 [B, L]; the options are those of `sample_masked`."""
+        return sample_masked(self, params, rows, rng, **options)
 
     def score_batch(
         self, params: Params, batch: Batch, return_intermediates: bool = False

@@ -16,6 +16,9 @@ class NetworkConfig:
       mlp_dim: hidden units of a feed-forward block.
       activation: any function of `flax.linen`.
       rotary_base: of rotary positions, see `t5x.layers.rotary`.
+      output_prior: add to the logits how likely each token's embedding is to have become the noisy
+        one, so that the network has only to say what the others tell of it (Gulrajani & Hashimoto
+        2023, "Plaid", section 3); of denoisers alone, and not in the paper.
       num_fourier: F, random frequencies of the time.
       time_width: C, units of the two layers that follow them.
       embedding_init: standard deviation of the table before it is normalised. Small tables turn
@@ -37,6 +40,7 @@ class NetworkConfig:
     mlp_dim: int = 4096
     activation: str = "gelu"
     rotary_base: float = 10_000.0
+    output_prior: bool = False
     num_fourier: int = 64
     time_width: int = 128
     embedding_init: float = 1e-3

@@ -58,6 +58,13 @@ def metrics_of_tokens(
     return {k: v for k, v in found.items() if k not in _OF_SUMS} | more
 
 
+def rows_of(batch: Batch) -> Rows:
+    """The targets, given where `decoder_causal_attention` [B, L] is 1, or nowhere without it."""
+    tokens = batch["decoder_target_tokens"]
+    given = batch.get("decoder_causal_attention", jnp.zeros_like(tokens)) > 0
+    return Rows(tokens, ~given)
+
+
 class WholeBatch:
     """A loss that is a mean over a batch, in microbatches too; for models to inherit from."""
 
@@ -280,16 +287,32 @@ class CDCDModel(WholeBatch, BaseModel):
         Returns:
           (int32 [B, L], {}).
         """
-        tokens = batch["decoder_target_tokens"]
-        given = batch.get("decoder_causal_attention", jnp.zeros_like(tokens)) > 0
-        return sample(
-            self.denoising,
-            params,
-            Rows(tokens, ~given),
-            evaluation_rng(batch) if rng is None else rng,
-            SamplerOptions(**(decoder_params or {})),
-            self.distribution(params, mutables),
-        ), {}
+        rng = evaluation_rng(batch) if rng is None else rng
+        distribution = self.distribution(params, mutables)
+        made = self.make(params, rows_of(batch), rng, distribution, **(decoder_params or {}))
+        return made, {}
+
+    def make(
+        self,
+        params: Params,
+        rows: Rows,
+        rng: Array,
+        distribution: warping.Curve | None = None,
+        **options: Any,
+    ) -> Array:
+        """Fills in rows, int32 [B, L], see `cdcd.sampler.sample`.
+
+        Args:
+          params: of the network.
+          rows: what is given.
+          rng: random key.
+          distribution: of noise levels; None for that of the parameters.
+          options: fields of `cdcd.sampler.SamplerOptions`.
+        """
+        if distribution is None:
+            distribution = self.distribution(params)
+        chosen = SamplerOptions(**options)
+        return sample(self.denoising, params, rows, rng, chosen, distribution)
 
     def score_batch(
         self,

@@ -222,8 +222,7 @@ class Denoiser(nn.Module):
           valid: bool [B, L], positions that there are; None for all.
           deterministic: no dropout.
         """
-        if self.is_initializing():
-            self.token_embed()
+        table = self.token_embed()
         dtype = self.config.dtype
         to_find = noisy[..., None].astype(dtype)
         scale = lax.rsqrt(lax.square(t) + 1.0)[:, None, None]
@@ -235,7 +234,12 @@ class Denoiser(nn.Module):
         ]
         mask = None if valid is None else make_attention_mask(valid, valid)
         inputs = jnp.concatenate(features, axis=-1)
-        return self.trunk(inputs, self.time_mlp(t), mask, deterministic)
+        logits = self.trunk(inputs, self.time_mlp(t), mask, deterministic)
+        if not self.config.output_prior:
+            return logits
+        # log N(x; e, t^2) but for what all tokens have in common, as all norms are equal.
+        closeness = jnp.einsum("bld,vd->blv", x.astype(jnp.float32), table)
+        return logits + closeness / lax.square(t)[:, None, None] * noisy[..., None]
 
 
 class TokenNetwork(nn.Module):

@@ -152,9 +152,19 @@ class DecoderOnlyModel(BaseTransformerModel):
                 "task_feature_lengths both 'inputs' and 'targets'"
             )
         options = self._decoding_options(rng, num_decodes, decoder_params)
-        prompts = batch["decoder_input_tokens"] * batch["decoder_causal_attention"]
-        lengths = jnp.sum(batch["decoder_causal_attention"], axis=1) - 1  # without BOS
-        length = prompts.shape[1]
+        prompt = batch["decoder_causal_attention"]
+        decodes, scores = self._decode(
+            params, batch["decoder_input_tokens"] * prompt, batch, options
+        )
+        lengths = jnp.sum(prompt, axis=1) - 1  # without BOS
+        return all_or_best(remove_prefix(decodes, lengths), scores, return_all_decodes)
+
+    def _decode(
+        self, params: Params, forced: Array, batch: Batch, options: Mapping[str, Any]
+    ) -> tuple[Array, Array]:
+        """What the decoding function makes of `forced` int [B, L], after the prompts of a batch."""
+        length = forced.shape[1]
+        lengths = jnp.sum(batch["decoder_causal_attention"], axis=1) - 1
 
         def tokens_to_logits(state: DecodingState) -> tuple[Array, Cache]:
             logits, mutated = self.module.apply(
@@ -168,8 +178,8 @@ class DecoderOnlyModel(BaseTransformerModel):
             )
             return logits[:, 0], mutated["cache"]
 
-        decodes, scores = self._decode_fn(
-            inputs=prompts,
+        return self._decode_fn(
+            inputs=forced,
             # The last token of a prompt is no part of the cache: the first step feeds it.
             cache=self._prefilled_cache(params, batch, lengths),
             tokens_to_logits=tokens_to_logits,
@@ -177,7 +187,6 @@ class DecoderOnlyModel(BaseTransformerModel):
             cache_offset=self._cache_offset(),
             **options,
         )
-        return all_or_best(remove_prefix(decodes, lengths), scores, return_all_decodes)
 
 
 def remove_prefix(sequences: Array, lengths: Array) -> Array:

@@ -1,5 +1,6 @@
-"""What a training run was configured with: the macros in its `config.gin`."""
+"""What a training run is configured with: the macros in its `config.gin`, or in gin files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,28 @@ def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
     path = Path(run_dir) / "config.gin"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; RUN_DIR is the MODEL_DIR of a training run")
-    gin_utils.parse([str(path)], [], [], train.train)
-    return [_value(name, path) for name in names]
+    return read_configuration([path], [], *names)
 
 
-def _value(macro: str, path: Path) -> Any:
+def read_configuration(
+    files: Sequence[str | Path], bindings: Sequence[str], *names: str
+) -> list[Any]:
+    """The values of macros of a configuration that `t5x.train` would run.
+
+    Args:
+      files: gin files.
+      bindings: `NAME = VALUE` lines that override them.
+      names: of the macros.
+
+    Raises:
+      GinError: the configuration is wrong.
+      ValueError: it has no such macro.
+    """
+    gin_utils.parse([str(file) for file in files], bindings, [], train.train)
+    return [_value(name, files[-1]) for name in names]
+
+
+def _value(macro: str, path: str | Path) -> Any:
     try:
         value = gin.query_parameter(f"%{macro}")
     except ValueError as error:

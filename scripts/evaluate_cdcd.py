@@ -1,0 +1,379 @@
+#!/usr/bin/env python
+"""Compares runs of cdcd: likelihoods, samples under a judge, gaps filled in, copies, speed.
+
+Examples:
+  # all of it; the judge is an autoregressive run on data that the others were not trained on
+  scripts/evaluate_cdcd.py --run runs/melody/ar --run runs/melody/mdlm --run runs/melody/cdcd \\
+      --judge runs/melody/judge --plot melody --json melody.json
+
+  # how likely the test split is alone, beside models that count
+  scripts/evaluate_cdcd.py --run runs/melody/cdcd --parts likelihood --baselines
+
+  # samples of one setting, for ablations
+  scripts/evaluate_cdcd.py --run runs/melody/cdcd --judge runs/melody/judge --parts samples \\
+      --set steps=200 --set warp=False
+"""
+
+import argparse
+import ast
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cdcd import evaluation, plots
+from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
+from cdcd.likelihood import (
+    FillInByDenoising,
+    FillInByUnmasking,
+    any_order_nats,
+    decoding_nats,
+    in_batches,
+    left_to_right,
+    variational_bound,
+)
+from cdcd.runs import TrainedRun, load_run
+from cdcd.sampler import Rows, rows_from_nothing
+from musax.ngrams import NGram, Unigram
+from musax.plots import save_figure
+from t5x.data.pipeline import task_examples
+from t5x.json_lines import write_json
+
+PARTS = ("likelihood", "frontier", "samples", "infill", "speed")
+GAPS = (0.1, 0.3, 0.5)
+COPY_LENGTHS = (16, 32)
+TEMPERATURES = (0.8, 0.9, 0.95, 1.0)
+EVALUATIONS = (16, 64, 200)
+BATCH = 32
+#: What the temperature of a kind of model is called.
+TEMPERATURE = {
+    "AutoregressiveModel": "temperature",
+    "MaskedDiffusionModel": "temperature",
+    "CDCDModel": "score_temperature",
+}
+
+
+# -------------------------------------------------------------------------------------------- data
+
+
+def read_rows(task: Any, split: str, length: int, limit: int | None = None) -> np.ndarray:
+    """Examples of a task without padding, int32 [rows, length]; spread over the split."""
+    examples = task_examples(task, split, {"targets": length}, seed=0)
+    rows = [np.asarray(x["targets"]) for x in examples]
+    rows = [row for row in rows if len(row) == length]
+    if limit is not None and limit < len(rows):
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
+    return np.stack(rows)
+
+
+def nats_of_autoregressive(run: TrainedRun, tokens: np.ndarray) -> np.ndarray:
+    """-log p of each row, float64 [rows]."""
+
+    def score(part: jax.Array, _: jax.Array) -> jax.Array:
+        return jit_target_nats(run.model, run.params, part)
+
+    return np.asarray(in_batches(score, jnp.asarray(tokens), jax.random.key(0), BATCH), np.float64)
+
+
+def target_nats(model: AutoregressiveModel, params: Any, tokens: jax.Array) -> jax.Array:
+    inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
+    batch = {"decoder_input_tokens": inputs, "decoder_target_tokens": tokens}
+    return model.target_nats(params, batch)[0].sum(axis=-1)
+
+
+jit_target_nats = jax.jit(target_nats, static_argnums=0)
+
+
+# -------------------------------------------------------------------------------------- likelihood
+
+
+def likelihoods(run: TrainedRun, tokens: np.ndarray, ordered_rows: int) -> Iterator[tuple]:
+    """(name of the estimate, -log p of rows in nats), for those that the run's model has."""
+    model, params, key = run.model, run.params, jax.random.key(0)
+
+    def batched(score: Callable, rows: int | None = None) -> np.ndarray:
+        part = jnp.asarray(tokens[:rows])
+        return np.asarray(in_batches(score, part, key, BATCH), np.float64)
+
+    if isinstance(model, AutoregressiveModel):
+        yield "exact", nats_of_autoregressive(run, tokens)
+        return
+    if isinstance(model, MaskedDiffusionModel):
+        bound = jax.jit(
+            lambda params, tokens, key: model.variational_bound(
+                params, {"decoder_target_tokens": tokens}, key, levels=64
+            )
+        )
+        yield "variational bound", batched(lambda rows, key: bound(params, rows, key))
+        fill_in: Any = FillInByUnmasking(model)
+    else:
+        for iterations in (1, 2):
+
+            def bound_of(rows: jax.Array, key: jax.Array, k: int = iterations) -> jax.Array:
+                return variational_bound(
+                    model.denoising, params, rows, key, levels=64, iterations=k
+                )
+
+            name = "variational bound" + (f", {iterations} evaluations" if iterations > 1 else "")
+            yield name, batched(bound_of)
+        fill_in = FillInByDenoising(model.denoising)
+    yield "any order", batched(lambda rows, key: any_order_nats(fill_in, params, rows, key))
+    if ordered_rows:
+        yield (
+            "left to right",
+            batched(
+                lambda rows, key: decoding_nats(
+                    fill_in, params, rows, left_to_right(rows), key
+                ).sum(1),
+                ordered_rows,
+            ),
+        )
+
+
+def evaluate_likelihood(runs: dict[str, TrainedRun], args: argparse.Namespace) -> list[dict]:
+    """Bits per token of the split, by each model and estimate."""
+    first = next(iter(runs.values()))
+    tokens = read_rows(first.evaluate_task, args.split, first.length, args.rows)
+    found = []
+
+    def add(name: str, estimate: str, nats: np.ndarray, parameters: int | None = None) -> None:
+        bits = evaluation.mean_and_interval(nats / first.length / math.log(2))
+        found.append(
+            {"model": name, "estimate": estimate, "parameters": parameters, "rows": len(nats)}
+            | dict(zip(("bits per token", "low", "high"), bits))
+        )
+        say(f"{name}, {estimate}: {bits[0]:.3f} bits per token")
+
+    for name, run in runs.items():
+        size = sum(np.size(x) for x in jax.tree.leaves(run.params))
+        for estimate, nats in likelihoods(run, tokens, args.ordered_rows):
+            add(name, estimate, nats, size)
+    if args.baselines:
+        vocabulary = first.evaluate_task.output_features["targets"].vocabulary.vocab_size
+        training = read_rows(first.evaluate_task, "train", first.length)
+        held_out = read_rows(first.evaluate_task, "validation", first.length)
+        # What counts tokens wants a token before the first, as networks have.
+        training, held_out, rows = (
+            [np.insert(row, 0, 0) for row in part] for part in (training, held_out, tokens)
+        )
+        add("unigram", "exact", sum_nats(Unigram.fit(training, vocabulary), rows))
+        ngram = NGram(training, held_out, vocabulary, args.order)
+        add(f"{args.order}-gram", "exact", sum_nats(ngram, rows))
+    return found
+
+
+def sum_nats(model: Any, rows: list[np.ndarray]) -> np.ndarray:
+    return np.array([nats.sum() for nats in model.nats(rows)])
+
+
+# ----------------------------------------------------------------------------------------- samples
+
+
+def make_samples(run: TrainedRun, count: int, options: dict[str, Any], seed: int = 0) -> np.ndarray:
+    """Rows from nothing, int32 [count, length]."""
+    parts = []
+    for number, first in enumerate(range(0, count, BATCH)):
+        rows = rows_from_nothing(min(BATCH, count - first), run.length)
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        parts.append(np.asarray(run.model.make(run.params, rows, key, **options)))
+    return np.concatenate(parts)
+
+
+def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]) -> dict:
+    """What a judge, counts and the training data say of rows."""
+    per_token = nats_of_autoregressive(judge, rows) / rows.shape[1]
+    mean, low, high = evaluation.mean_and_interval(per_token)
+    return {
+        "judge_nats": mean,
+        "judge_low": low,
+        "judge_high": high,
+        "unigram_entropy": evaluation.ngram_entropy(rows, 1),
+        "entropy": evaluation.ngram_entropy(rows, 2),
+    } | {
+        f"copied_{n}": evaluation.copied_share(rows, training, n)
+        for n in COPY_LENGTHS
+        if n <= rows.shape[1]
+    }
+
+
+def steps_of(run: TrainedRun, steps: int) -> dict[str, int]:
+    """The option that sets the number of network evaluations; an autoregressive model has none."""
+    return {} if isinstance(run.model, AutoregressiveModel) else {"steps": steps}
+
+
+def evaluate_samples(
+    runs: dict[str, TrainedRun], judge: TrainedRun, args: argparse.Namespace
+) -> dict[str, list[dict]]:
+    """Of every run: samples over temperatures (frontier), or of the options that were set."""
+    first = next(iter(runs.values()))
+    training = list(read_rows(first.evaluate_task, "train", first.length))
+    held_out = read_rows(first.evaluate_task, args.split, first.length, args.samples)
+    found = {"data": [{"label": args.split, **describe(held_out, judge, training)}]}
+    for name, run in runs.items():
+        found[name] = []
+        given = dict(args.set)
+        sweep = [given]
+        if "frontier" in args.parts:
+            option = TEMPERATURE[type(run.model).__name__]
+            base = steps_of(run, args.steps) | given
+            sweep = [base | {option: t} for t in args.temperatures]
+        for options in sweep:
+            label = ", ".join(f"{k}={v}" for k, v in options.items() if k != "steps") or "as is"
+            label = label.replace(f"{TEMPERATURE[type(run.model).__name__]}=", "T=")
+            rows = make_samples(run, args.samples, options)
+            point = {"label": label, "options": str(options), **describe(rows, judge, training)}
+            found[name].append(point)
+            say(f"{name}, {options}: judge {point['judge_nats']:.3f}, H2 {point['entropy']:.3f}")
+    return found
+
+
+# --------------------------------------------------------------------------------- gaps and speed
+
+
+def evaluate_infilling(runs: dict[str, TrainedRun], args: argparse.Namespace) -> dict:
+    """Accuracy in gaps by run and share of the row."""
+    found: dict[str, dict] = {}
+    for name, run in runs.items():
+        truth = read_rows(run.evaluate_task, args.split, run.length, args.samples)
+        found[name] = {}
+        for share in GAPS:
+            gaps = evaluation.span_masks(np.random.default_rng(0), truth.shape, share)
+            filled = np.concatenate(
+                [
+                    np.asarray(
+                        run.model.make(
+                            run.params,
+                            Rows(
+                                jnp.asarray(truth[i : i + BATCH]), jnp.asarray(gaps[i : i + BATCH])
+                            ),
+                            jax.random.fold_in(jax.random.key(1), i),
+                            **steps_of(run, args.steps),
+                        )
+                    )
+                    for i in range(0, len(truth), BATCH)
+                ]
+            )
+            found[name][share] = evaluation.infilling_scores(truth, filled, gaps)
+            say(f"{name}, gap {share:.0%}: {found[name][share]['accuracy']:.3f}")
+    return found
+
+
+def evaluate_speed(runs: dict[str, TrainedRun]) -> list[dict]:
+    """Seconds of 1,000 tokens, by run and network evaluations, with a batch of rows at once."""
+    found = []
+    for name, run in runs.items():
+        choices = EVALUATIONS if steps_of(run, 1) else (run.length,)
+        for steps in choices:
+            options = steps_of(run, steps)
+            rows, key = rows_from_nothing(BATCH, run.length), jax.random.key(0)
+            jax.block_until_ready(run.model.make(run.params, rows, key, **options))
+            start = time.perf_counter()
+            jax.block_until_ready(run.model.make(run.params, rows, key, **options))
+            seconds = (time.perf_counter() - start) / (BATCH * run.length) * 1000
+            found.append({"model": name, "evaluations": steps, "seconds per 1,000 tokens": seconds})
+            say(f"{name}, {steps} evaluations: {seconds:.3f} s per 1,000 tokens")
+    return found
+
+
+# --------------------------------------------------------------------------------------- reporting
+
+
+def say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False)
+
+
+def show(title: str, rows: Sequence[dict]) -> None:
+    """Prints rows with the same keys as a table."""
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else f"{v}" for v in row.values()))
+    Console(width=max(Console().width, 140)).print(table)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", action="append", required=True, metavar="RUN_DIR", help="MODEL_DIR of a run")
+    add("--judge", metavar="RUN_DIR", help="autoregressive run that judges samples")
+    add("--parts", nargs="+", choices=PARTS, default=["likelihood", "frontier", "infill", "speed"])
+    add("--split", default="test", choices=("train", "validation", "test"))
+    add("--rows", type=int, default=256, help="rows of the split for likelihoods (256)")
+    add("--ordered-rows", type=int, default=32, help="rows decoded from left to right (32)")
+    add("--samples", type=int, default=64, help="rows made for each setting (64)")
+    add("--steps", type=int, default=64, help="network evaluations of samplers (64)")
+    add("--temperatures", type=float, nargs="+", default=TEMPERATURES)
+    add("--set", type=_option, action="append", default=[], metavar="OPTION=VALUE")
+    add("--baselines", action="store_true", help="also models that count tokens")
+    add("--order", type=int, default=6, help="of the n-gram model (6)")
+    add("--json", metavar="FILE", help="writes all numbers")
+    add("--plot", metavar="PREFIX", help="writes PREFIX_frontier.png and PREFIX_infilling.png")
+    args = parser.parse_args(arguments)
+    if {"frontier", "samples"} & set(args.parts) and not args.judge:
+        parser.error("samples are judged: give --judge RUN_DIR, or other --parts")
+    return args
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """All parts that were asked for, printed and returned."""
+    runs = {Path(folder).resolve().name: load_run(folder) for folder in args.run}
+    found: dict[str, Any] = {}
+    if "likelihood" in args.parts:
+        found["likelihood"] = evaluate_likelihood(runs, args)
+        show(f"Bits per token, {args.split} split", found["likelihood"])
+    if {"frontier", "samples"} & set(args.parts):
+        found["samples"] = evaluate_samples(runs, load_run(args.judge), args)
+        flat = [{"model": k, **point} for k, points in found["samples"].items() for point in points]
+        show("Samples", [{k: v for k, v in row.items() if k != "options"} for row in flat])
+        if args.plot and "frontier" in args.parts:
+            curves = {k: v for k, v in found["samples"].items() if k != "data"}
+            figure = plots.plot_frontier(curves, found["samples"]["data"][0])
+            save_figure(figure, f"{args.plot}_frontier.png")
+    if "infill" in args.parts:
+        found["infilling"] = evaluate_infilling(runs, args)
+        rows = [
+            {"model": name, "gap": share, **scores}
+            for name, by_share in found["infilling"].items()
+            for share, scores in by_share.items()
+        ]
+        show("Gaps filled in", rows)
+        if args.plot:
+            figure = plots.plot_infilling(found["infilling"])
+            save_figure(figure, f"{args.plot}_infilling.png")
+    if "speed" in args.parts:
+        found["speed"] = evaluate_speed(runs)
+        show(f"Speed, {BATCH} rows at once", found["speed"])
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(arguments)
+    try:
+        found = evaluate(args)
+        if args.json:
+            write_json(args.json, found)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"evaluate_cdcd: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

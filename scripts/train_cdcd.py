@@ -1,0 +1,108 @@
+#!/usr/bin/env python
+"""Trains models of cdcd side by side, with equal numbers of floating-point operations.
+
+The number of steps is given for continuous diffusion; the others, from the same trunk and of about
+as many parameters, have as many operations. Each is a run of `t5x.train` in a folder of its own.
+Called again, it goes on where it stopped. What is not an option of its own goes to `t5x.train`.
+
+Examples:
+  # an hour on two cores: continuous diffusion, masked diffusion, the autoregressive model
+  scripts/train_cdcd.py runs/melody --config configs/cdcd/melody.gin --data data/lakh64
+
+  # the judge of their samples, and what is missing without a part of the method
+  scripts/train_cdcd.py runs/melody --config configs/cdcd/melody.gin --data data/lakh64 \\
+      --models judge unwarped unconditioned --steps 1500
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from t5x.run_config import read_configuration
+
+CONFIGS = Path("configs/cdcd")
+
+
+class Variant(NamedTuple):
+    """What a model has beside the configuration of the task: gin files and macros."""
+
+    files: tuple[str, ...] = ()
+    macros: tuple[tuple[str, object], ...] = ()
+
+
+VARIANTS = {
+    "cdcd": Variant(),
+    "ar": Variant(("ar.gin",)),
+    "mdlm": Variant(("mdlm.gin",)),
+    "judge": Variant(("ar.gin", "{task}_judge.gin")),
+    "unwarped": Variant((), (("WARP", False),)),
+    "unconditioned": Variant((), (("SELF_CONDITIONING", False),)),
+}
+
+
+def gin_files(config: Path, variant: Variant) -> list[str]:
+    """The files of a variant, that of the task first."""
+    return [str(config), *(str(CONFIGS / f.format(task=config.stem)) for f in variant.files)]
+
+
+def macros_of(variant: Variant, data: str, others: Sequence[str] = ()) -> list[str]:
+    """`NAME=value` of a variant; `others` are such already and give way to its own."""
+    own = {name for name, _ in variant.macros}
+    given = [text for text in others if text.split("=")[0].strip() not in own]
+    return [f"DATA_DIR={data!r}", *given, *(f"{k}={v!r}" for k, v in variant.macros)]
+
+
+def step_flops(files: Sequence[str], macros: Sequence[str]) -> float:
+    """Floating-point operations of a training step of a configuration."""
+    bindings = [*macros, "MODEL_DIR='unused'"]
+    model, rows, lengths = read_configuration(
+        files, bindings, "MODEL", "BATCH_SIZE", "TASK_FEATURE_LENGTHS"
+    )
+    shape = (rows, lengths["targets"])
+    tokens = jax.ShapeDtypeStruct(shape, "int32")
+    names = ("decoder_target_tokens", "decoder_input_tokens")
+    params = jax.eval_shape(
+        lambda rng: model.get_initial_variables(
+            rng, dict.fromkeys(names, shape), dict.fromkeys(names, "int32")
+        )["params"],
+        jax.random.PRNGKey(0),
+    )
+    return model.train_step_flops(params, dict.fromkeys(names, tokens))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs all; returns the exit status of the first that fails, or 0."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="where the runs go")
+    add("--config", type=Path, required=True, help="of the task, such as configs/cdcd/melody.gin")
+    add("--data", required=True, help="its DATA_DIR")
+    add("--models", nargs="+", choices=VARIANTS, default=["cdcd", "mdlm", "ar"])
+    add("--steps", type=int, default=3000, help="of continuous diffusion (3000)")
+    args, others = parser.parse_known_args(arguments)
+    macros = [text.removeprefix("--gin.") for text in others if text.startswith("--gin.")]
+    reference = step_flops([str(args.config)], macros_of(VARIANTS["cdcd"], args.data, macros))
+    for name in args.models:
+        variant = VARIANTS[name]
+        files, own = gin_files(args.config, variant), macros_of(variant, args.data, macros)
+        steps = round(args.steps * reference / step_flops(files, own))
+        own += [f"TRAIN_STEPS={steps}", f"MODEL_DIR={str(args.folder / name)!r}"]
+        command = [sys.executable, "-m", "t5x.train", *(f"--gin_file={file}" for file in files)]
+        command += [f"--gin.{text}" for text in own]
+        command += [text for text in others if not text.startswith("--gin.")]
+        print(f"{name}: {steps} steps", flush=True)
+        status = subprocess.run(command, check=False).returncode
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
