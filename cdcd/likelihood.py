@@ -104,6 +104,7 @@ def variational_bound(
     distribution: Curve | None = None,
     levels: int = 32,
     iterations: int = 1,
+    source: Any = None,
 ) -> Array:
     """An upper bound of -log p(noisy tokens | given tokens), on average over noise.
 
@@ -122,6 +123,7 @@ def variational_bound(
       distribution: of levels; None for that of the parameters.
       levels: drawn for each row, spread evenly over the distribution.
       iterations: evaluations for each estimate, see `self_conditioned`.
+      source: see `cdcd.denoising.Task`; the bound is of -log p(noisy tokens | it).
 
     Returns:
       float32 [B], the sum over noisy tokens.
@@ -131,7 +133,8 @@ def variational_bound(
         distribution = warping.Warping().distribution(params[warping.PARAMS])
     noisy = jnp.ones(tokens.shape, bool) if noisy is None else noisy
     table = denoising.table(params)
-    task, clean = make_task(table, tokens, noisy), embed(table, tokens)
+    task = denoising.prepare(params, make_task(table, tokens, noisy, source=source))
+    clean = embed(table, tokens)
     rows = tokens.shape[0]
     level_rng, noise_rng, last_rng = jax.random.split(rng, 3)
     # Row after row one value of each stratum, which are then dealt out.
@@ -205,7 +208,13 @@ def decoding_nats(
 
 @functools.partial(jax.jit, static_argnums=(0,), static_argnames=("passes",))
 def any_order_nats(
-    fill_in: FillIn, params: Params, tokens: Array, rng: Array, *, passes: int = 32
+    fill_in: FillIn,
+    params: Params,
+    tokens: Array,
+    rng: Array,
+    *,
+    passes: int = 32,
+    scored: Array | None = None,
 ) -> Array:
     """An unbiased estimate of -log p of rows, on average over all orders of filling in.
 
@@ -213,21 +222,26 @@ def any_order_nats(
       fill_in, params, tokens: see `decoding_nats`.
       rng: random key.
       passes: forward passes, with numbers of given tokens spread evenly.
+      scored: bool [B, L], the tokens it is about, one of a row at least; the others stay unknown.
+        None for all.
 
     Returns:
       float32 [B].
     """
-    rows, length = tokens.shape
+    rows = tokens.shape[0]
+    counted = jnp.ones(tokens.shape, bool) if scored is None else scored
+    length = jnp.sum(counted, axis=1)
     count_rng, order_rng, fill_rng = jax.random.split(rng, 3)
     u = low_discrepancy_uniform(count_rng, rows * passes).reshape(passes, rows)
 
     def step(total: Array, xs: tuple[Array, Array, Array]) -> tuple[Array, None]:
         u, order_key, fill_key = xs
-        rank = jnp.argsort(jax.random.uniform(order_key, tokens.shape), axis=-1)
+        place = jax.random.uniform(order_key, tokens.shape) + ~counted  # others come last
+        rank = jnp.argsort(jnp.argsort(place, axis=-1), axis=-1)
         given = jnp.minimum((u * length).astype(jnp.int32), length - 1)
         unknown = rank >= given[:, None]
         nats = token_nats(fill_in(params, tokens, unknown, fill_key), tokens)
-        return total + length * mean_where(nats, unknown, axis=1), None
+        return total + length * mean_where(nats, unknown & counted, axis=1), None
 
     keys = [jax.random.split(key, passes) for key in (order_rng, fill_rng)]
     total, _ = lax.scan(step, jnp.zeros(rows), (u, *keys))

@@ -22,6 +22,7 @@ from drums.tasks import prepared_takes
 from drums.tuning import Record, tune
 from drums.vocabularies import FULL
 from musax.datasets.rendered_midi import take_notes
+from musax.exporting import run_export
 from musax.pretrained import save_model_folder
 from t5x.checkpoints import load_state
 from t5x.checkpoints.loading import checkpoint_step, run_checkpoint
@@ -90,23 +91,12 @@ def export(
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run_dir")
-    parser.add_argument("out_dir")
-    parser.add_argument("--card", help="Markdown file for the folder's README.md")
-    parser.add_argument("--step", type=int, help="checkpoint; default: the last")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tune", metavar="DATA_DIR", help="takes of prepare_dataset rendered_drums"
+        "--tune", dest="tune_on", metavar="DATA_DIR", help="takes of prepare_dataset rendered_drums"
     )
     parser.add_argument("--takes", type=int, default=200, help="validation takes to tune on")
-    parser.add_argument("--dtype", default="float32", help="of the stored arrays")
-    args = parser.parse_args()
-    card = Path(args.card).read_text() if args.card else f"# {Path(args.out_dir).name}\n"
-    print(export(args.run_dir, args.out_dir, card, args.step, args.tune, args.takes, args.dtype))
 
 
 if __name__ == "__main__":
-    main()
+    run_export(export, __doc__, _add_arguments)

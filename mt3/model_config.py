@@ -12,7 +12,7 @@ from mt3.network import T5Config
 from mt3.segments import SegmentConfig
 from mt3.vocabularies import VocabularyConfig
 from musax.events.spec import EncodingSpec
-from musax.model_fields import ModelConfigError, build_part, check_fields
+from musax.model_fields import ModelConfigError, build_part, changed_fields, check_fields
 from musax.spectrograms import SpectrogramConfig
 from t5x.checkpoints import CheckpointError
 
@@ -52,7 +52,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """The contents of `config.json`."""
         segment, spec = self.segment, self.spec
-        network = _changed_fields(self.network)
+        network = changed_fields(self.network)
         if "dtype" in network:
             network["dtype"] = np.dtype(network["dtype"]).name
         return {
@@ -74,13 +74,6 @@ class ModelConfig:
                 **({"canonical": True} if spec.canonical else {}),
             },
         }
-
-
-def _changed_fields(value: Any) -> dict[str, Any]:
-    """Fields of a dataclass that differ from their defaults, or have none."""
-    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    defaults = {f.name: f.default for f in dataclasses.fields(value)}
-    return {name: v for name, v in fields.items() if v != defaults[name]}
 
 
 def read_model_config(source: Mapping[str, Any] | str | Path) -> ModelConfig:

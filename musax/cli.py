@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from musax.commands import compose, drums, models, render, transcribe
+from musax.commands import cdcd, compose, drums, models, render, transcribe
 from musax.commands.console import report_error
 
-COMMANDS = (transcribe, drums, compose, render, models)
+COMMANDS = (transcribe, drums, compose, cdcd, render, models)
 
 _EPILOG = """\
 examples:
@@ -21,6 +21,7 @@ examples:
   musax transcribe recordings/ -o out --format mid,csv,png
   musax drums loop.wav -o loop.mid --plot
   musax compose -o piece.mid --length 60 --render
+  musax cdcd infill song.mid --bars 5:8 -o filled.mid
   musax render song.mid -o song.wav
   musax models
   musax transcribe --help                       options and examples of a verb

@@ -73,6 +73,15 @@ def load_midi(source: str | os.PathLike | bytes, *, sustain: bool = True) -> np.
     return sort_notes(notes)
 
 
+def midi_tempo(path: str | os.PathLike) -> float:
+    """The tempo that a Standard MIDI file begins with, quarter notes per minute.
+
+    Raises:
+      MidiError, OSError: see `load_midi`.
+    """
+    return 6e7 / float(midi_file.parse(Path(path).read_bytes(), os.fspath(path)).tempo_us[0])
+
+
 def _channel_notes(track: np.ndarray, track_index: int) -> np.ndarray:
     """int64 [N, 7]: start and end tick, pitch, velocity, program, channel, instrument."""
     program = [0] * _NUM_CHANNELS

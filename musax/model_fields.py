@@ -10,8 +10,18 @@ class ModelConfigError(ValueError):
     """A configuration has a wrong, missing or unknown field; the message names file and field."""
 
 
+def changed_fields(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass that differ from their defaults, or have none."""
+    fields = dataclasses.fields(value)
+    return {f.name: x for f in fields if (x := getattr(value, f.name)) != f.default}
+
+
 def check_fields(
-    found: Collection[str], known: Collection[str], source: Any, prefix: str = ""
+    found: Collection[str],
+    known: Collection[str],
+    source: Any,
+    prefix: str = "",
+    what: str = "field",
 ) -> None:
     """Raises ModelConfigError, with what may have been meant, for a name that is not known."""
     for name in found:
@@ -19,7 +29,7 @@ def check_fields(
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ModelConfigError(
-                f"{source}: unknown field {prefix}{name}{hint} Known: {', '.join(sorted(known))}"
+                f"{source}: unknown {what} {prefix}{name}{hint} Known: {', '.join(sorted(known))}"
             )
 
 

@@ -32,6 +32,7 @@ SYSTEMS = {
     "mt3": "mt3.inference:Transcriber",
     "drums": "drums.inference:Transcriber",
     "perceiver_ar": "perceiver_ar.inference:Composer",
+    "cdcd": "cdcd.inference:Writer",
 }
 
 
@@ -171,6 +172,7 @@ def save_model_folder(
     config: Mapping[str, Any],
     readme: str,
     metadata: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Writes a model folder; every file appears complete or not at all.
 
@@ -183,6 +185,7 @@ def save_model_folder(
       config: JSON values; `"system"` must be one of `SYSTEMS`.
       readme: the model card, Markdown.
       metadata: strings kept in the safetensors file.
+      files: further ones that the configuration names, by their names.
 
     Returns:
       The folder.
@@ -204,13 +207,15 @@ def save_model_folder(
     temporary.mkdir()
     try:
         save_safetensors(temporary / PARAMS_NAME, params, metadata)
+        for name, data in (files or {}).items():
+            (temporary / name).write_bytes(data)
         (temporary / README_NAME).write_text(readme, encoding="utf-8")
         text = json.dumps(dict(config), indent=2) + "\n"
         (temporary / CONFIG_NAME).write_text(text, encoding="utf-8")
         if not folder.exists():
             temporary.replace(folder)
             return folder
-        for name in MODEL_FILES:
+        for name in (*(files or {}), *MODEL_FILES):
             (temporary / name).replace(folder / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,13 +5,13 @@ configs/perceiver_ar/pop909.gin sets them), its last checkpoint holds the parame
 `perceiver_ar.inference.Composer.from_pretrained(OUT_DIR)` reads the result.
 """
 
-import argparse
 import dataclasses
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from musax.exporting import run_export
 from musax.pretrained import save_model_folder
 from perceiver_ar.model_config import ModelConfig
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
@@ -60,19 +60,5 @@ def export(
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run_dir")
-    parser.add_argument("out_dir")
-    parser.add_argument("--card", help="Markdown file for the folder's README.md")
-    parser.add_argument("--step", type=int, help="checkpoint; default: the last")
-    parser.add_argument("--dtype", default="float32", help="of the stored parameters")
-    args = parser.parse_args()
-    card = Path(args.card).read_text() if args.card else f"# {Path(args.out_dir).name}\n"
-    print(export(args.run_dir, args.out_dir, card, args.step, args.dtype))
-
-
 if __name__ == "__main__":
-    main()
+    run_export(export, __doc__)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from musax.events.pieces import MultitrackEncoding, PerformanceEncoding, PieceEncoding
-from musax.model_fields import ModelConfigError, build_part, check_fields, read_part
+from musax.model_fields import ModelConfigError, build_part, changed_fields, check_fields, read_part
 from musax.pretrained import read_config
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.music import music_vocabulary
@@ -42,12 +42,9 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, `"system"` included; fields of the network that are not the default's."""
-        network = self.network
-        fields = {f.name: f.default for f in dataclasses.fields(network)}
-        changed = {k: getattr(network, k) for k in fields if getattr(network, k) != fields[k]}
         kind = next(k for k, cls in _ENCODINGS.items() if isinstance(self.encoding, cls))
         encoding = {"kind": kind, **dataclasses.asdict(self.encoding)}
-        return {"system": SYSTEM, "network": changed, "encoding": encoding}
+        return {"system": SYSTEM, "network": changed_fields(self.network), "encoding": encoding}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: Any = "config") -> "ModelConfig":

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from musax.commands import numbers
 from musax.commands.console import audio_progress, report_error
 from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
 from musax.commands.results import (
@@ -69,7 +70,7 @@ def add_parser(verbs: Any) -> None:
     add("--map", choices=MAPS, help="whose pitches toms get; default: those of the classes")
     add(
         "--threshold",
-        type=_probability,
+        type=numbers.real("a probability between 0 and 1", 0.0, 1.0, above=True, below=True),
         metavar="P",
         help="onset probability of a hit (0 to 1): less finds more; default: the model's own",
     )
@@ -89,26 +90,10 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability between 0 and 1")
-    return value
-
-
 def _tempo(text: str) -> str | float:
     if text in ("auto", "none"):
         return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 4 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not auto, none or a tempo from 4 to 1000")
-    return value
+    return numbers.real("auto, none or a tempo from 4 to 1000", 4.0, 1000.0)(text)
 
 
 def run(args: argparse.Namespace) -> int:

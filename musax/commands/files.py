@@ -25,6 +25,11 @@ class Job:
     source: Path
     outputs: dict[str, Path]
 
+    @property
+    def names(self) -> str:
+        """The outputs, to be read."""
+        return ", ".join(str(path) for path in self.outputs.values())
+
 
 def expand_inputs(arguments: Sequence[str]) -> list[Path]:
     """Files named by arguments, in their order, each once.
@@ -130,6 +135,16 @@ def ensure_writable(folder: Path) -> None:
         raise InputError(
             f"{folder}: cannot write into this folder ({reason}); choose another with -o"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of UTF-8, complete or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def existing(paths: Iterable[Path]) -> list[Path]:

@@ -58,9 +58,8 @@ def run_jobs(
         for message in dict.fromkeys(str(warning.message) for warning in caught):
             report_warning(message)
         if not quiet:
-            written = ", ".join(str(path) for path in job.outputs.values())
             taken = f"{time.monotonic() - started:.1f} s"
-            print(f"{job.source}: {said}, {taken} -> {written}", flush=True)
+            print(f"{job.source}: {said}, {taken} -> {job.names}", flush=True)
     if failures and len(jobs) > 1:
         report_error(f"{failures} of {len(jobs)} inputs failed")
     return 1 if failures else 0

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from musax.commands import numbers
 from musax.commands.console import audio_progress, report_error
 from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
 from musax.commands.results import check_outputs, load_model, run_jobs, summary, write_results
@@ -72,7 +73,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive,
+        type=numbers.count,
         metavar="N",
         help="segments transcribed together; more is faster and needs more memory",
     )
@@ -92,16 +93,6 @@ def _formats(text: str) -> tuple[str, ...]:
             f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}"
         )
     return formats
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return number
 
 
 def run(args: argparse.Namespace) -> int:

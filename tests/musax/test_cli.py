@@ -184,8 +184,8 @@ def test_unexpected_errors_are_one_line_too(tone, tmp_path, monkeypatch, capsys)
         (["transcribe"], "INPUT"),
         (["transcribe", "a.wav", "--format", "mid,xml"], "unknown format 'xml'"),
         (["transcribe", "a.wav", "--decode", "beam"], "invalid choice: 'beam'"),
-        (["transcribe", "a.wav", "--batch-size", "0"], "above 0"),
-        (["transcribe", "a.wav", "--batch-size", "two"], "above 0"),
+        (["transcribe", "a.wav", "--batch-size", "0"], "whole number of 1 or more"),
+        (["transcribe", "a.wav", "--batch-size", "two"], "whole number of 1 or more"),
         (["transpose"], "invalid choice"),
     ],
 )

@@ -52,7 +52,7 @@ def test_continuing_a_file_several_times(model, tmp_path):
         (["-o", "piece.wav"], "piece.wav: expected the name of a MIDI file"),
         (["-o", "p.mid", "--prompt", "nothing.mid"], "nothing.mid: a MIDI file without notes"),
         (["-o", "p.mid", "--prompt", "missing.mid"], "missing.mid"),
-        (["-o", "mine.mid", "--prompt", "mine.mid"], "would replace the prompt"),
+        (["-o", "mine.mid", "--prompt", "mine.mid"], "mine.mid: a result would replace it"),
         (["-o", "p.mid", "--model", "no-such"], "'no-such': no such model"),
         (["-o", "p.mid", "--model", "drums"], "not a model that composes"),
         (["-o", "p.mid", "--render", "--soundfont", "no.sf2"], "no.sf2"),

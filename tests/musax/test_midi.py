@@ -12,6 +12,7 @@ from musax.midi import (
     from_note_sequence,
     from_pretty_midi,
     load_midi,
+    midi_tempo,
     midi_to_bytes,
     save_midi,
     to_note_sequence,
@@ -209,3 +210,14 @@ def test_missing_file():
 def test_tempo_must_fit_the_format(tempo):
     with pytest.raises(ValueError, match="tempo"):
         midi_to_bytes(make_notes(0.0, 1.0, 60), tempo=tempo)
+
+
+def test_the_tempo_that_a_file_begins_with(tmp_path):
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi_bytes([], tempos=[(0, 600_000), (480, 300_000)]))
+    assert midi_tempo(path) == 100.0
+    path.write_bytes(midi_bytes([]))
+    assert midi_tempo(path) == 120.0
+    path.write_bytes(b"no MIDI")
+    with pytest.raises(MidiError, match=r"a\.mid: not a MIDI file"):
+        midi_tempo(path)

@@ -1,17 +1,20 @@
 """Runs the notebooks from top to bottom, with a tiny model and a short recording."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cdcd.contents import Melody
 from musax.audio import save_audio
+from musax.commands import cdcd as cdcd_command
 from musax.commands import compose as compose_command
 from musax.commands import drums as drums_command
 from musax.commands.transcribe import DEFAULT_MODEL
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
-from tests import tiny_drum_model, tiny_perceiver
+from tests import tiny_cdcd, tiny_drum_model, tiny_perceiver
 from tests.tiny_mt3 import write_model
 
 nbformat = pytest.importorskip("nbformat")
@@ -123,3 +126,38 @@ def test_compose_names_what_the_repository_has():
     exec(parameters_of(notebook).source, values)
     assert (FOLDER / values["PROMPT"]).is_file()
     assert values["MODEL"] == compose_command.DEFAULT_MODEL
+
+
+def test_infill(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tinysoundfont")
+    notebook = nbformat.read(FOLDER / "infill.ipynb", as_version=4)
+    notes = make_notes([0.0, 0.5, 2.0, 4.5], [0.4, 0.9, 3.0, 5.0], [60, 64, 67, 72])
+    save_midi(tmp_path / "song.mid", notes)
+    tiny_cdcd.save_tiny_model(tmp_path / "melody", tiny_cdcd.tiny_config(Melody()))
+    tiny_cdcd.save_tiny_model(tmp_path / "text")
+    point = {"judge_nats": 1.0, "entropy": 2.0, "label": "T=1"}
+    (tmp_path / "results.json").write_text(json.dumps({"samples": {"data": [point], "a": [point]}}))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    parameters_of(notebook).source = (
+        'MELODY, BARS, MELODY_MODEL, TEXT_MODEL = "song.mid", (2, 2), "melody", "text"\n'
+        'TEXT, RESULTS, STEPS, OUT = "to ___ or", "results.json", 4, "out"'
+    )
+    run(notebook, tmp_path)
+    text = printed(notebook)
+    assert "4 notes, 4 of them the melody's" in text
+    assert text.count("bits a sixteenth (any_order)") == 4
+    assert "bits a letter  to " in text
+    assert shown(notebook, "image/png") == 6
+    filled = load_midi(tmp_path / "out/filled-1.mid")
+    assert filled["pitch"][:2].tolist() == [60, 64]
+    assert filled["pitch"][-1] == 72
+
+
+def test_infill_names_what_the_repository_has():
+    notebook = nbformat.read(FOLDER / "infill.ipynb", as_version=4)
+    values = {}
+    exec(parameters_of(notebook).source, values)
+    assert (FOLDER / values["MELODY"]).is_file()
+    assert values["MELODY_MODEL"] == cdcd_command.MELODY_MODEL
+    assert values["TEXT_MODEL"] == cdcd_command.TEXT_MODEL

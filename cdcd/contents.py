@@ -1,0 +1,257 @@
+"""What tokens stand for: text or melodies, to ids and back."""
+
+import abc
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cdcd.text import normalise_text8
+from cdcd.vocabularies import LettersVocabulary
+from musax.events.melody import (
+    MAX_PITCH,
+    MIN_PITCH,
+    STEPS_PER_BAR,
+    MelodyVocabulary,
+    melody_to_notes,
+    notes_to_melody,
+)
+from musax.notes import validate_notes
+from t5x.data.vocabularies import UNK_ID, ByteVocabulary, Vocabulary, text_vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(abc.ABC):
+    """Text; its subclasses say of which symbols."""
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """Of the symbols."""
+
+    def normalise(self, text: str) -> str:
+        """The text as the symbols can write it."""
+        return text
+
+    def encode(self, text: str, what: str = "text") -> np.ndarray:
+        """Ids int32 [n] of a text.
+
+        Raises:
+          ValueError: it is empty, or has what no symbol stands for; names it `what`.
+        """
+        ids = self._ids(text, what)
+        if not ids.size:
+            raise ValueError(f"{what}: empty; expected one symbol at least")
+        return ids
+
+    def encode_blanks(self, text: str, blank: str = "_") -> tuple[np.ndarray, np.ndarray]:
+        """(ids int32 [n], bool [n], True where there is a blank) of a text.
+
+        Args:
+          text: what is given, with a blank for each symbol that is not.
+          blank: one character.
+
+        Raises:
+          ValueError: as `encode`; there is no blank, nothing else, or `blank` is no character.
+        """
+        if len(blank) != 1:
+            raise ValueError(f"blank={blank!r}: expected one character")
+        parts = [part for part in re.split(f"({re.escape(blank)}+)", text) if part]
+        gaps = [part[0] == blank for part in parts]
+        if not any(gaps):
+            raise ValueError(f"text: no blanks; write a {blank!r} for each symbol to be filled in")
+        if all(gaps):
+            raise ValueError("text: only blanks; expected symbols too, or sample from nothing")
+        ids = [
+            np.zeros(len(part), np.int32) if gap else self._ids(part, "text")
+            for part, gap in zip(parts, gaps)
+        ]
+        return np.concatenate(ids), np.repeat(gaps, [len(each) for each in ids])
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids; what is no text, such as broken UTF-8, is left out."""
+        return self.vocabulary.decode(np.asarray(ids).tolist())
+
+    def _ids(self, text: str, what: str) -> np.ndarray:
+        symbols = self.normalise(text)
+        ids = np.asarray(self.vocabulary.encode(symbols), np.int32)
+        lost = any(c.isalpha() for c in text) and not symbols.strip()
+        if lost or (ids == UNK_ID).any():
+            raise ValueError(f"{what}: {text[:40]!r} has symbols that the model does not know")
+        return ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters(Text):
+    """The 27 symbols of text8; text is put through `cdcd.text.normalise_text8`."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Space and a to z."""
+        return LettersVocabulary()
+
+    def normalise(self, text: str) -> str:
+        """See `cdcd.text.normalise_text8`."""
+        return normalise_text8(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(Text):
+    """Bytes of UTF-8."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """256 bytes."""
+        return ByteVocabulary()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces(Text):
+    """Pieces of a SentencePiece model.
+
+    Attributes:
+      model: path of the model.
+    """
+
+    model: str
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The pieces; raises ImportError, ValueError, see `t5x.data.vocabularies`."""
+        return text_vocabulary(self.model)
+
+    def encode_blanks(self, text: str, blank: str = "_") -> tuple[np.ndarray, np.ndarray]:
+        """Raises ValueError: a blank in a text is a symbol, and pieces are of many."""
+        raise ValueError(
+            "text with blanks needs a model of letters or bytes; with one of pieces, give tokens "
+            "to Writer.fill_in"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Melody:
+    """One voice on a grid of quarters and bars, see `musax.events.melody`.
+
+    Attributes:
+      tempo: quarters a minute.
+      steps_per_quarter, steps_per_bar: the grid.
+
+    Raises:
+      ValueError: a field is not positive.
+    """
+
+    tempo: float = 120.0
+    steps_per_quarter: int = 4
+    steps_per_bar: int = STEPS_PER_BAR
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 < value < np.inf:
+                raise ValueError(f"{field.name}={value}: expected a positive number")
+
+    @property
+    def vocabulary(self) -> MelodyVocabulary:
+        """The 90 events of a step."""
+        return MelodyVocabulary()
+
+    @property
+    def steps_per_second(self) -> float:
+        """Rate of the grid, Hz."""
+        return self.steps_per_quarter * self.tempo / 60.0
+
+    def encode(
+        self, notes: np.ndarray, what: str = "notes", *, whole_bars: bool = False
+    ) -> np.ndarray:
+        """Ids int32 [n] of the melody of notes, from time 0 to its end.
+
+        Of notes that begin together the highest counts; drums and pitches that no piano has do not.
+
+        Args:
+          notes: `musax.notes` array.
+          what: what messages call them.
+          whole_bars: up to the end of the last bar.
+
+        Raises:
+          ValueError: notes that are wrong, or none of a melody.
+        """
+        notes = validate_notes(notes, what)
+        pitch = notes["pitch"]
+        notes = notes[~notes["is_drum"] & (pitch >= MIN_PITCH) & (pitch <= MAX_PITCH)]
+        if not len(notes):
+            raise ValueError(
+                f"{what}: no notes of a melody; expected some of pitch {MIN_PITCH} to {MAX_PITCH} "
+                "that are not drums"
+            )
+        rate = self.steps_per_second
+        steps = int(
+            max(np.rint(notes["offset"].max() * rate), np.rint(notes["onset"].max() * rate) + 1)
+        )
+        if whole_bars:
+            steps += -steps % self.steps_per_bar
+        return self.vocabulary.encode_array(notes_to_melody(notes, steps, rate))
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """A `musax.notes` array, times in s; raises ValueError for ids that are no events."""
+        return melody_to_notes(self.vocabulary.decode_array(ids), self.steps_per_second)
+
+    def gap(
+        self,
+        length: int,
+        bars: tuple[int, int] | None = None,
+        seconds: tuple[float, float] | None = None,
+    ) -> np.ndarray:
+        """bool [length], True in a part of a melody.
+
+        Args:
+          length: of the melody, steps.
+          bars: first and last, counted from 1.
+          seconds: begin and end, instead.
+
+        Raises:
+          ValueError: none or both are given, or they are not inside of the melody.
+        """
+        if (bars is None) == (seconds is None):
+            raise ValueError("the gap: expected either bars or seconds")
+        if bars is not None:
+            count = -(-length // self.steps_per_bar)
+            if not 1 <= bars[0] <= bars[1] <= count:
+                raise ValueError(f"bars {bars[0]} to {bars[1]}: expected bars of 1 to {count}")
+            begin, end = (bars[0] - 1) * self.steps_per_bar, bars[1] * self.steps_per_bar
+        else:
+            whole = length / self.steps_per_second
+            if seconds is None or not 0 <= seconds[0] < seconds[1] <= whole:
+                raise ValueError(f"seconds={seconds}: expected begin and end, 0 to {whole:g}")
+            begin, end = (round(each * self.steps_per_second) for each in seconds)
+        place = np.arange(length)
+        gap = (place >= begin) & (place < end)
+        if not gap.any():
+            raise ValueError(f"seconds={seconds}: shorter than a step of the grid")
+        return gap
+
+
+Contents = Text | Melody
+#: What a configuration calls them.
+KINDS: dict[str, type] = {"letters": Letters, "bytes": Bytes, "pieces": Pieces, "melody": Melody}
+
+
+def contents_of(vocabulary: Vocabulary) -> Contents:
+    """What a task's vocabulary stands for.
+
+    Raises:
+      ValueError: it is none of those here.
+    """
+    if isinstance(vocabulary, MelodyVocabulary):
+        return Melody()
+    if isinstance(vocabulary, LettersVocabulary):
+        return Letters()
+    if isinstance(vocabulary, ByteVocabulary):
+        return Bytes()
+    path = getattr(vocabulary, "sentencepiece_model_file", None)
+    if path is None:
+        raise ValueError(
+            f"{vocabulary}: expected the vocabulary of melodies, letters, bytes or pieces"
+        )
+    return Pieces(str(Path(path).expanduser()))

@@ -1,0 +1,82 @@
+"""Makes a model folder of a training run: `python -m cdcd.export RUN_DIR OUT_DIR`.
+
+The run's `config.gin` says what the model is (macros of configs/cdcd/train.gin), its last
+checkpoint holds the parameters; the average of them is taken where the run kept one.
+`cdcd.inference.Writer.from_pretrained(OUT_DIR)` reads the result.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cdcd.contents import Pieces, contents_of
+from cdcd.model_config import MODELS, ModelConfig
+from cdcd.models import CDCDModel
+from cdcd.runs import TrainedRun, load_run
+from musax.exporting import run_export
+from musax.pretrained import save_model_folder
+
+
+def run_config(run: TrainedRun) -> ModelConfig:
+    """The configuration of the model that a run trained.
+
+    Raises:
+      ValueError: the model is none of `model_config.MODELS`, or its tokens nothing that is known.
+    """
+    kind = next((k for k, cls in MODELS.items() if type(run.model) is cls), None)
+    if kind is None:
+        raise ValueError(
+            f"{type(run.model).__name__}: expected a model of cdcd.models or .baselines"
+        )
+    # How it was trained is of no use once it is.
+    network = dataclasses.replace(
+        run.model.module.config, dtype="float32", dropout_rate=0.0, remat_policy="none"
+    )
+    contents = contents_of(run.evaluate_task.output_features["targets"].vocabulary)
+    config = ModelConfig(kind, run.length, network, contents)
+    if not isinstance(run.model, CDCDModel):
+        return config
+    return dataclasses.replace(
+        config,
+        noise=run.model.noise,
+        warping=run.model.warping,
+        self_conditioning=run.model.self_conditioning,
+    )
+
+
+def export(
+    run_dir: str | Path,
+    out_dir: str | Path,
+    card: str,
+    step: int | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Writes the model folder; returns its path.
+
+    Args:
+      run_dir: MODEL_DIR of the run.
+      out_dir: where the folder goes.
+      card: the model card, Markdown.
+      step: of the checkpoint; None takes the last.
+      dtype: in which parameters are stored.
+
+    Raises:
+      FileNotFoundError: the run has no such checkpoint.
+      ValueError: see `run_config`, or there is no such type.
+    """
+    run = load_run(run_dir, step)
+    config = run_config(run)
+    params = jax.tree.map(lambda x: np.asarray(x, dtype), run.params)
+    files = {}
+    if isinstance(config.contents, Pieces):
+        model = Path(config.contents.model)
+        files[model.name] = model.read_bytes()
+    return save_model_folder(
+        out_dir, params, config.to_json(), card, {"step": str(run.step)}, files
+    )
+
+
+if __name__ == "__main__":
+    run_export(export, __doc__)

@@ -1,0 +1,308 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdcd import inference
+from cdcd.contents import Bytes, Letters, Melody
+from cdcd.inference import Score, Writer
+from musax import pretrained
+from musax.midi import load_midi
+from musax.notes import empty_notes, make_notes
+from t5x.checkpoints import CheckpointError
+from t5x.data.vocabularies import NUM_SPECIAL_IDS
+from tests.tiny_cdcd import LENGTH, save_tiny_model, tiny_config, tiny_params
+
+TUNE = make_notes([0.0, 1.0, 2.0, 2.5, 4.0], [0.5, 1.5, 2.5, 3.5, 4.5], [60, 64, 67, 72, 60])
+STEPS = {"steps": 4}
+
+
+def make_writer(contents, kind="cdcd", **options):
+    config = tiny_config(contents, kind, **options)
+    return Writer(config, tiny_params(config))
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    return pretrained.load(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def melodies():
+    return make_writer(Melody())
+
+
+# ------------------------------------------------------------------------------------------ windows
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 20))
+def test_windows_fill_every_gap_and_cut_none_but_long_ones(noisy, length):
+    noisy = np.array(noisy)
+    while noisy.any():
+        first = int(np.argmax(noisy))
+        seen, kept = inference._next_window(noisy, length)
+        assert seen.start == kept.start <= first < kept.stop <= seen.stop <= len(noisy)
+        assert seen.stop - seen.start == min(length, len(noisy))
+        assert first - seen.start <= length // 2 or seen.stop == len(noisy)
+        behind = noisy[kept.stop : kept.stop + 1].any()
+        if behind and noisy[kept.stop - 1]:  # a gap is cut: the first, which is all that is made
+            assert noisy[first : kept.stop].all()
+        noisy[kept] = False
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(3, 29), st.booleans()), min_size=1, max_size=50),
+    st.integers(0, 9),
+)
+def test_given_tokens_never_change(writer, tokens, seed):
+    ids, noisy = (np.array(each) for each in zip(*tokens))
+    rows = writer.fill_in(ids, noisy, 2, seed=seed, **STEPS)
+    assert rows.shape == (2, len(ids))
+    np.testing.assert_array_equal(rows[:, ~noisy], np.stack([ids[~noisy]] * 2))
+    assert rows.min() >= NUM_SPECIAL_IDS
+
+
+def test_a_window_sees_both_sides_of_its_gap(writer, monkeypatch):
+    seen = []
+
+    def make(params, rows, rng, **options):
+        seen.append((np.asarray(rows.tokens[0]), np.asarray(rows.noisy[0])))
+        return np.where(rows.noisy, 9, rows.tokens)
+
+    monkeypatch.setattr(writer.model, "make", make)
+    tokens = np.arange(40) % 20 + 3
+    noisy = np.zeros(40, bool)
+    noisy[[4, 5, 25, 26]] = True
+    rows = writer.fill_in(tokens, noisy)
+    np.testing.assert_array_equal(rows[0], np.where(noisy, 9, tokens))
+    np.testing.assert_array_equal([each[0] for each, _ in seen], tokens[[0, 17]])
+    assert [mask.sum() for _, mask in seen] == [2, 2]
+    seen.clear()
+    writer.fill_in(tokens[:5], np.arange(5) >= 3)
+    ((_, mask),) = seen
+    assert mask.tolist() == [False] * 3 + [True] * (LENGTH - 3)  # the rest is unknown too
+
+
+# ----------------------------------------------------------------------------------------- sampling
+
+
+def test_a_seed_is_a_text(writer):
+    first, second = writer.sample(2, seed=1, **STEPS)
+    assert first.text != second.text
+    assert [x.text for x in writer.sample(2, seed=1, **STEPS)] == [first.text, second.text]
+    assert writer.sample(seed=2, **STEPS)[0].text != first.text
+    assert len(first.text) == len(first.tokens) == LENGTH
+    assert first.made.all()
+    assert first.notes is None
+
+
+@pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
+def test_a_prompt_is_continued_beyond_a_window(kind):
+    options = {} if kind == "ar" else STEPS
+    (made,) = make_writer(Letters(), kind).sample(length=45, prompt="Hi, THERE", **options)
+    assert len(made.text) == 45
+    assert made.text.startswith("hi there")
+    assert made.made.tolist() == [False] * 8 + [True] * 37
+
+
+def test_shorter_than_in_training_is_the_beginning(writer):
+    (whole,), (short,) = (writer.sample(seed=3, length=n, **STEPS) for n in (LENGTH, 5))
+    assert whole.text[:5] == short.text
+
+
+def test_more_than_a_batch(writer, monkeypatch):
+    monkeypatch.setattr(inference, "_BATCH", 2)
+    texts = [x.text for x in writer.sample(5, **STEPS)]
+    assert len(set(texts)) == 5
+
+
+def test_a_melody_is_sampled_and_continued(melodies):
+    (made,) = melodies.sample(length=40, prompt=TUNE[:2], **STEPS)
+    assert made.text is None
+    assert made.notes["pitch"][:2].tolist() == [60, 64]
+    assert made.made.argmax() == 12  # where the last note ends
+    assert made.notes["offset"].max() <= 5.0
+
+
+def test_ids_beyond_the_vocabulary_are_not_made():
+    writer = make_writer(Letters(), vocab_size=60)
+    (made,) = writer.sample(length=64, **STEPS)
+    assert made.tokens.max() < 30
+    assert len(made.text) == 64
+
+
+# ---------------------------------------------------------------------------------------- infilling
+
+
+@pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
+def test_blanks_are_filled_in(kind):
+    options = {} if kind == "ar" else STEPS
+    found = make_writer(Letters(), kind).infill("To be, ___ to __", count=3, **options)
+    assert len({each.text for each in found}) > 1
+    for each in found:
+        assert each.text.startswith("to be ")
+        assert each.text[9:13] == " to "
+        assert len(each.text) == 15
+
+
+def test_other_blanks_and_bytes():
+    (made,) = make_writer(Bytes()).infill("snake_case = ??", blank="?", **STEPS)
+    assert made.text.startswith("snake_case = ")
+    assert made.made.tolist() == [False] * 13 + [True] * 2
+
+
+def test_bars_are_made_anew(melodies):
+    before = melodies.contents.encode(TUNE, whole_bars=True)
+    found = melodies.infill(TUNE, bars=(2, 2), count=2, **STEPS)
+    assert not np.array_equal(found[0].tokens, found[1].tokens)
+    for each in found:
+        np.testing.assert_array_equal(each.tokens[~each.made], before[~each.made])
+        assert np.flatnonzero(each.made).tolist() == list(range(16, 32))
+        outside = (each.notes["onset"] < 2) | (each.notes["onset"] >= 4)
+        assert each.notes["pitch"][outside].tolist() == [60, 64, 60]
+
+
+def test_a_gap_in_seconds_at_another_tempo(melodies):
+    slow = melodies.at_tempo(60.0)
+    (made,) = slow.infill(TUNE, seconds=(2.0, 3.0), **STEPS)
+    assert np.flatnonzero(made.made).tolist() == [8, 9, 10, 11]
+    assert made.notes["onset"][-1] == 4.0
+    assert melodies.contents.tempo == 120
+
+
+def test_a_real_piece_longer_than_a_window(melodies):
+    piece = load_midi("examples/rendering.mid")
+    (made,) = melodies.infill(piece, bars=(3, 4), **STEPS)
+    melody = melodies.contents.decode(melodies.contents.encode(piece))
+    for part in (slice(None, 4.0), slice(8.0, None)):
+        inside = [
+            notes["pitch"][
+                (notes["onset"] >= (part.start or 0)) & (notes["onset"] < (part.stop or 99))
+            ]
+            for notes in (made.notes, melody)
+        ]
+        np.testing.assert_array_equal(*inside)
+
+
+def test_rounds_change_what_was_made_alone(writer):
+    (once,), (again,) = (writer.infill("to be ______ be", rounds=n, **STEPS) for n in (0, 3))
+    assert once.text != again.text
+    assert again.text[:6] == "to be "
+    assert again.text[-3:] == " be"
+
+
+def test_progress_is_told(writer):
+    told = []
+    writer.sample(length=40, progress=lambda *at: told.append(at), **STEPS)
+    assert told == [(16, 40), (24, 40), (32, 40), (40, 40)]
+
+
+# ------------------------------------------------------------------------------------------ scoring
+
+
+def test_windows_are_scored_by_themselves():
+    writer = make_writer(Letters(), "ar")
+    text = "what is longer than a row is cut"
+    whole, parts = writer.score(text), [writer.score(text[i : i + LENGTH]) for i in (0, 16)]
+    assert whole.nats == pytest.approx(sum(part.nats for part in parts), rel=1e-5)
+    assert whole.tokens == 32
+    assert whole.estimate == "exact"
+
+
+def test_a_bound_is_of_whole_windows(writer, monkeypatch):
+    def nats(model, params, windows, estimate, rng, passes):
+        assert estimate == "bound"
+        return np.count_nonzero(windows, axis=1)
+
+    monkeypatch.setattr(inference, "window_nats", nats)
+    assert writer.score("a" * 40, "bound") == Score(32.0, 32, "bound")
+
+
+def test_bits():
+    assert Score(8 * np.log(2), 4, "exact").bits_per_token == pytest.approx(2.0)
+
+
+def test_a_melody_has_a_score(melodies):
+    score = melodies.score(TUNE, "left_to_right")
+    assert score.tokens == 36
+    assert 0 < score.bits_per_token < 20
+
+
+# ----------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w: w.sample(stepz=3), "unknown option stepz; did you mean 'steps'"),
+        (lambda w: w.sample(steps=0), "steps=0: expected 1 or more"),
+        (lambda w: w.sample(method="rk4"), "method='rk4': expected one of euler"),
+        (lambda w: w.sample(0), "count=0"),
+        (lambda w: w.sample(rounds=-1), "rounds=-1"),
+        (lambda w: w.sample(length=0), "length=0: expected 1 or more"),
+        (lambda w: w.sample(prompt=""), "prompt: empty"),
+        (lambda w: w.sample(prompt="a" * 20), "prompt has 20 tokens, and length=16"),
+        (lambda w: w.sample(prompt=TUNE), "prompt: this is a model of text"),
+        (lambda w: w.infill("no blanks"), "no blanks"),
+        (lambda w: w.infill("___"), "only blanks"),
+        (lambda w: w.infill("a_", bars=(1, 2)), "bars and seconds are of melodies"),
+        (lambda w: w.infill(TUNE), "text: this is a model of text; expected a string"),
+        (lambda w: w.at_tempo(90), "a tempo is of melodies"),
+        (lambda w: w.score(""), "empty"),
+        (lambda w: w.score("a", "exact"), "method='exact': this model has any_order, left_to"),
+        (lambda w: w.score("a", passes=0), "passes=0"),
+        (lambda w: w.score("a", "bound"), "a bound is of 16 tokens at least"),
+        (lambda w: w.fill_in(np.array([99, 3]), np.array([False, True])), "token 99 is outside"),
+        (lambda w: w.fill_in(np.array([3]), np.array([True, True])), r"noisy \(2,\)"),
+    ],
+)
+def test_mistakes_with_text(writer, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(writer)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w: w.infill(TUNE), "expected either bars or seconds"),
+        (lambda w: w.infill(TUNE, bars=(2, 9)), "bars 2 to 9: expected bars of 1 to 3"),
+        (lambda w: w.infill(empty_notes(), bars=(1, 1)), "no notes of a melody"),
+        (lambda w: w.infill("a_"), "this is a model of melodies; expected a note array"),
+        (lambda w: w.sample(prompt=empty_notes()), "prompt: no notes of a melody"),
+        (lambda w: w.score("text"), "this is a model of melodies"),
+    ],
+)
+def test_mistakes_with_melodies(melodies, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(melodies)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("ar", {"steps": 4}, "model of kind 'ar': unknown option steps"),
+        ("mdlm", {"guidance": 2.0}, "unknown option guidance"),
+        ("mdlm", {"rounds": 2}, "rounds=2: only of continuous diffusion"),
+        ("ar", {"temperature": -1}, "temperature=-1"),
+    ],
+)
+def test_options_of_other_kinds(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_writer(Letters(), kind).sample(**options)
+
+
+def test_parameters_of_another_network():
+    config = tiny_config(kind="ar")
+    with pytest.raises(CheckpointError, match="folder does not fit the model"):
+        Writer(tiny_config(), tiny_params(config), "folder")
+
+
+def test_inference_needs_no_tensorflow():
+    heavy = {"tensorflow", "seqio", "matplotlib"}
+    code = f"import sys, cdcd.inference; print({heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
