@@ -19,6 +19,7 @@ NAMES = (
     "training",
     "t5",
     "perceiver_ar",
+    "cdcd",
     "data_pipeline",
 )
 MIN_WIDTH = 150  # of the table, whatever the terminal says

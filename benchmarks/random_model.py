@@ -37,7 +37,8 @@ def random_trainer(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     types = {name: x.dtype for name, x in batch.items()}
     init = functools.partial(model.get_initial_variables, input_shapes=shapes, input_types=types)
     variables = jax.eval_shape(init, jax.random.PRNGKey(0))
-    variables = {**variables, "params": random_params(variables["params"])}
+    axes = {name: x for name, x in variables.items() if name.endswith("_axes")}
+    variables = {name: random_params(x) for name, x in variables.items() if name not in axes} | axes
     return Trainer(
         model,
         FlaxOptimTrainState.create(model.optimizer_def, variables),
