@@ -75,8 +75,8 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
         logits = self._compute_logits(params, batch, dropout_rng)
         tokens, counted = batch["decoder_target_tokens"], valid_positions(batch)
         nats = token_nats(logits, tokens)
-        loss = mean_where(nats, counted)
-        return loss * self.share(batch), metrics_of_tokens(
+        loss = mean_where(nats, counted) * self.share(batch)
+        return loss, metrics_of_tokens(
             logits,
             tokens,
             counted,
@@ -147,6 +147,7 @@ def _decode(
         "topp": topp,
         "logit_callback_fn": forbid,
         "eos_id": -1,
+        "rescale_log_probs": False,  # Those of a nucleus are finite whatever the network makes.
     }
     made, scores = model._decode(params, inputs, batch, options)
     return jnp.where(rows.noisy, made[:, 0], rows.tokens).astype(jnp.int32), scores
@@ -216,11 +217,11 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         dropout_rng: Array | None = None,
     ) -> Array:
         """Of all tokens, those `masked` bool [B, L] unseen, float32 [B, L, V]."""
-        valid = jnp.ones(tokens.shape, bool) if valid is None else valid
+        seen = jnp.ones(tokens.shape, bool) if valid is None else valid
         return self.module.apply(  # type: ignore[return-value]
             {"params": params},
             jnp.where(masked, self.mask_id, tokens),
-            valid.astype(jnp.int32),
+            seen.astype(jnp.int32),
             enable_dropout=dropout_rng is not None,
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
         )
@@ -250,8 +251,8 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         rng = evaluation_rng(batch) if dropout_rng is None else dropout_rng
         tokens, valid = batch["decoder_target_tokens"], valid_positions(batch)
         nats, logits, masked = self.bound(params, batch, rng, dropout_rng is not None)
-        loss = mean_where(nats, valid)
-        return loss * self.share(batch), metrics_of_tokens(
+        loss = mean_where(nats, valid) * self.share(batch)
+        return loss, metrics_of_tokens(
             logits,
             tokens,
             masked,

@@ -15,7 +15,7 @@ class NetworkConfig:
       num_heads: H, of D / H channels each.
       mlp_dim: hidden units of a feed-forward block.
       activation: any function of `flax.linen`.
-      rotary_base: of rotary positions, see `t5x.layers.rotary`.
+      rotary_base: of rotary positions, see `t5x.layers.rotary`; None for none.
       output_prior: add to the logits how likely each token's embedding is to have become the noisy
         one, so that the network has only to say what the others tell of it (Gulrajani & Hashimoto
         2023, "Plaid", section 3); of denoisers alone, and not in the paper.
@@ -39,7 +39,7 @@ class NetworkConfig:
     num_heads: int = 8
     mlp_dim: int = 4096
     activation: str = "gelu"
-    rotary_base: float = 10_000.0
+    rotary_base: float | None = 10_000.0
     output_prior: bool = False
     num_fourier: int = 64
     time_width: int = 128

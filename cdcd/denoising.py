@@ -4,6 +4,7 @@ Letters in shapes: B batch, L length, d width of embeddings, V vocabulary.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +24,14 @@ class Task(NamedTuple):
       given: embeddings float32 [B, L, d] of given tokens; zeros where they are not to be looked at.
       noisy: bool [B, L], positions to be found.
       valid: bool [B, L], positions that there are; None for all.
+      source: what the network is told beside the rows, such as encoded inputs: arrays of which
+        zeros stand for nothing; None for networks that are told nothing.
     """
 
     given: Array
     noisy: Array
     valid: Array | None = None
+    source: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,16 @@ class Denoising:
         """Embeddings of all tokens, float32 [V, d]."""
         return self.module.apply({"params": params}, method=Denoiser.table)  # type: ignore
 
+    def prepare(self, params: Params, task: Task) -> Task:
+        """The task with all that is the same at every noise level, to compute it once."""
+        del params
+        return task
+
+    def variables(self, params: Params, task: Task) -> dict[str, Any]:
+        """Collections that the network reads."""
+        del task
+        return {"params": params}
+
     def logits(
         self,
         params: Params,
@@ -57,7 +71,7 @@ class Denoising:
     ) -> Array:
         """Of the tokens behind noisy embeddings, float32 [B, L, V]; see `network.Denoiser`."""
         return self.module.apply(  # type: ignore[return-value]
-            {"params": params},
+            self.variables(params, task),
             x,
             task.given,
             previous,
@@ -66,6 +80,7 @@ class Denoising:
             task.valid,
             deterministic=dropout_rng is None,
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            source=task.source,
         )
 
     def interpolate(self, logits: Array, table: Array) -> Array:
@@ -94,6 +109,7 @@ def make_task(
     noisy: Array,
     valid: Array | None = None,
     conditioned: Array | None = None,
+    source: Any = None,
 ) -> Task:
     """The task of finding the noisy ones of tokens.
 
@@ -102,10 +118,27 @@ def make_task(
       tokens: int [B, L]; those to be found are not looked at.
       noisy: bool [B, L].
       valid: bool [B, L] or None.
-      conditioned: bool [B], rows whose given tokens are to be looked at; None for all. Of others
-        it is known where tokens are given, but not which.
+      conditioned: bool [B], rows whose given tokens and source are to be looked at; None for all.
+        Of others it is known where tokens are given, but not which.
+      source: see `Task`, of B rows if `conditioned` is given.
     """
     seen = ~noisy if valid is None else ~noisy & valid
     if conditioned is not None:
         seen = seen & conditioned[:, None]
-    return Task(jnp.where(seen[..., None], embed(table, tokens), 0.0), noisy, valid)
+        source = jax.tree.map(functools.partial(_rows_where, conditioned), source)
+    return Task(jnp.where(seen[..., None], embed(table, tokens), 0.0), noisy, valid, source)
+
+
+def _rows_where(kept: Array, x: Array) -> Array:
+    """`x` [B, ...] with zeros in rows that are not `kept`, bool [B]."""
+    return jnp.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros_like(x))
+
+
+def beside_unconditioned(task: Task) -> Task:
+    """All rows of a task, and behind them the same without what they are conditioned on."""
+    noisy, valid = jax.tree.map(lambda x: jnp.concatenate([x, x]), (task.noisy, task.valid))
+
+    def hidden(x: Array) -> Array:
+        return jnp.concatenate([x, jnp.zeros_like(x)])
+
+    return Task(hidden(task.given), noisy, valid, jax.tree.map(hidden, task.source))

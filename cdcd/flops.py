@@ -14,30 +14,42 @@ from cdcd.config import NetworkConfig
 
 
 def train_step_flops(
-    params: Any, config: NetworkConfig, shape: tuple[int, int], extra_forward: float = 0.0
+    params: Any,
+    config: NetworkConfig,
+    shape: tuple[int, int],
+    extra_forward: float = 0.0,
+    inputs: int = 0,
 ) -> float:
     """FLOPs of a training step.
 
     Args:
-      params: the parameter tree of a network of `cdcd.network`.
+      params: the parameter tree of a network of `cdcd.network` or `cdcd.translation_network`.
       config: of the network.
       shape: B rows of L tokens.
-      extra_forward: forward passes beside that which has gradients, as a share of the batch.
+      extra_forward: forward passes beside that which has gradients, as a share of the batch;
+        inputs are encoded once.
+      inputs: T, tokens of an input, of networks that encode one.
     """
     rows, length = shape
-    per_row = sum(
-        6.0 * math.prod(x.shape) * _multiplied_with(name, length)
-        for name, x in flatten_dict(dict(params), sep="/").items()
-        if name.endswith("/kernel")
-    )
-    per_row += 12.0 * config.num_layers * config.width * length**2
-    forward = per_row / 3.0
+    encoder = 12.0 * getattr(config, "num_encoder_layers", 0) * config.width * inputs**2
+    decoder = 12.0 * config.num_layers * config.width * (length**2 + length * inputs)
+    for name, x in flatten_dict(dict(params), sep="/").items():
+        if not name.endswith("/kernel"):
+            continue
+        flops = 6.0 * math.prod(x.shape) * _multiplied_with(name, length, inputs)
+        if name.startswith("encoder/"):
+            encoder += flops
+        else:
+            decoder += flops
+    forward = decoder / 3.0
     if extra_forward:
         forward += 2.0 * config.vocab_size * config.embed_dim * length
-    return rows * (per_row + extra_forward * forward)
+    return rows * (encoder + decoder + extra_forward * forward)
 
 
-def _multiplied_with(name: str, length: int) -> int:
+def _multiplied_with(name: str, length: int, inputs: int) -> int:
     """How many vectors of a row a kernel is multiplied with."""
-    of_time = name.startswith("time_mlp/") or "norm/" in name
-    return 1 if of_time else length
+    if name.startswith(("time_mlp/", "length_mlp/")) or "norm/" in name:
+        return 1
+    of_inputs = name.endswith(("cross_attention/key/kernel", "cross_attention/value/kernel"))
+    return inputs if of_inputs or name.startswith("encoder/") else length

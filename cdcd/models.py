@@ -174,6 +174,11 @@ class CDCDModel(WholeBatch, BaseModel):
         variables[warping.AVERAGE] = jax.tree.map(jnp.copy, curves)
         return variables
 
+    def source(self, params: Params, batch: Batch, dropout_rng: Array | None = None) -> Any:
+        """What the network is told beside the rows of a batch, see `cdcd.denoising.Task`."""
+        del params, batch, dropout_rng
+        return None
+
     # ---------------------------------------------------------------------------------- loss
 
     def distribution(self, params: Params, mutables: Mutables = None) -> warping.Curve:
@@ -211,7 +216,7 @@ class CDCDModel(WholeBatch, BaseModel):
         distribution = self.distribution(params, mutables)
         draw = self.draw(rng, tokens.shape, distribution)
         counted = draw.noisy & valid
-        logits = self._logits(params, tokens, draw, valid, training=dropout_rng is not None)
+        logits = self._logits(params, batch, draw, valid, training=dropout_rng is not None)
         nats = token_nats(logits, tokens)
         cross_entropy = mean_where(nats, counted)
         fit = self.warping.fit_loss(
@@ -219,14 +224,16 @@ class CDCDModel(WholeBatch, BaseModel):
             noise_to_time(draw.t, self.noise),
             mean_where(nats, counted, axis=1),
             distribution,
+            jnp.any(counted, axis=1),
         )
-        loss = (cross_entropy + fit) * self.share(batch)
+        share = self.share(batch)
+        loss = (cross_entropy + fit) * share
         curve = self.warping.loss_curve(params[warping.PARAMS])
         metrics = metrics_of_tokens(
             logits,
             tokens,
             counted,
-            cross_entropy,
+            cross_entropy * share,
             noisy_nats_per_token=Average.from_model_output(nats, counted),
             warp_fit_error=Average.from_model_output(fit),
             warp_entropy=Average.from_model_output(curve.y[-1]),
@@ -237,16 +244,16 @@ class CDCDModel(WholeBatch, BaseModel):
         return loss, (metrics, {**mutables, warping.AVERAGE: average})
 
     def _logits(
-        self, params: Params, tokens: Array, draw: Draw, valid: Array, training: bool
+        self, params: Params, batch: Batch, draw: Draw, valid: Array, training: bool
     ) -> Array:
-        table = self.denoising.table(params)
-        x = embed(table, tokens) + draw.t[:, None, None] * draw.noise
-        task = make_task(table, tokens, draw.noisy & valid, valid, draw.conditioned)
-        previous = self._previous(params, table, x, task, draw.t)
+        tokens, table = batch["decoder_target_tokens"], self.denoising.table(params)
         dropping = training and self.module.config.dropout_rate > 0
-        return self.denoising.logits(
-            params, x, task, previous, draw.t, draw.dropout if dropping else None
-        )
+        rng = draw.dropout if dropping else None
+        source = self.source(params, batch, rng)
+        x = embed(table, tokens) + draw.t[:, None, None] * draw.noise
+        task = make_task(table, tokens, draw.noisy & valid, valid, draw.conditioned, source)
+        previous = self._previous(params, table, x, task, draw.t)
+        return self.denoising.logits(params, x, task, previous, draw.t, rng)
 
     def _previous(self, params: Params, table: Array, x: Array, task: Task, t: Array) -> Array:
         """What rows 0, 2, 4, ... are told of a first estimate, and the others are not."""
@@ -330,6 +337,7 @@ class CDCDModel(WholeBatch, BaseModel):
             batch["decoder_target_tokens"],
             evaluation_rng(batch),
             distribution=self.distribution(params, mutables),
+            source=self.source(params, batch),
         )
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:

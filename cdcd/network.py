@@ -141,10 +141,25 @@ class Block(nn.Module):
         caching: Caching = NO_CACHE,
     ) -> Array:
         """[B, L, D] -> [B, L, D]; `time` [B, C] or None, `mask` [B, 1, L, L] or None."""
+        x = self.attend(x, time, mask, deterministic, caching)
+        return self.feed_forward(x, time, deterministic)
+
+    def attend(
+        self,
+        x: Array,
+        time: Array | None,
+        mask: Array | None,
+        deterministic: bool,
+        caching: Caching,
+    ) -> Array:
+        """The first half of the block."""
         x = shard(x, "batch", "length", "embed")
         y = self.attention_norm(x, time)
         y = self.attention(y, y, mask, deterministic=deterministic, **caching.arguments)
-        x = x + self.dropout(y, deterministic=deterministic)
+        return x + self.dropout(y, deterministic=deterministic)
+
+    def feed_forward(self, x: Array, time: Array | None, deterministic: bool) -> Array:
+        """The second half of the block."""
         y = self.mlp(self.mlp_norm(x, time), deterministic=deterministic)
         return x + self.dropout(y, deterministic=deterministic)
 
@@ -159,9 +174,17 @@ class Trunk(Stack):
         cfg = self.config
         self.in_proj = Linear(cfg.width, (None, "embed"), cfg.dtype)
         self.dropout = broadcast_dropout(cfg.dropout_rate)
-        self.make_layers(lambda: Block(cfg), cfg.num_layers, "blocks")
+        self.make_layers(self.make_block, cfg.num_layers, "trunk")
         self.final_norm = ModulatedNorm(cfg.dtype)
         self.logits = Linear(self.num_classes, ("embed", "vocab"), kernel_init=_logits_init)
+
+    def make_block(self) -> nn.Module:
+        """A new block."""
+        return Block(self.config)
+
+    def enter(self, inputs: Array) -> Array:
+        """Inputs [B, L, any] as [B, L, D]."""
+        return self.in_proj(inputs)
 
     def __call__(
         self,
@@ -170,12 +193,13 @@ class Trunk(Stack):
         mask: Array | None = None,
         deterministic: bool = True,
         caching: Caching = NO_CACHE,
+        **more: Any,
     ) -> Array:
-        """Inputs [B, L, any] to logits, float32 [B, L, V]; the others as in `Block`."""
-        x = self.dropout(self.in_proj(inputs), deterministic=deterministic)
+        """Inputs [B, L, any] to logits, float32 [B, L, V]; the others as the blocks take them."""
+        x = self.dropout(self.enter(inputs), deterministic=deterministic)
 
         def call(block: Any, x: Array) -> Array:
-            return block(x, time, mask, deterministic, caching)
+            return block(x, time, mask, deterministic, caching, **more)
 
         x = self.each_layer(call, x, remat=not caching.decode)
         return shard(self.logits(self.final_norm(x, time)), "batch", "length", "vocab")
@@ -194,11 +218,20 @@ class Denoiser(nn.Module):
         cfg = self.config
         self.token_embed = TokenTable(cfg.vocab_size, cfg.embed_dim, cfg.embedding_init)
         self.time_mlp = TimeEmbedding(cfg)
-        self.trunk = Trunk(cfg, cfg.vocab_size)
+        self.trunk = self.make_trunk()
+
+    def make_trunk(self) -> Trunk:
+        """The blocks, and what is before and after them."""
+        return Trunk(self.config, self.config.vocab_size)
 
     def table(self) -> Array:
         """Embeddings, float32 [V, d]."""
         return self.token_embed()
+
+    def condition(self, t: Array, source: Any) -> tuple[Array, dict[str, Any]]:
+        """(the time's embedding [B, C], further arguments of the trunk)."""
+        del source
+        return self.time_mlp(t), {}
 
     def __call__(
         self,
@@ -209,6 +242,7 @@ class Denoiser(nn.Module):
         t: Array,
         valid: Array | None = None,
         deterministic: bool = True,
+        source: Any = None,
     ) -> Array:
         """Logits, float32 [B, L, V].
 
@@ -221,6 +255,7 @@ class Denoiser(nn.Module):
           t: standard deviation of the noise, float32 [B].
           valid: bool [B, L], positions that there are; None for all.
           deterministic: no dropout.
+          source: what else is known, for networks that are told more than this one.
         """
         table = self.token_embed()
         dtype = self.config.dtype
@@ -234,7 +269,8 @@ class Denoiser(nn.Module):
         ]
         mask = None if valid is None else make_attention_mask(valid, valid)
         inputs = jnp.concatenate(features, axis=-1)
-        logits = self.trunk(inputs, self.time_mlp(t), mask, deterministic)
+        time, more = self.condition(t, source)
+        logits = self.trunk(inputs, time, mask, deterministic, **more)
         if not self.config.output_prior:
             return logits
         # log N(x; e, t^2) but for what all tokens have in common, as all norms are equal.

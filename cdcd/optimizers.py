@@ -1,6 +1,9 @@
 """The optimizer: Adam in groups, so that the warp, the embeddings and the rest do not disturb each
 other."""
 
+from typing import Any
+
+import jax
 import optax
 
 from t5x import optimizers
@@ -24,14 +27,16 @@ def grouped_adam(
       warp_learning_rate: of the curves of the time warp, constant; None where a model has none.
       embedding_factor: multiplies the learning rate of embeddings.
       beta1, beta2: of Adam.
-      weight_decay: of all but embeddings and curves (Loshchilov & Hutter 2019).
+      weight_decay: of all but embeddings, curves and the frequencies of times (Loshchilov & Hutter
+        2019).
       max_norm: the global norm that gradients are clipped to; None does not clip.
       average_decay: also keep an average of the parameters, see
         `t5x.optimizers.ExponentialMovingAverage`; None for none.
     """
 
     def adam(*before: optax.GradientTransformation, factor: float = 1.0, decay: float = 0.0):
-        rule = optax.adamw(factor, b1=beta1, b2=beta2, weight_decay=decay)
+        mask = _are_trained if decay else None
+        rule = optax.adamw(factor, b1=beta1, b2=beta2, weight_decay=decay, mask=mask)
         return optimizers.chain([*before, rule], use_trainer_learning_rate=True)
 
     clip = [] if max_norm is None else [optax.clip_by_global_norm(max_norm)]
@@ -45,3 +50,8 @@ def grouped_adam(
     if average_decay is None:
         return rule
     return optimizers.ExponentialMovingAverage(rule, average_decay)
+
+
+def _are_trained(params: Any) -> Any:
+    """For each parameter whether it is more than a random frequency that stays what it is."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "fourier", params)

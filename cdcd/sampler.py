@@ -11,7 +11,7 @@ likely token.
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from cdcd import warping
-from cdcd.denoising import Denoising, Params, Task, embed, make_task
+from cdcd.denoising import Denoising, Params, Task, beside_unconditioned, embed, make_task
 from cdcd.warping import Curve
 from musax.diffusion import METHODS, Churn, solve
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
@@ -74,6 +74,7 @@ class SamplerOptions:
     never: tuple[int, ...] = SPECIAL_IDS
 
     def __post_init__(self):
+        object.__setattr__(self, "never", tuple(self.never))
         checks = {
             "steps": (self.steps >= 1, "1 or more"),
             "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
@@ -133,11 +134,13 @@ class Rows(NamedTuple):
         alone.
       noisy: bool [B, L], positions to be made.
       valid: bool [B, L], positions that there are; None for all.
+      source: see `cdcd.denoising.Task`.
     """
 
     tokens: Array
     noisy: Array
     valid: Array | None = None
+    source: Any = None
 
 
 def rows_from_nothing(count: int, length: int) -> Rows:
@@ -146,7 +149,12 @@ def rows_from_nothing(count: int, length: int) -> Rows:
 
 
 def check_rows(rows: Rows, vocab_size: int) -> None:
-    """Raises ValueError for shapes that do not fit and given tokens outside the vocabulary."""
+    """Raises ValueError for shapes that do not fit and given tokens outside the vocabulary.
+
+    Under `jax.jit`, where tokens are not known, nothing is checked.
+    """
+    if _traced(rows.tokens, rows.noisy):
+        return
     tokens, noisy = np.asarray(rows.tokens), np.asarray(rows.noisy)
     if tokens.ndim != 2 or tokens.shape != noisy.shape or not tokens.size:
         raise ValueError(
@@ -210,12 +218,16 @@ def sample(
 
 
 def check_finite(good: Array) -> None:
-    """Raises NotFiniteError unless all of `good` bool [...] hold."""
-    if not bool(jnp.all(good)):
+    """Raises NotFiniteError unless all of `good` bool [...] hold; nothing under `jax.jit`."""
+    if not _traced(good) and not bool(jnp.all(good)):
         raise NotFiniteError(
             "the network made logits that are not finite: its training diverged or the checkpoint "
             "is broken; use another one"
         )
+
+
+def _traced(*arrays: Array) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 8))
@@ -232,8 +244,9 @@ def _sample(
 ) -> tuple[Array, Array]:
     """(tokens int32 [B, L], bool: all logits were finite)."""
     table = denoising.table(params)
-    task = make_task(table, rows.tokens, rows.noisy, rows.valid)
-    network = functools.partial(_estimate, denoising, params, table, options, numbers, task)
+    task = make_task(table, rows.tokens, rows.noisy, rows.valid, source=rows.source)
+    branches = denoising.prepare(params, beside_unconditioned(task) if options.guided else task)
+    network = functools.partial(_estimate, denoising, params, table, options, numbers, branches)
     levels = warping.spaced_levels(distribution, options.steps, denoising.noise, numbers.rho, start)
     noise_rng, solver_rng = jax.random.split(rng)
     to_make = rows.noisy[..., None]
@@ -271,23 +284,16 @@ def _estimate(
     t: Array,
     previous: Array,
 ) -> tuple[Array, Array, Array]:
-    """(estimate [B, L, d], of each branch [1 or 2, B, L, d], conditional logits [B, L, V]).
+    """(estimate [B, L, d], of each branch [1 or 2, B, L, d], logits [B, L, V]).
 
-    The branches, with and without conditioning, are one call on twice the rows.
+    The branches, with and without conditioning, are one call on twice the rows; `task` has both.
     """
     branches, rows = 1 + options.guided, y.shape[0]
     told = previous if options.self_conditioning else jnp.zeros_like(previous)
     if options.guided:
-        both = Task(
-            jnp.concatenate([task.given, jnp.zeros_like(task.given)]),
-            jnp.concatenate([task.noisy] * 2),
-            None if task.valid is None else jnp.concatenate([task.valid] * 2),
-        )
         y = jnp.concatenate([y, y])
-    else:
-        both = task
     level = jnp.full((branches * rows,), t)
-    logits = denoising.logits(params, y, both, told.reshape(y.shape), level)
+    logits = denoising.logits(params, y, task, told.reshape(y.shape), level)
     logits = logits.at[..., jnp.asarray(options.never, jnp.int32)].set(NEG_INF)
     shaped = logits / numbers.softmax_temperature
     if options.topp < 1:
@@ -298,8 +304,10 @@ def _estimate(
         return x0[0], x0, logits
     inside = (numbers.guidance_low <= t) & (t <= numbers.guidance_high)
     weight = jnp.where(inside, numbers.guidance, 1.0)
-    # Scores are linear in x_0, and so is their combination.
-    return x0[1] + weight * (x0[0] - x0[1]), x0, logits[:rows]
+    given, hidden = logits[:rows], logits[rows:]
+    # Scores are linear in x_0, and so is their combination. Logits beyond both would be noise.
+    logits = hidden + jnp.clip(weight, 0.0, 1.0) * (given - hidden)
+    return x0[1] + weight * (x0[0] - x0[1]), x0, logits
 
 
 # ---------------------------------------------------------------------------- more than one pass
@@ -339,7 +347,7 @@ def refine(
     for number in range(rounds):
         mask_rng, sample_rng = jax.random.split(jax.random.fold_in(rng, number))
         chosen = rows.noisy & (jax.random.uniform(mask_rng, rows.noisy.shape) < share)
-        part = Rows(tokens, chosen, rows.valid)
+        part = rows._replace(tokens=tokens, noisy=chosen)
         tokens = sample(denoising, params, part, sample_rng, options, distribution, start)
     return tokens
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cdcd.config import NoiseRange
+from t5x.losses import mean_where
 
 #: Names of parameters and of the collection with their average.
 PARAMS, AVERAGE = "warp", "warp_ema"
@@ -119,8 +120,10 @@ class Warping:
         if not self.enabled:
             return Curve(_edges(along_time), _edges(along_time))
         if self.temperature != 1.0:
-            density = along_loss / along_time
-            along_loss = along_loss * density ** (1.0 / self.temperature - 1.0)
+            log_time = jnp.log(along_time)
+            log_density = (jnp.log(along_loss) - log_time) / self.temperature
+            # Sharpened, densities might vanish.
+            along_loss = jnp.maximum(jax.nn.softmax(log_density + log_time), 1e-3 * along_time)
             along_loss = along_loss / along_loss.sum()
         if self.uniformity:
             along_loss = (1 - self.uniformity) * along_loss + self.uniformity * along_time
@@ -132,7 +135,14 @@ class Warping:
 
     # ------------------------------------------------------------------------------- fitting
 
-    def fit_loss(self, params: Params, time: Array, nats: Array, drawn_by: Curve) -> Array:
+    def fit_loss(
+        self,
+        params: Params,
+        time: Array,
+        nats: Array,
+        drawn_by: Curve,
+        counted: Array | None = None,
+    ) -> Array:
         """What the parameters minimise: squared errors of the fit, as if times were uniform.
 
         Args:
@@ -141,6 +151,7 @@ class Warping:
           nats: [B], the loss of each.
           drawn_by: the distribution that they were drawn from; errors count by the inverse of its
             density (appendix A).
+          counted: bool [B], which have a loss; None for all.
 
         Returns:
           float32 scalar.
@@ -149,9 +160,12 @@ class Warping:
         curve = self.loss_curve(params)
         found, whole = curve(time), curve.y[-1]
         if self.beta != (1.0, 1.0):
-            found = jax.scipy.special.betainc(*self.beta, found / whole) * whole
+            # At the very ends slopes may be infinite.
+            share = jnp.clip(found / whole, 1e-6, 1.0 - 1e-6)
+            found = jax.scipy.special.betainc(*self.beta, share) * whole
         weight = 1.0 / lax.stop_gradient(drawn_by.slope(time))
-        return jnp.mean(weight * jnp.square(found - nats))
+        counted = jnp.ones(time.shape, bool) if counted is None else counted
+        return mean_where(weight * jnp.square(found - nats), counted)
 
     def average(self, average: Params, params: Params) -> Params:
         """The average after one more step."""

@@ -1,0 +1,98 @@
+"""The configurations of pronunciation and the script that compares their runs, tiny."""
+
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from cdcd.pronunciation import examples_of, read_dictionary
+from t5x import train
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_pronunciation.py"
+SIZES = {"WIDTH": 16, "ENCODER_LAYERS": 1, "LAYERS": 1, "HEADS": 2, "MLP_DIM": 16}
+SIZES |= {"EMBED_DIM": 8, "NOISE_LOW": 0.18, "NOISE_HIGH": 53.0, "BATCH_SIZE": 16}
+SIZES |= {"TRAIN_STEPS": 2, "EVAL_STEPS": 1}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate_pronunciation", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dictionary(tmp_path_factory):
+    """All words of four of these letters, said letter by letter."""
+    said = {"b": "B", "d": "D", "a": "AH0", "i": "IH1", "k": "K"}
+    words = map("".join, itertools.product(said, repeat=4))
+    path = tmp_path_factory.mktemp("data") / "small.dict"
+    path.write_text("".join(f"{w} {' '.join(said[c] for c in w)}\n" for w in words))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(dictionary, tmp_path_factory):
+    """MODEL_DIRs of both models after two steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("pronunciation", "pronunciation_ar"):
+        settings = {"DATA_FILE": f"'{dictionary}'", "MODEL_DIR": f"'{folder / name}'"} | SIZES
+        flags = [f"--gin.{key}={value}" for key, value in settings.items()]
+        flags += ["--gin.HEAD_DIM=8"] * name.endswith("_ar")
+        assert train.main([f"--gin_file=configs/cdcd/{name}.gin", *flags]) == 0
+    return folder
+
+
+def test_runs_are_compared(script, runs, dictionary, tmp_path, capsys):
+    script.main(
+        [
+            *("--run", str(runs / "pronunciation"), "--run", str(runs / "pronunciation_ar")),
+            *("--limit", "6", "--samples", "3", "1", "--utility", "edit_distance", "chrf"),
+            *("--steps", "2", "--guidance", "2", "--temperatures", "1", "0.8"),
+            *("--beams", "2", "--batch_size", "7", "--json", str(tmp_path / "found.json")),
+        ]
+    )
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    decodings = ["one sample", "best of 3 by edit_distance", "best of 3 by chrf"]
+    expected = [f"guidance 2, T {t}, {name}" for t in ("1", "0.8") for name in decodings]
+    assert [row["decoding"] for row in found] == [
+        *expected,
+        "greedy",
+        "beam search, 2",
+        *decodings,
+    ]
+    for row in found:
+        assert row["decoding"] in printed
+        assert 0 <= row["WER from"] <= row["WER"] <= row["WER to"] <= 1
+        assert row["PER"] > 0
+
+
+def test_words_are_those_of_the_split_and_predictions_scored(script, runs, dictionary):
+    run = script.load_run(runs / "pronunciation")
+    words = script.read_words(run, "test", None)
+    examples = examples_of(read_dictionary(dictionary), "test", "evaluate", 16, 16)
+    assert words.spoken == [[x["targets"].split()] for x in examples]
+    vocabulary = run.evaluate_task.output_features["inputs"].vocabulary
+    assert [vocabulary.decode(row) for row in words.inputs] == [x["inputs"] for x in examples]
+    right = [variants[0] for variants in words.spoken]
+    assert script.scores(words, right) == {"PER": 0, "WER": 0, "WER from": 0, "WER to": 0}
+    one_off = [["ZH", *right[0][1:]], *right[1:]]
+    scores = script.scores(words, one_off)
+    assert scores["PER"] == pytest.approx(1 / (4 * len(right)))
+    assert scores["WER"] == pytest.approx(1 / len(right))
+
+
+def test_what_does_not_fit_is_named(script, tmp_path, runs, capsys):
+    with pytest.raises(SystemExit, match=r"config\.gin|no checkpoint"):
+        script.main(["--run", str(tmp_path)])
+    with pytest.raises(SystemExit, match="score_temperature=0"):
+        script.main(["--run", str(runs / "pronunciation"), "--temperatures", "0", "--limit", "2"])
+    with pytest.raises(SystemExit):
+        script.main(["--run", str(runs / "pronunciation"), "--samples", "0"])
+    assert "expected 1 or more" in capsys.readouterr().err
