@@ -82,7 +82,7 @@ class Encoder(Stack):
         self.embed = Embed(cfg.input_vocab_size, cfg.width, dtype=cfg.dtype)
         self.positions = SinusoidalPositions(cfg.width, dtype=cfg.dtype)
         self.dropout = broadcast_dropout(cfg.dropout_rate)
-        self.make_layers(lambda: Block(cfg), cfg.num_encoder_layers, "blocks")
+        self.make_layers(lambda: Block(cfg), cfg.num_encoder_layers, "encoder")
         self.final_norm = ModulatedNorm(cfg.dtype)
 
     def __call__(self, tokens: Array, deterministic: bool = True) -> Source:

@@ -1,7 +1,6 @@
 """The sampler: with ideal networks it draws from the distribution; given tokens stay."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from cdcd.sampler import (
     Rows,
     SamplerOptions,
     check_rows,
-    extend,
     refine,
     rows_from_nothing,
     sample,
@@ -273,25 +271,3 @@ def test_refinement_wants_rounds_and_a_share(fake):
     for options in ({"rounds": 0}, {"rounds": 1, "share": 0.0}, {"rounds": 1, "share": 1.5}):
         with pytest.raises(ValueError, match="expected 1 or more, and above 0 up to 1"):
             refine(*fake, rows_from_nothing(1, 4), KEY, **options)
-
-
-def test_rows_longer_than_the_network_sees():
-    ideal = oracle(markov_joint(4))
-    options = SamplerOptions(steps=32, method="heun", **KARRAS)
-    go_on = functools.partial(extend, ideal, {}, rng=KEY, options=options, window=4)
-    prompt = jnp.asarray(markov_rows(0, 1500, 3)) - 3
-    found = np.asarray(go_on(prompt, 9, overlap=1, distribution=warping.evenly()))
-    assert found.shape == (1500, 9)
-    np.testing.assert_array_equal(found[:, :3], prompt)
-    assert bigram_divergence(found + 3) < 0.003
-    nothing = jnp.zeros((1500, 0), jnp.int32)
-    blocks = np.asarray(go_on(nothing, 8, overlap=0, distribution=warping.evenly()))
-    within, across = blocks[:, :4], blocks[:, 3:5]
-    assert bigram_divergence(within + 3) < 0.003
-    assert bigram_divergence(across + 3) > 0.1  # blocks that do not see each other
-    np.testing.assert_array_equal(go_on(prompt, 3, overlap=1), prompt)
-    with pytest.raises(ValueError, match="the prompt has 3 tokens, more than length=2"):
-        go_on(prompt, 2, overlap=1)
-    for overlap in (4, -1):
-        with pytest.raises(ValueError, match=f"overlap={overlap}: expected 0 or more, below"):
-            go_on(prompt, 8, overlap=overlap)
