@@ -1,0 +1,143 @@
+"""Training and evaluating side by side: scripts/train_cdcd.py, cdcd.evaluation, its script."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdcd import evaluation
+from cdcd.runs import load_run
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SIZES = {"LENGTH": 16, "TASK_FEATURE_LENGTHS": {"targets": 16}, "WIDTH": 16, "LAYERS": 1}
+SIZES |= {"HEADS": 2, "MLP_DIM": 16, "BASELINE_MLP_DIM": 32, "EMBED_DIM": 8, "BATCH_SIZE": 8}
+SIZES |= {"EVAL_STEPS": 1, "SAVE_PERIOD": 1}
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "validation", "test"):
+        (folder / split).mkdir()
+        for number, words in enumerate(("to be or not ", "that is the question ")):
+            (folder / split / f"{number}.txt").write_text(words * 40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """A folder of runs of a step or two, of all models and the judge."""
+    folder = tmp_path_factory.mktemp("runs")
+    flags = [f"--gin.{name}={value!r}" for name, value in SIZES.items()]
+    names = ["cdcd", "mdlm", "ar", "judge"]
+    config = ["--config", "configs/cdcd/letters.gin", "--data", str(data)]
+    main = load_script("train_cdcd").main
+    assert main([str(folder), *config, "--steps", "1", "--models", *names, *flags]) == 0
+    return folder
+
+
+def test_equal_operations(runs, data):
+    script = load_script("train_cdcd")
+    config, sizes = Path("configs/cdcd/letters.gin"), [f"{k}={v!r}" for k, v in SIZES.items()]
+
+    def flops(name, others):
+        variant = script.VARIANTS[name]
+        files = script.gin_files(config, variant)
+        return script.step_flops(files, script.macros_of(variant, str(data), others))
+
+    full = {name: flops(name, []) for name in ("cdcd", "ar", "mdlm", "unconditioned")}
+    assert full["ar"] == full["mdlm"] > full["cdcd"] > full["unconditioned"]
+    more = round(flops("cdcd", sizes) / flops("ar", sizes))
+    assert more > 1  # a network so small does most for its time
+    assert {name: load_run(runs / name).step for name in ("cdcd", "ar", "judge")} == {
+        "cdcd": 1,
+        "ar": more,
+        "judge": more,
+    }
+
+
+def test_the_judge_reads_other_files(runs):
+    def texts(run):
+        rows = [np.asarray(run.train_task.sequence("train")[0]["targets"])]
+        return "".join(chr(ord("a") + i - 4) if i > 3 else " " for row in rows for i in row)
+
+    assert "not" in texts(load_run(runs / "ar"))
+    assert "question" in texts(load_run(runs / "judge"))
+
+
+def test_all_parts_of_the_evaluation(runs, tmp_path, capsys):
+    main = load_script("evaluate_cdcd").main
+    flags = ["--judge", str(runs / "judge"), "--baselines", "--order", "2"]
+    flags += ["--rows", "5", "--samples", "3", "--ordered-rows", "2", "--steps", "2"]
+    flags += ["--temperatures", "0.5", "1", "--json", str(tmp_path / "found.json")]
+    flags += ["--plot", str(tmp_path / "picture")]
+    for name in ("cdcd", "mdlm", "ar"):
+        flags += ["--run", str(runs / name)]
+    main([*flags, "--parts", "likelihood", "frontier", "infill"])
+    assert "Bits per token" in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    estimates = {(row["model"], row["estimate"]): row for row in found["likelihood"]}
+    uniform = math.log2(30)  # of networks that have hardly been trained
+    for model in ("ar", "mdlm", "cdcd"):
+        kind = "exact" if model == "ar" else "left to right"
+        assert estimates[model, kind]["bits per token"] == pytest.approx(uniform, rel=0.1)
+    assert estimates["2-gram", "exact"]["bits per token"] < 4  # it saw half of the words
+    assert set(found["samples"]) == {"data", "cdcd", "mdlm", "ar"}
+    assert all(len(points) == 2 for name, points in found["samples"].items() if name != "data")
+    assert 0 < found["samples"]["data"][0]["copied_16"] < 1  # of one of the two files
+    assert found["samples"]["cdcd"][0]["copied_16"] == 0.0
+    assert set(found["infilling"]["ar"]) == {"0.1", "0.3", "0.5"}
+    for kind in ("frontier", "infilling"):
+        assert (tmp_path / f"picture_{kind}.png").stat().st_size > 10_000
+
+
+def test_samples_want_a_judge(runs, capsys):
+    with pytest.raises(SystemExit):
+        load_script("evaluate_cdcd").main(["--run", str(runs / "cdcd")])
+    assert "give --judge" in capsys.readouterr().err
+
+
+def test_entropies_of_known_rows():
+    rng = np.random.default_rng(0)
+    coins = rng.integers(0, 2, (200, 100))
+    assert evaluation.ngram_entropy(coins) == pytest.approx(math.log(2), abs=0.01)
+    assert evaluation.ngram_entropy(coins, 2) == pytest.approx(math.log(2), abs=0.01)
+    turns = np.tile([3, 4], (10, 50))
+    assert evaluation.ngram_entropy(turns) == pytest.approx(math.log(2))
+    assert evaluation.ngram_entropy(turns, 2) == pytest.approx(0.0, abs=0.02)
+    with pytest.raises(ValueError, match="of 3 tokens or more"):
+        evaluation.ngram_entropy(turns[:, :2], 3)
+
+
+def test_copies_are_counted():
+    training = [np.arange(20), np.arange(5)]
+    rows = np.stack([np.arange(10), np.arange(10)[::-1]])
+    assert evaluation.copied_share(rows, training, 4) == 0.5
+    assert evaluation.copied_share(rows, training, 1) == 1.0
+    assert evaluation.copied_share(rows, [np.arange(3)], 4) == 0.0
+
+
+def test_gaps_and_what_is_found_in_them():
+    gaps = evaluation.span_masks(np.random.default_rng(0), (500, 20), 0.3)
+    assert (gaps.sum(axis=1) == 6).all()
+    assert (np.abs(np.diff(gaps.astype(int), axis=1)).sum(axis=1) <= 2).all()  # one gap
+    assert gaps[:, 0].mean() == pytest.approx(1 / 15, abs=0.04)
+    truth = np.tile(np.arange(20), (500, 1))
+    filled = np.where(gaps & (truth % 2 == 0), -1, truth)
+    scores = evaluation.infilling_scores(truth, filled, gaps)
+    assert scores["accuracy"] == scores["edits"] == 0.5
+    assert scores["low"] <= 0.5 <= scores["high"]
+    with pytest.raises(ValueError, match=r"share=0\.0"):
+        evaluation.span_masks(np.random.default_rng(0), (5, 20), 0.0)
