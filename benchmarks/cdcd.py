@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
 from benchmarks.random_model import random_params, random_trainer
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 93,
     "embed_dim": 64,
     "width": 256,
@@ -21,7 +21,7 @@ SIZES = {
     "num_heads": 4,
     "mlp_dim": 1024,
 }
-TINY = {**SIZES, "embed_dim": 8, "width": 16, "num_layers": 1, "mlp_dim": 32}
+TINY: dict[str, Any] = {**SIZES, "embed_dim": 8, "width": 16, "num_layers": 1, "mlp_dim": 32}
 SHAPE, TINY_SHAPE = (8, 256), (2, 16)
 STEPS, TINY_STEPS = (16, 64), (2,)
 GOAL = 1 / 1.15
@@ -58,7 +58,7 @@ def figures(tiny: bool) -> dict[str, Any]:
     }
 
 
-def make_models(sizes: dict[str, int]) -> dict[str, Any]:
+def make_models(sizes: dict[str, Any]) -> dict[str, Any]:
     """The three models, by the names of their gin files."""
     from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
     from cdcd.config import NetworkConfig, NoiseRange
