@@ -29,7 +29,6 @@ from cdcd.evaluation import mean_and_interval
 from cdcd.mbr import UTILITIES, choose
 from cdcd.pronunciation import pronunciation_errors
 from cdcd.runs import TrainedRun, load_run
-from cdcd.translation import TranslationModel
 from t5x.data.pipeline import task_examples
 from t5x.decoding import beam_search, temperature_sample
 from t5x.json_lines import write_json
@@ -159,15 +158,16 @@ def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for folder in args.run:
         run = load_run(folder, args.step)
-        decodings = {TranslationModel: diffusion, EncoderDecoderModel: autoregressive}
-        if type(run.model) not in decodings:
+        kind = type(run.model).__name__
+        decodings = {"TranslationModel": diffusion, "EncoderDecoderModel": autoregressive}
+        if kind not in decodings:
             raise ValueError(
-                f"{folder}: its model is a {type(run.model).__name__}; expected a run of "
+                f"{folder}: its model is a {kind}; expected a run of "
                 "configs/cdcd/pronunciation.gin or pronunciation_ar.gin"
             )
         words = read_words(run, args.split, args.limit)
         name = f"{Path(folder).resolve().name}, {run.step} steps"
-        for decoding, predicted in decodings[type(run.model)](run, words, args):
+        for decoding, predicted in decodings[kind](run, words, args):
             rows.append({"model": name, "decoding": decoding, **scores(words, predicted)})
             Console(stderr=True).print(f"{decoding}: WER {rows[-1]['WER']:.3f}", highlight=False)
     return rows

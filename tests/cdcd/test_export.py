@@ -129,7 +129,7 @@ def test_noise_warping_and_self_conditioning_are_kept(run_of, tmp_path):
 def test_bytes_and_pieces(run_of, tmp_path):
     run_of(tiny_config(Bytes()), texts(tmp_path, "bytes"))
     assert Writer.from_pretrained(export("run", tmp_path / "b", "")).config.contents == Bytes()
-    path = write_piece_model(tmp_path / "small.model", ["a cat and a dog"] * 20, 13)
+    path = write_piece_model(tmp_path / "small.model", ["a cat and a dog"] * 20, 12)
     config = tiny_config(Pieces(path))
     run_of(config, texts(tmp_path, path))
     for _ in range(2):  # once more, into the folder that is there

@@ -31,7 +31,7 @@ def test_the_warping_is_kept():
 
 
 def test_pieces_lie_in_the_folder(tmp_path):
-    path = write_piece_model(tmp_path / "some.model", ["a cat and a dog"] * 20, 13)
+    path = write_piece_model(tmp_path / "some.model", ["a cat and a dog"] * 20, 12)
     config = tiny_config(Pieces(path))
     folder = save_tiny_model(tmp_path / "folder", config)
     assert config.to_json()["tokens"] == {"kind": "pieces", "model": "some.model"}
