@@ -18,7 +18,7 @@ import argparse
 import ast
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cdcd import evaluation, plots
-from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
-from cdcd.likelihood import (
-    FillInByDenoising,
-    FillInByUnmasking,
-    any_order_nats,
-    decoding_nats,
-    in_batches,
-    left_to_right,
-    variational_bound,
-)
+from cdcd.baselines import AutoregressiveModel
+from cdcd.likelihood import in_batches, variational_bound
+from cdcd.models import CDCDModel
 from cdcd.runs import TrainedRun, load_run
 from cdcd.sampler import Rows, rows_from_nothing
+from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
 from t5x.data.pipeline import task_examples
@@ -52,6 +46,8 @@ COPY_LENGTHS = (16, 32)
 TEMPERATURES = (0.8, 0.9, 0.95, 1.0)
 EVALUATIONS = (16, 64, 200)
 BATCH = 32
+#: Noise levels of a bound, forward passes of the mean over orders.
+LEVELS, PASSES = 64, 32
 #: What the temperature of a kind of model is called.
 TEMPERATURE = {
     "AutoregressiveModel": "temperature",
@@ -73,68 +69,41 @@ def read_rows(task: Any, split: str, length: int, limit: int | None = None) -> n
     return np.stack(rows)
 
 
-def nats_of_autoregressive(run: TrainedRun, tokens: np.ndarray) -> np.ndarray:
-    """-log p of each row, float64 [rows]."""
-
-    def score(part: jax.Array, _: jax.Array) -> jax.Array:
-        return jit_target_nats(run.model, run.params, part)
-
-    return np.asarray(in_batches(score, jnp.asarray(tokens), jax.random.key(0), BATCH), np.float64)
-
-
-def target_nats(model: AutoregressiveModel, params: Any, tokens: jax.Array) -> jax.Array:
-    inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-    batch = {"decoder_input_tokens": inputs, "decoder_target_tokens": tokens}
-    return model.target_nats(params, batch)[0].sum(axis=-1)
-
-
-jit_target_nats = jax.jit(target_nats, static_argnums=0)
+def exact_nats(run: TrainedRun, rows: np.ndarray) -> np.ndarray:
+    """-log p of each row under an autoregressive run, float64 [rows]."""
+    return window_nats(run.model, run.params, rows, EXACT, jax.random.key(0))
 
 
 # -------------------------------------------------------------------------------------- likelihood
 
 
-def likelihoods(run: TrainedRun, tokens: np.ndarray, ordered_rows: int) -> Iterator[tuple]:
+def likelihoods(
+    run: TrainedRun, tokens: np.ndarray, ordered_rows: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """(name of the estimate, -log p of rows in nats), for those that the run's model has."""
     model, params, key = run.model, run.params, jax.random.key(0)
+    for estimate in estimates_of(model):
+        rows = tokens[:ordered_rows] if estimate == LEFT_TO_RIGHT else tokens
+        if len(rows):
+            passes = LEVELS if estimate == BOUND else PASSES
+            nats = window_nats(model, params, rows, estimate, key, passes)
+            yield estimate.replace("_", " "), nats
+    if isinstance(model, CDCDModel):
 
-    def batched(score: Callable, rows: int | None = None) -> np.ndarray:
-        part = jnp.asarray(tokens[:rows])
-        return np.asarray(in_batches(score, part, key, BATCH), np.float64)
-
-    if isinstance(model, AutoregressiveModel):
-        yield "exact", nats_of_autoregressive(run, tokens)
-        return
-    if isinstance(model, MaskedDiffusionModel):
-        bound = jax.jit(
-            lambda params, tokens, key: model.variational_bound(
-                params, {"decoder_target_tokens": tokens}, key, levels=64
+        def bound(rows: jax.Array, key: jax.Array) -> jax.Array:
+            distribution = model.distribution(params)
+            return variational_bound(
+                model.denoising,
+                params,
+                rows,
+                key,
+                distribution=distribution,
+                levels=LEVELS,
+                iterations=2,
             )
-        )
-        yield "variational bound", batched(lambda rows, key: bound(params, rows, key))
-        fill_in: Any = FillInByUnmasking(model)
-    else:
-        for iterations in (1, 2):
 
-            def bound_of(rows: jax.Array, key: jax.Array, k: int = iterations) -> jax.Array:
-                return variational_bound(
-                    model.denoising, params, rows, key, levels=64, iterations=k
-                )
-
-            name = "variational bound" + (f", {iterations} evaluations" if iterations > 1 else "")
-            yield name, batched(bound_of)
-        fill_in = FillInByDenoising(model.denoising)
-    yield "any order", batched(lambda rows, key: any_order_nats(fill_in, params, rows, key))
-    if ordered_rows:
-        yield (
-            "left to right",
-            batched(
-                lambda rows, key: decoding_nats(
-                    fill_in, params, rows, left_to_right(rows), key
-                ).sum(1),
-                ordered_rows,
-            ),
-        )
+        nats = in_batches(bound, jnp.asarray(tokens), key, min(BATCH, len(tokens)))
+        yield "bound, 2 evaluations", np.asarray(nats, np.float64)
 
 
 def evaluate_likelihood(runs: dict[str, TrainedRun], args: argparse.Namespace) -> list[dict]:
@@ -188,7 +157,7 @@ def make_samples(run: TrainedRun, count: int, options: dict[str, Any], seed: int
 
 def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]) -> dict:
     """What a judge, counts and the training data say of rows."""
-    per_token = nats_of_autoregressive(judge, rows) / rows.shape[1]
+    per_token = exact_nats(judge, rows) / rows.shape[1]
     mean, low, high = evaluation.mean_and_interval(per_token)
     return {
         "judge_nats": mean,
