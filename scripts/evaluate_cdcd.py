@@ -28,9 +28,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cdcd import evaluation, plots
+from cdcd import evaluation, inference, plots
 from cdcd.baselines import AutoregressiveModel
 from cdcd.likelihood import in_batches, variational_bound
+from cdcd.model_config import MODELS
 from cdcd.models import CDCDModel
 from cdcd.runs import TrainedRun, load_run
 from cdcd.sampler import Rows, rows_from_nothing
@@ -48,12 +49,8 @@ EVALUATIONS = (16, 64, 200)
 BATCH = 32
 #: Noise levels of a bound, forward passes of the mean over orders.
 LEVELS, PASSES = 64, 32
-#: What the temperature of a kind of model is called.
-TEMPERATURE = {
-    "AutoregressiveModel": "temperature",
-    "MaskedDiffusionModel": "temperature",
-    "CDCDModel": "score_temperature",
-}
+#: What the temperature of a model is called, by its class.
+TEMPERATURE = {cls.__name__: inference.TEMPERATURE[kind] for kind, cls in MODELS.items()}
 
 
 # -------------------------------------------------------------------------------------------- data
