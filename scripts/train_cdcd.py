@@ -47,7 +47,8 @@ VARIANTS = {
 
 def gin_files(config: Path, variant: Variant) -> list[str]:
     """The files of a variant, that of the task first."""
-    return [str(config), *(str(CONFIGS / f.format(task=config.stem)) for f in variant.files)]
+    task = config.stem.removesuffix("_gpu")
+    return [str(config), *(str(CONFIGS / f.format(task=task)) for f in variant.files)]
 
 
 def macros_of(variant: Variant, data: str, others: Sequence[str] = ()) -> list[str]:

@@ -34,9 +34,9 @@ def dry_run(data, tmp_path, monkeypatch, capsys):
     """A function from names of gin files to what a dry run says."""
     monkeypatch.setenv("MUSAX_CACHE_DIR", str(tmp_path / "cache"))
 
-    def run(*names, flags=()):
+    def run(*names, flags=(), data_of=None):
         files = [f"--gin_file=configs/cdcd/{name}.gin" for name in names]
-        folders = [f"DATA_DIR={data / names[0]}", f"MODEL_DIR={tmp_path / 'run'}"]
+        folders = [f"DATA_DIR={data / (data_of or names[0])}", f"MODEL_DIR={tmp_path / 'run'}"]
         flags = [f"--gin.{flag}" for flag in (*folders, *flags)]
         status = train.main([*files, *flags, "--dry_run"])
         said = capsys.readouterr()
@@ -70,6 +70,19 @@ def test_models_of_a_size_side_by_side(dry_run, corpus, symbols, batch):
         said = dry_run(corpus, *names)
         assert re.search(rf"decoder_target_tokens +{batch} +int32", said)
         assert parameters_of(said) == pytest.approx(expected_parameters(symbols), rel=0.01)
+
+
+def test_models_of_other_sizes_side_by_side(dry_run):
+    """MLP_DIM is the diffusion model's alone, also where it is an option."""
+    sizes = {"width": 192, "layers": 6, "mlp": 768}
+    expected = expected_parameters(30, **sizes)
+    assert parameters_of(dry_run("letters_gpu", data_of="letters")) == expected
+    for name in ("ar", "mdlm"):
+        assert parameters_of(dry_run("letters_gpu", name, data_of="letters")) == pytest.approx(
+            expected, rel=0.02
+        )
+    ar = dry_run("letters", "ar")
+    assert parameters_of(dry_run("letters", "ar", flags=["MLP_DIM=64"])) == parameters_of(ar)
 
 
 def test_a_base_model_of_the_paper(dry_run):
