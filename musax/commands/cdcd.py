@@ -38,7 +38,7 @@ examples:
 """
 _SAMPLE_EPILOG = f"""\
 examples:
-  musax cdcd sample -o tune.mid --seed 7 --render --plot
+  musax cdcd sample -o tune.mid --temperature 0.95 --seed 7 --render --plot
   musax cdcd sample -o tune.mid --prompt begin.mid --length 32
   musax cdcd sample --count 3 --prompt "once upon a time" --temperature 0.9
 

@@ -301,6 +301,27 @@ def test_parameters_of_another_network():
         Writer(tiny_config(), tiny_params(config), "folder")
 
 
+def test_the_shipped_model_of_text_knows_english():
+    writer = pretrained.load("cdcd-text")
+    sentence = "good morrow my lord what news from the king your father"
+    mixed = "".join(np.random.default_rng(0).permutation(list(sentence)))
+    real, wrong = (writer.score(text, passes=8).bits_per_token for text in (sentence, mixed))
+    assert real < 2.4
+    assert wrong > real + 2
+
+
+def test_the_shipped_model_of_melodies_finds_a_bar_of_a_pattern():
+    """Eight bars of the same figure, of which the model is not told the fifth."""
+    writer = pretrained.load("cdcd-melody").at_tempo(120)
+    onset = np.arange(64) / 4
+    tune = make_notes(onset, onset + 0.25, np.tile([60, 64, 67, 64, 72, 67, 64, 67], 8))
+    found = writer.infill(tune, bars=(5, 5), count=4, seed=0, steps=32)
+    begins = slice(64, 80, 2)  # every other step a note begins
+    expected = writer.encode(tune)[begins]
+    right = [np.mean(writer.encode(piece.notes)[begins] == expected) for piece in found]
+    assert np.mean(right) > 0.4  # by chance one of dozens
+
+
 def test_inference_needs_no_tensorflow():
     heavy = {"tensorflow", "seqio", "matplotlib"}
     code = f"import sys, cdcd.inference; print({heavy} & set(sys.modules))"
