@@ -66,9 +66,24 @@ def read_rows(task: Any, split: str, length: int, limit: int | None = None) -> n
     return np.stack(rows)
 
 
-def exact_nats(run: TrainedRun, rows: np.ndarray) -> np.ndarray:
-    """-log p of each row under an autoregressive run, float64 [rows]."""
-    return window_nats(run.model, run.params, rows, EXACT, jax.random.key(0))
+def judged_nats(judge: TrainedRun, rows: np.ndarray) -> np.ndarray:
+    """-log p of each row under an autoregressive run, float64 [rows].
+
+    Rows that are longer than the judge's are cut into parts of its length, each judged alone.
+
+    Raises:
+      ValueError: they cannot be cut so.
+    """
+    count, length = rows.shape
+    part = min(length, judge.length)
+    if length % part:
+        raise ValueError(
+            f"rows of {length} tokens and a judge of {part}: expected a judge whose length divides "
+            "theirs"
+        )
+    parts = rows.reshape(-1, part)
+    nats = window_nats(judge.model, judge.params, parts, EXACT, jax.random.key(0))
+    return nats.reshape(count, -1).sum(axis=1)
 
 
 # -------------------------------------------------------------------------------------- likelihood
@@ -154,7 +169,7 @@ def make_samples(run: TrainedRun, count: int, options: dict[str, Any], seed: int
 
 def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]) -> dict:
     """What a judge, counts and the training data say of rows."""
-    per_token = exact_nats(judge, rows) / rows.shape[1]
+    per_token = judged_nats(judge, rows) / rows.shape[1]
     mean, low, high = evaluation.mean_and_interval(per_token)
     return {
         "judge_nats": mean,

@@ -103,6 +103,15 @@ def test_all_parts_of_the_evaluation(runs, tmp_path, capsys):
         assert (tmp_path / f"picture_{kind}.png").stat().st_size > 10_000
 
 
+def test_longer_rows_are_judged_in_parts(runs):
+    judged_nats, judge = load_script("evaluate_cdcd").judged_nats, load_run(runs / "judge")
+    rows = np.random.default_rng(0).integers(3, 30, (3, 32))
+    halves = judged_nats(judge, rows[:, :16]) + judged_nats(judge, rows[:, 16:])
+    np.testing.assert_allclose(judged_nats(judge, rows), halves, rtol=1e-5)
+    with pytest.raises(ValueError, match="rows of 24 tokens and a judge of 16"):
+        judged_nats(judge, rows[:, :24])
+
+
 def test_samples_want_a_judge(runs, capsys):
     with pytest.raises(SystemExit):
         load_script("evaluate_cdcd").main(["--run", str(runs / "cdcd")])
