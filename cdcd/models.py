@@ -314,11 +314,12 @@ class CDCDModel(WholeBatch, BaseModel):
           rows: what is given.
           rng: random key.
           distribution: of noise levels; None for that of the parameters.
-          options: fields of `cdcd.sampler.SamplerOptions`.
+          options: fields of `cdcd.sampler.SamplerOptions`; self-conditioning is as in training
+            unless it is one of them.
         """
         if distribution is None:
             distribution = self.distribution(params)
-        chosen = SamplerOptions(**options)
+        chosen = SamplerOptions(**{"self_conditioning": self.self_conditioning, **options})
         return sample(self.denoising, params, rows, rng, chosen, distribution)
 
     def score_batch(

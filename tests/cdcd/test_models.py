@@ -9,7 +9,7 @@ import pytest
 
 from cdcd import warping
 from cdcd.masks import MaskMixture
-from cdcd.models import CDCDModel, evaluation_rng, valid_positions
+from cdcd.models import CDCDModel, evaluation_rng, rows_of, valid_positions
 from cdcd.network import Denoiser
 from cdcd.warping import Warping
 from t5x import optimizers
@@ -219,6 +219,18 @@ def test_what_does_not_fit_is_named():
         CDCDModel(Denoiser(tiny_config()), TokenVocabulary(9), None)
     with pytest.raises(ValueError, match=r"drop_conditioning=1\.5: expected 0 to 1"):
         tiny_model(drop_conditioning=1.5)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_made_with_self_conditioning_as_trained(trained, monkeypatch):
+    model, params = recorded(self_conditioning=trained)
+    monkeypatch.setattr("cdcd.models.sample", lambda *args: args[4])
+    rows = rows_of(as_batch(TOKENS))
+    assert model.make(params, rows, KEY, steps=3).self_conditioning is trained
+    assert (
+        model.make(params, rows, KEY, self_conditioning=not trained).self_conditioning
+        is not trained
+    )
 
 
 # ---------------------------------------------------------------------------------- microbatches
