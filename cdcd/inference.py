@@ -274,8 +274,7 @@ class Writer:
         check_fields(options, _OPTIONS[kind], f"a model of kind {kind!r}", what="option")
         settings = {"never": self._never, **options}
         if kind == "cdcd":
-            settings = {"self_conditioning": self.config.self_conditioning, **settings}
-            SamplerOptions(**settings)
+            self.model.sampler_options(**settings)  # type: ignore[union-attr]
         elif rounds:
             raise ValueError(f"rounds={rounds}: only of continuous diffusion, not of {kind!r}")
         return settings
@@ -307,7 +306,7 @@ class Writer:
                     self.params,
                     rows._replace(tokens=found),
                     refine_key,
-                    SamplerOptions(**settings),
+                    self.model.sampler_options(**settings),  # type: ignore[union-attr]
                     rounds=rounds,
                     share=share,
                     distribution=self.model.distribution(self.params),  # type: ignore[union-attr]

@@ -314,13 +314,16 @@ class CDCDModel(WholeBatch, BaseModel):
           rows: what is given.
           rng: random key.
           distribution: of noise levels; None for that of the parameters.
-          options: fields of `cdcd.sampler.SamplerOptions`; self-conditioning is as in training
-            unless it is one of them.
+          options: see `sampler_options`.
         """
         if distribution is None:
             distribution = self.distribution(params)
-        chosen = SamplerOptions(**{"self_conditioning": self.self_conditioning, **options})
+        chosen = self.sampler_options(**options)
         return sample(self.denoising, params, rows, rng, chosen, distribution)
+
+    def sampler_options(self, **options: Any) -> SamplerOptions:
+        """Fields of `cdcd.sampler.SamplerOptions`; self-conditioning by default as in training."""
+        return SamplerOptions(**{"self_conditioning": self.self_conditioning, **options})
 
     def score_batch(
         self,

@@ -46,7 +46,7 @@ VARIANTS = {
 
 
 def gin_files(config: Path, variant: Variant) -> list[str]:
-    """The files of a variant, that of the task first."""
+    """The files of a variant, that of the task first; `<task>_gpu.gin` has the same judge."""
     task = config.stem.removesuffix("_gpu")
     return [str(config), *(str(CONFIGS / f.format(task=task)) for f in variant.files)]
 

@@ -68,6 +68,14 @@ def test_equal_operations(runs, data):
     }
 
 
+@pytest.mark.parametrize("task", ["melody", "melody_gpu", "letters", "letters_gpu"])
+def test_every_variant_of_a_task_has_its_files(task):
+    script = load_script("train_cdcd")
+    for variant in script.VARIANTS.values():
+        files = script.gin_files(Path(f"configs/cdcd/{task}.gin"), variant)
+        assert all(Path(file).is_file() for file in files), files
+
+
 def test_the_judge_reads_other_files(runs):
     def texts(run):
         rows = [np.asarray(run.train_task.sequence("train")[0]["targets"])]
