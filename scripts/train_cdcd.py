@@ -12,6 +12,10 @@ Examples:
   # the judge of their samples, and what is missing without a part of the method
   scripts/train_cdcd.py runs/melody --config configs/cdcd/melody.gin --data data/lakh64 \\
       --models judge unwarped unconditioned --steps 1500
+
+  # on a GPU, 28 million parameters and half of text8
+  scripts/train_cdcd.py runs/text8 --config configs/cdcd/text8_gpu.gin --data data/text8 \\
+      --models cdcd mdlm ar judge --steps 50000
 """
 
 import argparse
@@ -54,8 +58,9 @@ def gin_files(config: Path, variant: Variant) -> list[str]:
 def macros_of(variant: Variant, data: str, others: Sequence[str] = ()) -> list[str]:
     """`NAME=value` of a variant; `others` are such already and give way to its own."""
     own = {name for name, _ in variant.macros}
+    place = "DATA_FILE" if Path(data).is_file() else "DATA_DIR"
     given = [text for text in others if text.split("=")[0].strip() not in own]
-    return [f"DATA_DIR={data!r}", *given, *(f"{k}={v!r}" for k, v in variant.macros)]
+    return [f"{place}={data!r}", *given, *(f"{k}={v!r}" for k, v in variant.macros)]
 
 
 def step_flops(files: Sequence[str], macros: Sequence[str]) -> float:
@@ -84,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("folder", type=Path, help="where the runs go")
     add("--config", type=Path, required=True, help="of the task, such as configs/cdcd/melody.gin")
-    add("--data", required=True, help="its DATA_DIR")
+    add("--data", required=True, help="its DATA_DIR, or the file DATA_FILE")
     add("--models", nargs="+", choices=VARIANTS, default=["cdcd", "mdlm", "ar"])
     add("--steps", type=int, default=3000, help="of continuous diffusion (3000)")
     args, others = parser.parse_known_args(arguments)
