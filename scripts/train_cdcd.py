@@ -94,11 +94,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=3000, help="of continuous diffusion (3000)")
     args, others = parser.parse_known_args(arguments)
     macros = [text.removeprefix("--gin.") for text in others if text.startswith("--gin.")]
-    reference = step_flops([str(args.config)], macros_of(VARIANTS["cdcd"], args.data, macros))
-    for name in args.models:
-        variant = VARIANTS[name]
-        files, own = gin_files(args.config, variant), macros_of(variant, args.data, macros)
-        steps = round(args.steps * reference / step_flops(files, own))
+
+    def configured(name: str) -> tuple[list[str], list[str], float]:
+        files = gin_files(args.config, VARIANTS[name])
+        own = macros_of(VARIANTS[name], args.data, macros)
+        return files, own, step_flops(files, own)
+
+    try:
+        reference = configured("cdcd")[2]
+        chosen = {name: configured(name) for name in args.models}
+    except ValueError as error:
+        raise SystemExit(f"train_cdcd: {error}") from error
+    for name, (files, own, flops) in chosen.items():
+        steps = round(args.steps * reference / flops)
         own += [f"TRAIN_STEPS={steps}", f"MODEL_DIR={str(args.folder / name)!r}"]
         command = [sys.executable, "-m", "t5x.train", *(f"--gin_file={file}" for file in files)]
         command += [f"--gin.{text}" for text in own]

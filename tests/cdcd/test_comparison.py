@@ -68,12 +68,30 @@ def test_equal_operations(runs, data):
     }
 
 
-@pytest.mark.parametrize("task", ["melody", "melody_gpu", "letters", "letters_gpu"])
+@pytest.mark.parametrize(
+    "task", ["melody", "melody_gpu", "letters", "letters_gpu", "text8", "text8_gpu"]
+)
 def test_every_variant_of_a_task_has_its_files(task):
     script = load_script("train_cdcd")
     for variant in script.VARIANTS.values():
         files = script.gin_files(Path(f"configs/cdcd/{task}.gin"), variant)
         assert all(Path(file).is_file() for file in files), files
+
+
+def test_data_is_a_folder_or_a_file(data, tmp_path):
+    script = load_script("train_cdcd")
+    (tmp_path / "text8").touch()
+    ar, unwarped = script.VARIANTS["ar"], script.VARIANTS["unwarped"]
+    assert script.macros_of(ar, str(data)) == [f"DATA_DIR={str(data)!r}"]
+    file = f"DATA_FILE={str(tmp_path / 'text8')!r}"
+    assert script.macros_of(unwarped, str(tmp_path / "text8"), ["WARP=True", "LAYERS=2"]) == [
+        file,
+        "LAYERS=2",
+        "WARP=False",
+    ]
+    config = ["--config", "configs/cdcd/text8_gpu.gin", "--data", str(tmp_path / "none")]
+    with pytest.raises(SystemExit, match="train_cdcd: Macro DATA_FILE is required"):
+        script.main([str(tmp_path), *config])
 
 
 def test_the_judge_reads_other_files(runs):
@@ -144,6 +162,21 @@ def test_copies_are_counted():
     assert evaluation.copied_share(rows, training, 4) == 0.5
     assert evaluation.copied_share(rows, training, 1) == 1.0
     assert evaluation.copied_share(rows, [np.arange(3)], 4) == 0.0
+    assert evaluation.copied_share(rows, [], 4) == 0.0
+
+
+def test_copies_in_many_sequences_are_those_found_one_by_one(monkeypatch):
+    parts = evaluation._parts
+    monkeypatch.setattr(evaluation, "_parts", lambda x, tokens: parts(x, tokens=20))
+    rng = np.random.default_rng(0)
+    training = [rng.integers(0, 5, rng.integers(0, 30)) for _ in range(40)]
+    rows = rng.integers(0, 6, (20, 12))
+    for length in (2, 4):
+        known = {tuple(x[i : i + length]) for x in training for i in range(len(x) - length + 1)}
+        ours = [tuple(row[i : i + length]) for row in rows for i in range(13 - length)]
+        share = evaluation.copied_share(rows, training, length)
+        assert share == pytest.approx(np.mean([run in known for run in ours]))
+        assert 0 < share < 1
 
 
 def test_gaps_and_what_is_found_in_them():

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from cdcd.text import TEXT8_SIZE
 from musax.midi import save_midi
 from musax.notes import make_notes
 from t5x import train
@@ -34,9 +35,11 @@ def dry_run(data, tmp_path, monkeypatch, capsys):
     """A function from names of gin files to what a dry run says."""
     monkeypatch.setenv("MUSAX_CACHE_DIR", str(tmp_path / "cache"))
 
-    def run(*names, flags=(), data_of=None):
+    def run(*names, flags=(), data_of=""):
         files = [f"--gin_file=configs/cdcd/{name}.gin" for name in names]
-        folders = [f"DATA_DIR={data / (data_of or names[0])}", f"MODEL_DIR={tmp_path / 'run'}"]
+        folders = [f"MODEL_DIR={tmp_path / 'run'}"]
+        if data_of is not None:
+            folders.append(f"DATA_DIR={data / (data_of or names[0])}")
         flags = [f"--gin.{flag}" for flag in (*folders, *flags)]
         status = train.main([*files, *flags, "--dry_run"])
         said = capsys.readouterr()
@@ -83,6 +86,20 @@ def test_models_of_other_sizes_side_by_side(dry_run):
         )
     ar = dry_run("letters", "ar")
     assert parameters_of(dry_run("letters", "ar", flags=["MLP_DIM=64"])) == parameters_of(ar)
+
+
+def test_models_of_text8_side_by_side(dry_run, tmp_path):
+    text8 = tmp_path / "text8"
+    text8.write_bytes(b"a" * TEXT8_SIZE)
+    flags = [f"DATA_FILE={str(text8)!r}"]
+    sizes = {"width": 512, "embed": 256, "layers": 8, "mlp": 2048}
+    expected = expected_parameters(30, **sizes)
+    assert parameters_of(dry_run("text8_gpu", flags=flags, data_of=None)) == expected
+    for names in (("ar",), ("mdlm",), ("ar", "text8_judge")):
+        said = dry_run("text8_gpu", *names, flags=flags, data_of=None)
+        assert re.search(r"decoder_target_tokens +64x256 +int32", said)
+        assert parameters_of(said) == pytest.approx(expected, rel=0.01)
+    text8.unlink()  # pytest would keep it
 
 
 def test_a_base_model_of_the_paper(dry_run):
