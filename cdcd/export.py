@@ -6,17 +6,14 @@ checkpoint holds the parameters; the average of them is taken where the run kept
 """
 
 import dataclasses
+import functools
 from pathlib import Path
-
-import jax
-import numpy as np
 
 from cdcd.contents import Pieces, contents_of
 from cdcd.model_config import MODELS, ModelConfig
 from cdcd.models import CDCDModel
 from cdcd.runs import TrainedRun, load_run
-from musax.exporting import run_export
-from musax.pretrained import save_model_folder
+from musax.exporting import Trained, export_trained, run_export
 
 
 def run_config(run: TrainedRun) -> ModelConfig:
@@ -46,37 +43,19 @@ def run_config(run: TrainedRun) -> ModelConfig:
     )
 
 
-def export(
-    run_dir: str | Path,
-    out_dir: str | Path,
-    card: str,
-    step: int | None = None,
-    dtype: str = "float32",
-) -> Path:
-    """Writes the model folder; returns its path.
-
-    Args:
-      run_dir: MODEL_DIR of the run.
-      out_dir: where the folder goes.
-      card: the model card, Markdown.
-      step: of the checkpoint; None takes the last.
-      dtype: in which parameters are stored.
-
-    Raises:
-      FileNotFoundError: the run has no such checkpoint.
-      ValueError: see `run_config`, or there is no such type.
-    """
+def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
+    """What a run trained; see `run_config` and `cdcd.runs.load_run`."""
     run = load_run(run_dir, step)
     config = run_config(run)
-    params = jax.tree.map(lambda x: np.asarray(x, dtype), run.params)
     files = {}
     if isinstance(config.contents, Pieces):
         model = Path(config.contents.model)
         files[model.name] = model.read_bytes()
-    return save_model_folder(
-        out_dir, params, config.to_json(), card, {"step": str(run.step)}, files
-    )
+    return Trained(config, run.params, run.step, files)
 
+
+#: Writes the model folder of a run, see `musax.exporting.export_trained`.
+export = functools.partial(export_trained, read_run)
 
 if __name__ == "__main__":
     run_export(export, __doc__)

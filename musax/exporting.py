@@ -1,8 +1,59 @@
-"""The command line of the packages' `export` modules, which make model folders of training runs."""
+"""What the packages' `export` modules share, which make model folders of training runs."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from musax.pretrained import save_model_folder
+
+
+class Trained(NamedTuple):
+    """What a package reads of a training run.
+
+    Attributes:
+      config: the package's `ModelConfig`, which has `to_json()`.
+      params: nested dicts of arrays.
+      step: of the checkpoint.
+      files: further ones that the configuration names, by their names.
+    """
+
+    config: Any
+    params: Any
+    step: int
+    files: Mapping[str, bytes] | None = None
+
+
+def export_trained(
+    read: Callable[[str | Path, int | None], Trained],
+    run_dir: str | Path,
+    out_dir: str | Path,
+    card: str,
+    step: int | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Writes the model folder of a run; returns its path.
+
+    Args:
+      read: the package's reader of (run_dir, step).
+      run_dir: MODEL_DIR of the run.
+      out_dir: where the folder goes.
+      card: the model card, Markdown.
+      step: of the checkpoint; None takes the last.
+      dtype: in which parameters are stored.
+
+    Raises:
+      FileNotFoundError: the run has no such checkpoint.
+      ValueError: the run's configuration is no model of the package's.
+      TypeError: there is no such type.
+    """
+    found = read(run_dir, step)
+    params = jax.tree.map(lambda x: np.asarray(x, dtype), found.params)
+    metadata = {"step": str(found.step)}
+    return save_model_folder(out_dir, params, found.config.to_json(), card, metadata, found.files)
 
 
 def run_export(
@@ -36,5 +87,5 @@ def run_export(
         card = options.pop("card")
         text = Path(card).read_text("utf-8") if card else f"# {Path(options['out_dir']).name}\n"
         print(export(card=text, **options))
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         raise SystemExit(f"export: {error}") from error

@@ -6,13 +6,10 @@ configs/perceiver_ar/pop909.gin sets them), its last checkpoint holds the parame
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from musax.exporting import run_export
-from musax.pretrained import save_model_folder
+from musax.exporting import Trained, export_trained, run_export
 from perceiver_ar.model_config import ModelConfig
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
 from t5x.run_config import read_macros
@@ -33,32 +30,15 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     return ModelConfig(network, encoding)
 
 
-def export(
-    run_dir: str | Path,
-    out_dir: str | Path,
-    card: str,
-    step: int | None = None,
-    dtype: str = "float32",
-) -> Path:
-    """Writes the model folder; returns its path.
-
-    Args:
-      run_dir: MODEL_DIR of the run.
-      out_dir: where the folder goes.
-      card: the model card, Markdown.
-      step: of the checkpoint; None takes the last.
-      dtype: in which parameters are stored.
-
-    Raises:
-      FileNotFoundError: the run has no such checkpoint.
-    """
+def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
+    """What a run trained; see `read_run_config` and `t5x.checkpoints.loading.run_checkpoint`."""
     checkpoint = run_checkpoint(run_dir, step)
     config = read_run_config(run_dir)
-    params = jax.tree.map(lambda x: np.asarray(x, dtype), load_params(checkpoint))
-    return save_model_folder(
-        out_dir, params, config.to_json(), card, {"step": str(checkpoint_step(checkpoint))}
-    )
+    return Trained(config, load_params(checkpoint), checkpoint_step(checkpoint))
 
+
+#: Writes the model folder of a run, see `musax.exporting.export_trained`.
+export = functools.partial(export_trained, read_run)
 
 if __name__ == "__main__":
     run_export(export, __doc__)

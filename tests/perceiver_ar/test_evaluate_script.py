@@ -4,12 +4,16 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from musax.midi import save_midi
 from musax.notes import make_notes
+from perceiver_ar.export import export
+from perceiver_ar.inference import Composer
 from t5x import train
+from t5x.checkpoints.loading import load_params, run_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_perceiver_ar.py"
 SIZES = {
@@ -99,6 +103,19 @@ def test_runs_and_baselines_are_compared(script, runs, tmp_path, capsys):
     assert rows[0]["difference"] == 0
     assert rows[5]["nats per token"] < rows[4]["nats per token"] < rows[0]["nats per token"]
     assert (tmp_path / "nats.png").stat().st_size > 1000
+
+
+def test_a_run_becomes_a_model(runs, tmp_path):
+    folder = export(runs / "pop909", tmp_path / "model", "# Songs\n", dtype="bfloat16")
+    assert (folder / "README.md").read_text() == "# Songs\n"
+    composer = Composer.from_pretrained(folder)
+    trained = load_params(run_checkpoint(runs / "pop909"))
+    rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype(np.float32), trained)
+    jax.tree.map(np.testing.assert_array_equal, composer.params, rounded)
+    assert composer.config.network.num_z_channels == 16
+    assert composer.compose(seconds=1.0).seconds <= 1.0
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 7; there are"):
+        export(runs / "pop909", tmp_path / "other", "", step=7)
 
 
 def test_samples_are_compared_with_the_data(script, corpus, tmp_path):
