@@ -29,12 +29,9 @@ from t5x.base_models import BaseModel, Batch
 from t5x.data.converters import LMFeatureConverter
 from t5x.losses import mean_where, token_nats
 from t5x.metrics import Average, MetricsMap
-from t5x.model_metrics import compute_base_metrics
+from t5x.model_metrics import compute_base_metrics, metrics_of_mean
 
 Mutables = Mapping[str, Any] | None
-
-#: Metrics by token that presume a loss which is a sum.
-_OF_SUMS = ("loss_per_nonpadding_target_token", "loss_per_all_target_tokens")
 
 
 def valid_positions(batch: Batch) -> Array:
@@ -55,7 +52,7 @@ def metrics_of_tokens(
 ) -> MetricsMap:
     """Those that all models here report of the tokens that are counted."""
     found = compute_base_metrics(logits, targets, counted.astype(jnp.float32), loss)
-    return {k: v for k, v in found.items() if k not in _OF_SUMS} | more
+    return metrics_of_mean(found) | more
 
 
 def rows_of(batch: Batch) -> Rows:

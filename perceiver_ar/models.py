@@ -24,14 +24,7 @@ from t5x import decoding, losses
 from t5x.base_models import BaseTransformerModel, Batch, DecodeFn, Params, all_or_best
 from t5x.decoder_only_model import remove_prefix
 from t5x.metrics import Average, MetricsMap
-
-#: Scores by token that presume a loss which is a sum.
-_OF_SUMS = (
-    "loss_per_nonpadding_target_token",
-    "loss_per_all_target_tokens",
-    "z_loss_per_all_target_tokens",
-    "cross_ent_loss_per_all_target_tokens",
-)
+from t5x.model_metrics import metrics_of_mean
 
 
 class BitsPerToken(Average):
@@ -85,7 +78,7 @@ class SequenceModel(BaseTransformerModel):
         found = super()._compute_metrics(logits, batch, loss, z_loss)
         nats = losses.token_nats(logits, batch["decoder_target_tokens"])
         counted = batch["decoder_loss_weights"]
-        return {k: v for k, v in found.items() if k not in _OF_SUMS} | {
+        return metrics_of_mean(found) | {
             "nats_per_token": Average.from_model_output(nats, counted),
             "bits_per_token": BitsPerToken.from_model_output(nats, counted),
         }

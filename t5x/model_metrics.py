@@ -8,6 +8,14 @@ from jax import Array
 
 from t5x import metrics as m
 
+#: Those that presume a loss which is a sum over tokens.
+_OF_SUMS = (
+    "loss_per_nonpadding_target_token",
+    "loss_per_all_target_tokens",
+    "z_loss_per_all_target_tokens",
+    "cross_ent_loss_per_all_target_tokens",
+)
+
 
 def compute_base_metrics(
     logits: Array,
@@ -45,6 +53,11 @@ def compute_base_metrics(
             "cross_ent_loss_per_all_target_tokens": _ratio(loss - z_loss, num_tokens),
         }
     return result | _timing(targets.shape[0], num_tokens) | _packing(segment_ids or {})
+
+
+def metrics_of_mean(found: Mapping[str, m.Metric]) -> dict[str, m.Metric]:
+    """Of `compute_base_metrics`, those that hold of a loss which is a mean over tokens."""
+    return {name: metric for name, metric in found.items() if name not in _OF_SUMS}
 
 
 def _ratio(total: Array, count: Array | float) -> m.Metric:

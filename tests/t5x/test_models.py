@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from t5x import adafactor, decoding, losses, metrics, models
 from t5x.examples.t5 import network
+from t5x.model_metrics import metrics_of_mean
 from tests.t5x import networks
 
 
@@ -274,6 +275,9 @@ def test_metrics_carry_upstreams_names(tiny):
     assert values["loss"] == pytest.approx(float(loss), rel=1e-6)
     assert values["loss_per_nonpadding_target_token"] == pytest.approx(float(loss) / 11, rel=1e-5)
     assert values["loss_per_all_target_tokens"] == pytest.approx(float(loss) / 12, rel=1e-5)
+    left_out = {"loss_per_nonpadding_target_token", "loss_per_all_target_tokens"}
+    left_out |= {"z_loss_per_all_target_tokens", "cross_ent_loss_per_all_target_tokens"}
+    assert set(result) - set(metrics_of_mean(result)) == left_out
     assert values["cross_ent_loss"] == pytest.approx(float(loss), rel=1e-6)
     assert values["timing/seqs_per_second"] == 1
     assert values["timing/target_tokens_per_second"] == 6
