@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cdcd.config import NoiseRange
+from musax.diffusion import karras_spacing
 from t5x.losses import mean_where
 
 #: Names of parameters and of the collection with their average.
@@ -204,14 +205,13 @@ def spaced_levels(
       distribution: of times, or the identity for no warping.
       num_steps: of a sampler.
       noise: the range.
-      rho: above 1, steps are made small near the low end, as Karras et al. 2022, equation 5, do;
+      rho: above 1, steps are made small near the low end, see `musax.diffusion.karras_spacing`;
         applied to what is then warped.
       start: the first level; None for the highest.
     """
     first = noise.high if start is None else jnp.asarray(start)
-    u = jnp.linspace(1.0, 0.0, num_steps + 1)
-    high, low = noise.high ** (1 / rho), noise.low ** (1 / rho)
-    u = noise_to_time((low + u * (high - low)) ** rho, noise)
+    spaced = karras_spacing(jnp.linspace(1.0, 0.0, num_steps + 1), noise.low, noise.high, rho)
+    u = noise_to_time(jnp.asarray(spaced), noise)
     u = jnp.clip(u, 0.0, 1.0) * distribution(noise_to_time(first, noise))
     return time_to_noise(distribution.inverse(u), noise)
 

@@ -221,15 +221,30 @@ def eps_from_v(x_t: Array, v: Array, alpha: ArrayLike, sigma: ArrayLike) -> Arra
 # ------------------------------------------------------------------------------ levels and times
 
 
+def karras_spacing(u: ArrayLike, low: float, high: float, rho: ArrayLike) -> np.ndarray | Array:
+    """Noise levels equally spaced in level^(1 / rho) (Karras et al. 2022, equation 5).
+
+    Args:
+      u: where between `low` (0) and `high` (1), of any shape.
+      low, high: the lowest and the highest level.
+      rho: 1 spaces them equally; more takes smaller steps at low levels.
+
+    Returns:
+      As `u`; of NumPy arrays, a NumPy array.
+    """
+    first, last = low ** (1 / rho), high ** (1 / rho)
+    return (first + u * (last - first)) ** rho
+
+
 def karras_levels(
     num_steps: int, low: float, high: float, rho: float = 7.0, *, to_zero: bool = True
 ) -> np.ndarray:
-    """Noise levels from `high` down, equally spaced in level^(1 / rho).
+    """Noise levels from `high` down, see `karras_spacing`.
 
     Args:
       num_steps: S.
       low, high: the lowest and the highest positive level.
-      rho: 1 spaces them equally; more takes smaller steps at low levels.
+      rho: see there.
       to_zero: the last step goes from `low` to 0, as in Karras et al. 2022, equation 5; otherwise
         the last level is `low`.
 
@@ -245,9 +260,8 @@ def karras_levels(
             f"num_steps={num_steps}, low={low}, high={high}: expected num_steps >= 1 and "
             "0 < low < high"
         )
-    roots = np.linspace(high ** (1 / rho), low ** (1 / rho), positive)
-    levels = np.append(roots**rho, [0.0] * to_zero)
-    return levels.astype(np.float32)
+    levels = karras_spacing(np.linspace(1.0, 0.0, positive), low, high, rho)
+    return np.append(levels, [0.0] * to_zero).astype(np.float32)
 
 
 def uniform_levels(schedule: Schedule, num_steps: int) -> Array:
