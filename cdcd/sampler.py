@@ -197,24 +197,47 @@ def sample(
       NotFiniteError: the network made NaN.
     """
     check_rows(rows, denoising.module.config.vocab_size)
+    program, setting = _compiled_for(denoising, params, options, distribution, start)
+    tokens, good = _sample(program, setting, rows, rng)
+    check_finite(good)
+    return tokens
+
+
+class _Program(NamedTuple):
+    """What a sampler is compiled for, see `sample`."""
+
+    denoising: Denoising
+    options: SamplerOptions
+    from_noise: bool
+
+
+class _Setting(NamedTuple):
+    """What may change without compiling anew."""
+
+    params: Params
+    numbers: Numbers
+    distribution: Curve
+    start: Array
+
+
+def _compiled_for(
+    denoising: Denoising,
+    params: Params,
+    options: SamplerOptions,
+    distribution: Curve | None,
+    start: float | None,
+) -> tuple[_Program, _Setting]:
     noise = denoising.noise
     if start is not None and not noise.low < start <= noise.high:
         raise ValueError(f"start={start}: expected a noise level from {noise.low} to {noise.high}")
     if distribution is None:
         distribution = warping.Warping().distribution(params[warping.PARAMS])
-    tokens, good = _sample(
-        denoising,
-        options.program,
+    return _Program(denoising, options.program, start is None), _Setting(
         params,
-        rows,
-        rng,
         options.numbers,
         distribution if options.warp else warping.evenly(),
         jnp.float32(noise.high if start is None else start),
-        start is None,
     )
-    check_finite(good)
-    return tokens
 
 
 def check_finite(good: Array) -> None:
@@ -230,19 +253,11 @@ def _traced(*arrays: Array) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 8))
-def _sample(
-    denoising: Denoising,
-    options: SamplerOptions,
-    params: Params,
-    rows: Rows,
-    rng: Array,
-    numbers: Numbers,
-    distribution: Curve,
-    start: Array,
-    from_nothing: bool,
-) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnums=0)
+def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tuple[Array, Array]:
     """(tokens int32 [B, L], bool: all logits were finite)."""
+    denoising, options, from_noise = program
+    params, numbers, distribution, start = setting
     table = denoising.table(params)
     task = make_task(table, rows.tokens, rows.noisy, rows.valid, source=rows.source)
     branches = denoising.prepare(params, beside_unconditioned(task) if options.guided else task)
@@ -251,7 +266,7 @@ def _sample(
     noise_rng, solver_rng = jax.random.split(rng)
     to_make = rows.noisy[..., None]
     y = numbers.noise_scale * start * jax.random.normal(noise_rng, task.given.shape)
-    if not from_nothing:
+    if not from_noise:
         y = y + embed(table, rows.tokens)
 
     def denoise(y: Array, t: Array, previous: Array) -> tuple[Array, Array]:
@@ -343,10 +358,26 @@ def refine(
     """
     if rounds < 1 or not 0.0 < share <= 1.0:
         raise ValueError(f"rounds={rounds}, share={share}: expected 1 or more, and above 0 up to 1")
-    tokens = rows.tokens
-    for number in range(rounds):
+    check_rows(rows, denoising.module.config.vocab_size)
+    program, setting = _compiled_for(denoising, params, options, distribution, start)
+    tokens, good = _refine(program, setting, rows, rng, jnp.int32(rounds), jnp.float32(share))
+    check_finite(good)
+    return tokens
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _refine(
+    program: _Program, setting: _Setting, rows: Rows, rng: Array, rounds: Array, share: Array
+) -> tuple[Array, Array]:
+    """(tokens int32 [B, L], bool: all logits were finite) after all rounds."""
+
+    def again(number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        tokens, good = state
         mask_rng, sample_rng = jax.random.split(jax.random.fold_in(rng, number))
         chosen = rows.noisy & (jax.random.uniform(mask_rng, rows.noisy.shape) < share)
         part = rows._replace(tokens=tokens, noisy=chosen)
-        tokens = sample(denoising, params, part, sample_rng, options, distribution, start)
-    return tokens
+        tokens, finite = _sample(program, setting, part, sample_rng)
+        return tokens, good & finite
+
+    first = (jnp.asarray(rows.tokens, jnp.int32), jnp.bool_(True))
+    return jax.lax.fori_loop(0, rounds, again, first)

@@ -267,6 +267,20 @@ def test_gibbs_sampling_changes_what_may_be_and_keeps_the_distribution():
     assert bigram_divergence(np.asarray(found[1000:]) + 3) < 0.003
 
 
+def test_rounds_of_refinement_are_samples_one_after_the_other(fake):
+    model, params = fake
+    rows, options = rows_from_nothing(3, 6), SamplerOptions(steps=3)
+    tokens = rows.tokens + 3
+    found = refine(
+        model, params, Rows(tokens, rows.noisy), KEY, options, rounds=3, share=0.5, start=2.0
+    )
+    for number in range(3):
+        mask_key, sample_key = jax.random.split(jax.random.fold_in(KEY, number))
+        part = Rows(tokens, jax.random.uniform(mask_key, (3, 6)) < 0.5)
+        tokens = sample(model, params, part, sample_key, options, start=2.0)
+    np.testing.assert_array_equal(found, tokens)
+
+
 def test_refinement_wants_rounds_and_a_share(fake):
     for options in ({"rounds": 0}, {"rounds": 1, "share": 0.0}, {"rounds": 1, "share": 1.5}):
         with pytest.raises(ValueError, match="expected 1 or more, and above 0 up to 1"):
