@@ -64,7 +64,7 @@ def _row_hashes(rows: np.ndarray, length: int) -> np.ndarray:
     """`_run_hashes` of rows int [B, L]; raises ValueError where they are shorter."""
     if rows.ndim != 2 or rows.shape[1] < length:
         raise ValueError(f"rows {rows.shape}: expected [rows, length] of {length} tokens or more")
-    return _run_hashes(rows, length)
+    return _run_hashes(list(rows), length)
 
 
 def _run_hashes(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:

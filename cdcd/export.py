@@ -10,8 +10,7 @@ import functools
 from pathlib import Path
 
 from cdcd.contents import Pieces, contents_of
-from cdcd.model_config import MODELS, ModelConfig
-from cdcd.models import CDCDModel
+from cdcd.model_config import ModelConfig, kind_of
 from cdcd.runs import TrainedRun, load_run
 from musax.exporting import Trained, export_trained, run_export
 
@@ -22,18 +21,14 @@ def run_config(run: TrainedRun) -> ModelConfig:
     Raises:
       ValueError: the model is none of `model_config.MODELS`, or its tokens nothing that is known.
     """
-    kind = next((k for k, cls in MODELS.items() if type(run.model) is cls), None)
-    if kind is None:
-        raise ValueError(
-            f"{type(run.model).__name__}: expected a model of cdcd.models or .baselines"
-        )
+    kind = kind_of(run.model)
     # How it was trained is of no use once it is.
     network = dataclasses.replace(
         run.model.module.config, dtype="float32", dropout_rate=0.0, remat_policy="none"
     )
     contents = contents_of(run.evaluate_task.output_features["targets"].vocabulary)
     config = ModelConfig(kind, run.length, network, contents)
-    if not isinstance(run.model, CDCDModel):
+    if kind != "cdcd":
         return config
     return dataclasses.replace(
         config,

@@ -35,6 +35,20 @@ _FIELDS = ("system", "kind", "length", "network", "tokens")
 _DIFFUSION_FIELDS = ("noise", "warping", "self_conditioning")
 
 
+def kind_of(model: Any) -> str:
+    """Which of `MODELS` a model is, by the name of its class.
+
+    Raises:
+      ValueError: none.
+    """
+    name = type(model).__name__
+    kind = next((kind for kind, cls in MODELS.items() if cls.__name__ == name), None)
+    if kind is None:
+        expected = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise ValueError(f"the model is a {name}: expected one of {expected}")
+    return kind
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """All that is needed to run a model, but its parameters.

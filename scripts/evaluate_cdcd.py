@@ -29,10 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cdcd import evaluation, inference, plots
-from cdcd.baselines import AutoregressiveModel
 from cdcd.likelihood import in_batches, variational_bound
-from cdcd.model_config import MODELS
-from cdcd.models import CDCDModel
+from cdcd.model_config import kind_of
 from cdcd.runs import TrainedRun, load_run
 from cdcd.sampler import Rows, rows_from_nothing
 from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
@@ -49,8 +47,6 @@ EVALUATIONS = (16, 64, 200)
 BATCH = 32
 #: Noise levels of a bound, forward passes of the mean over orders.
 LEVELS, PASSES = 64, 32
-#: What the temperature of a model is called, by its class.
-TEMPERATURE = {cls.__name__: inference.TEMPERATURE[kind] for kind, cls in MODELS.items()}
 
 
 # -------------------------------------------------------------------------------------------- data
@@ -100,7 +96,7 @@ def likelihoods(
             passes = LEVELS if estimate == BOUND else PASSES
             nats = window_nats(model, params, rows, estimate, key, passes)
             yield estimate.replace("_", " "), nats
-    if isinstance(model, CDCDModel):
+    if kind_of(model) == "cdcd":
 
         def bound(rows: jax.Array, key: jax.Array) -> jax.Array:
             distribution = model.distribution(params)
@@ -186,7 +182,7 @@ def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]
 
 def steps_of(run: TrainedRun, steps: int) -> dict[str, int]:
     """The option that sets the number of network evaluations; an autoregressive model has none."""
-    return {} if isinstance(run.model, AutoregressiveModel) else {"steps": steps}
+    return {} if kind_of(run.model) == "ar" else {"steps": steps}
 
 
 def evaluate_samples(
@@ -201,13 +197,13 @@ def evaluate_samples(
         found[name] = []
         given = dict(args.set)
         sweep = [given]
+        option = inference.TEMPERATURE[kind_of(run.model)]
         if "frontier" in args.parts:
-            option = TEMPERATURE[type(run.model).__name__]
             base = steps_of(run, args.steps) | given
             sweep = [base | {option: t} for t in args.temperatures]
         for options in sweep:
             label = ", ".join(f"{k}={v}" for k, v in options.items() if k != "steps") or "as is"
-            label = label.replace(f"{TEMPERATURE[type(run.model).__name__]}=", "T=")
+            label = label.replace(f"{option}=", "T=")
             rows = make_samples(run, args.samples, options)
             point = {"label": label, "options": str(options), **describe(rows, judge, training)}
             found[name].append(point)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cdcd.contents import Bytes, Letters, Melody, Pieces
-from cdcd.model_config import MODELS, ModelConfig, read_model_config
+from cdcd.model_config import MODELS, ModelConfig, kind_of, read_model_config
 from cdcd.warping import Warping
 from musax.model_fields import ModelConfigError
 from tests.piece_model import write_piece_model
@@ -20,6 +20,12 @@ def test_a_configuration_is_read_as_written(kind, contents):
     assert ModelConfig.from_json(values) == config
     assert "activation" not in values["network"]
     assert ("noise" in values) == (kind == "cdcd")
+    assert kind_of(config.model()) == kind
+
+
+def test_other_models_are_no_kind():
+    with pytest.raises(ValueError, match="the model is a dict: expected one of CDCDModel, Masked"):
+        kind_of({})
 
 
 def test_the_warping_is_kept():
