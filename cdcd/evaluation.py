@@ -4,11 +4,15 @@ Letters in shapes: B rows, L length, N tokens of a run.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from cdcd.edit_distance import edit_distances
+
+#: The major scale of C, by pitch class.
+_MAJOR = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])
 
 
 def ngram_entropy(rows: np.ndarray, order: int = 1) -> float:
@@ -102,6 +106,68 @@ def span_masks(rng: np.random.Generator, shape: tuple[int, int], share: float) -
     first = rng.integers(0, length - size + 1, (rows, 1))
     place = np.arange(length)
     return (place >= first) & (place < first + size)
+
+
+def word_gaps(
+    rng: np.random.Generator, texts: Sequence[str], letters: tuple[int, int] = (3, 5)
+) -> np.ndarray:
+    """A gap in place of one word of each text, anywhere; bool [B, L], True in the gap.
+
+    Args:
+      rng: draws the words.
+      texts: of L symbols each, a to z and the space.
+      letters: the fewest and the most of a word. A text without such a word has no gap.
+    """
+    gaps = np.zeros((len(texts), max(map(len, texts), default=0)), bool)
+    words = re.compile(f"(?<= )[a-z]{{{letters[0]},{letters[1]}}}(?= )")
+    for gap, text in zip(gaps, texts):
+        found = [match.span() for match in words.finditer(text)]
+        if found:
+            gap[slice(*found[rng.integers(len(found))])] = True
+    return gaps
+
+
+def word_scores(
+    truth: Sequence[str], filled: Sequence[str], gaps: np.ndarray, known: Collection[str]
+) -> dict[str, float]:
+    """What stands in place of words.
+
+    Args:
+      truth, filled: texts of L symbols.
+      gaps: bool [B, L] of `word_gaps`; texts without one do not count.
+      known: words.
+
+    Returns:
+      `found`, the share of words that are those that stood there, and `known`, that of words that
+      are known.
+    """
+    pairs = [
+        tuple("".join(np.array(list(text))[gap]) for text in texts)
+        for *texts, gap in zip(truth, filled, gaps)
+        if gap.any()
+    ]
+    found = [wanted == made for wanted, made in pairs]
+    return {
+        "found": float(np.mean(found)),
+        "known": float(np.mean([made in known for _, made in pairs])),
+    }
+
+
+def scale_share(pitches: Sequence[np.ndarray]) -> float:
+    """Share of the notes of each melody that are in the major scale that fits it best, the mean of
+    melodies with notes, 0 to 1. Minor scales have the notes of a major one.
+
+    Args:
+      pitches: MIDI pitches int [n] of each melody.
+
+    Raises:
+      ValueError: there are no notes at all.
+    """
+    counts = np.array([np.bincount(p % 12, minlength=12) for p in pitches if len(p)])
+    if not len(counts):
+        raise ValueError("no melody has notes: expected one at least")
+    scales = np.array([np.roll(_MAJOR, key) for key in range(12)])
+    return float(((counts @ scales.T).max(axis=1) / counts.sum(axis=1)).mean())
 
 
 def infilling_scores(

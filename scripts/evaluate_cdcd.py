@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compares runs of cdcd: likelihoods, samples under a judge, gaps filled in, copies, speed.
+"""Compares models of cdcd: likelihoods, samples under a judge, gaps filled in, copies, speed.
 
 Examples:
   # all of it; the judge is an autoregressive run on data that the others were not trained on
@@ -12,6 +12,10 @@ Examples:
   # samples of one setting, for ablations
   scripts/evaluate_cdcd.py --run runs/melody/cdcd --judge runs/melody/judge --parts samples \\
       --set steps=200 --set warp=False
+
+  # the models that come with the project; text has words, of which one a row is filled in
+  scripts/evaluate_cdcd.py --run cdcd-melody --data data/lakh64 --parts likelihood infill notes
+  scripts/evaluate_cdcd.py --run cdcd-text --data data/letters --train-part 0 2 --parts words
 """
 
 import argparse
@@ -29,9 +33,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cdcd import evaluation, inference, plots
+from cdcd.contents import Letters, Melody, contents_of
 from cdcd.likelihood import in_batches, variational_bound
 from cdcd.model_config import kind_of
-from cdcd.runs import TrainedRun, load_run
+from cdcd.runs import TrainedRun, load_model, load_run
 from cdcd.sampler import Rows, rows_from_nothing
 from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
 from musax.ngrams import NGram, Unigram
@@ -39,7 +44,7 @@ from musax.plots import save_figure
 from t5x.data.pipeline import task_examples
 from t5x.json_lines import write_json
 
-PARTS = ("likelihood", "frontier", "samples", "infill", "speed")
+PARTS = ("likelihood", "frontier", "samples", "infill", "notes", "words", "speed")
 GAPS = (0.1, 0.3, 0.5)
 COPY_LENGTHS = (16, 32)
 TEMPERATURES = (0.8, 0.9, 0.95, 1.0)
@@ -214,6 +219,18 @@ def evaluate_samples(
 # --------------------------------------------------------------------------------- gaps and speed
 
 
+def fill_in(
+    run: TrainedRun, truth: np.ndarray, gaps: np.ndarray, options: dict[str, Any]
+) -> np.ndarray:
+    """Rows int32 [count, length] with what a model makes in their gaps."""
+    parts = []
+    for i in range(0, len(truth), BATCH):
+        rows = Rows(jnp.asarray(truth[i : i + BATCH]), jnp.asarray(gaps[i : i + BATCH]))
+        key = jax.random.fold_in(jax.random.key(1), i)
+        parts.append(np.asarray(run.model.make(run.params, rows, key, **options)))
+    return np.concatenate(parts)
+
+
 def evaluate_infilling(runs: dict[str, TrainedRun], args: argparse.Namespace) -> dict:
     """Accuracy in gaps by run and share of the row."""
     found: dict[str, dict] = {}
@@ -222,24 +239,66 @@ def evaluate_infilling(runs: dict[str, TrainedRun], args: argparse.Namespace) ->
         found[name] = {}
         for share in GAPS:
             gaps = evaluation.span_masks(np.random.default_rng(0), truth.shape, share)
-            filled = np.concatenate(
-                [
-                    np.asarray(
-                        run.model.make(
-                            run.params,
-                            Rows(
-                                jnp.asarray(truth[i : i + BATCH]), jnp.asarray(gaps[i : i + BATCH])
-                            ),
-                            jax.random.fold_in(jax.random.key(1), i),
-                            **steps_of(run, args.steps),
-                        )
-                    )
-                    for i in range(0, len(truth), BATCH)
-                ]
-            )
+            filled = fill_in(run, truth, gaps, steps_of(run, args.steps))
             found[name][share] = evaluation.infilling_scores(truth, filled, gaps)
             say(f"{name}, gap {share:.0%}: {found[name][share]['accuracy']:.3f}")
     return found
+
+
+def evaluate_words(runs: dict[str, TrainedRun], args: argparse.Namespace) -> list[dict]:
+    """By run and temperature, what is filled in for a word of 3 to 5 letters of each row."""
+    found = []
+    for name, run in runs.items():
+        contents = contents_of_run(run, Letters, "words")
+        truth = read_rows(run.evaluate_task, args.split, run.length, args.samples)
+        texts = [contents.decode(row) for row in truth]
+        gaps = evaluation.word_gaps(np.random.default_rng(0), texts)
+        training = read_rows(run.evaluate_task, "train", run.length)
+        # The first and the last word of a row may be parts of words.
+        known = {word for row in training for word in contents.decode(row).split(" ")[1:-1]}
+        for temperature in args.temperatures:
+            option = inference.TEMPERATURE[kind_of(run.model)]
+            options = steps_of(run, args.steps) | {option: temperature}
+            filled = [contents.decode(row) for row in fill_in(run, truth, gaps, options)]
+            scores = evaluation.word_scores(texts, filled, gaps, known)
+            found.append(
+                {"model": name, "T": temperature, "words": int(gaps.any(1).sum())} | scores
+            )
+    return found
+
+
+def evaluate_notes(runs: dict[str, TrainedRun], args: argparse.Namespace) -> list[dict]:
+    """By run and temperature, the share of notes in the major scale that fits a melody best."""
+    found = []
+
+    def add(name: str, temperature: float | None, rows: np.ndarray) -> None:
+        pitches = [melody.decode(row)["pitch"] for row in rows]
+        share = evaluation.scale_share(pitches)
+        found.append({"model": name, "T": temperature, "in scale": share})
+
+    for name, run in runs.items():
+        melody = contents_of_run(run, Melody, "notes")
+        if not found:
+            rows = read_rows(run.evaluate_task, args.split, run.length, args.samples)
+            add(args.split, None, rows)
+            shuffled = np.random.default_rng(0).permutation(rows.ravel()).reshape(rows.shape)
+            add(f"{args.split}, tokens shuffled over all rows", None, shuffled)
+        option = inference.TEMPERATURE[kind_of(run.model)]
+        for temperature in args.temperatures:
+            options = steps_of(run, args.steps) | {option: temperature}
+            add(name, temperature, make_samples(run, args.samples, options))
+    return found
+
+
+def contents_of_run(run: TrainedRun, kind: type, part: str) -> Any:
+    """What a run's tokens stand for; raises ValueError unless it is of a kind."""
+    contents = contents_of(run.evaluate_task.output_features["targets"].vocabulary)
+    if not isinstance(contents, kind):
+        raise ValueError(
+            f"--parts {part}: expected a model of {kind.__name__.lower()}, this is one of "
+            f"{type(contents).__name__.lower()}"
+        )
+    return contents
 
 
 def evaluate_speed(runs: dict[str, TrainedRun]) -> list[dict]:
@@ -282,7 +341,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--run", action="append", required=True, metavar="RUN_DIR", help="MODEL_DIR of a run")
+    add(
+        "--run",
+        action="append",
+        required=True,
+        help="MODEL_DIR of a run, or a model's name or folder",
+    )
+    add("--data", metavar="DATA_DIR", help="of models that are no runs: that of configs/cdcd")
+    add("--train-part", type=int, nargs=2, metavar=("INDEX", "COUNT"), help="and their TRAIN_PART")
     add("--judge", metavar="RUN_DIR", help="autoregressive run that judges samples")
     add("--parts", nargs="+", choices=PARTS, default=["likelihood", "frontier", "infill", "speed"])
     add("--split", default="test", choices=("train", "validation", "test"))
@@ -310,9 +376,16 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def load(folder: str, args: argparse.Namespace) -> TrainedRun:
+    """The run, or the model, that is called so."""
+    if args.data is None or (Path(folder) / "config.gin").is_file():
+        return load_run(folder)
+    return load_model(folder, args.data, args.train_part and tuple(args.train_part))
+
+
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """All parts that were asked for, printed and returned."""
-    runs = {Path(folder).resolve().name: load_run(folder) for folder in args.run}
+    runs = {Path(folder).resolve().name: load(folder, args) for folder in args.run}
     found: dict[str, Any] = {}
     if "likelihood" in args.parts:
         found["likelihood"] = evaluate_likelihood(runs, args)
@@ -336,6 +409,12 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         if args.plot:
             figure = plots.plot_infilling(found["infilling"])
             save_figure(figure, f"{args.plot}_infilling.png")
+    if "notes" in args.parts:
+        found["notes"] = evaluate_notes(runs, args)
+        show("Notes in the best major scale", found["notes"])
+    if "words" in args.parts:
+        found["words"] = evaluate_words(runs, args)
+        show("Words filled in", found["words"])
     if "speed" in args.parts:
         found["speed"] = evaluate_speed(runs)
         show(f"Speed, {BATCH} rows at once", found["speed"])

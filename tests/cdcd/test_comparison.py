@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from cdcd import evaluation
-from cdcd.runs import load_run
+from cdcd.contents import Melody
+from cdcd.export import export
+from cdcd.runs import load_model, load_run
+from musax.midi import save_midi
+from musax.notes import make_notes
+from tests.tiny_cdcd import save_tiny_model, tiny_config
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SIZES = {"LENGTH": 16, "TASK_FEATURE_LENGTHS": {"targets": 16}, "WIDTH": 16, "LAYERS": 1}
@@ -129,6 +134,48 @@ def test_all_parts_of_the_evaluation(runs, tmp_path, capsys):
         assert (tmp_path / f"picture_{kind}.png").stat().st_size > 10_000
 
 
+def test_a_model_folder_is_evaluated_as_its_run(runs, data, tmp_path, capsys):
+    main = load_script("evaluate_cdcd").main
+    folder = export(runs / "cdcd", tmp_path / "mine", "")
+    flags = ["--rows", "3", "--samples", "3", "--ordered-rows", "0", "--steps", "2"]
+    flags += ["--temperatures", "1", "--parts", "likelihood", "words"]
+    paths = {"run": [str(runs / "cdcd")], "model": [str(folder), "--data", str(data)]}
+    for name, path in paths.items():
+        main(["--run", *path, *flags, "--json", str(tmp_path / f"{name}.json")])
+    of_run, of_model = (json.loads((tmp_path / f"{name}.json").read_text()) for name in paths)
+    for part in ("likelihood", "words"):
+        for a, b in zip(of_run[part], of_model[part]):
+            assert {**a, "model": "mine"} == b
+    assert of_run["words"][0]["words"] == 3
+    assert load_model(folder, str(data), (1, 2)).train_task.num_input_examples("train") == 52
+    with pytest.raises(SystemExit, match="--parts notes: expected a model of melody, this is one"):
+        main(["--run", *paths["model"], "--parts", "notes"])
+
+
+def test_notes_of_melodies(tmp_path, capsys):
+    """Of a model that knows nothing, beside melodies in one key."""
+    save_tiny_model(tmp_path / "model", tiny_config(Melody()))
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 1), ("valid", 20)):
+        (tmp_path / "data" / "samples" / split / "melody").mkdir(parents=True)
+        for number in range(count):
+            path = tmp_path / "data" / "samples" / split / "melody" / f"{number}.mid"
+            onset = np.arange(64.0)
+            save_midi(path, make_notes(onset, onset + 1, rng.choice([60, 62, 64, 65, 67, 69], 64)))
+    flags = ["--run", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--parts", "notes"]
+    flags += ["--samples", "6", "--steps", "2", "--temperatures", "1"]
+    load_script("evaluate_cdcd").main([*flags, "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())["notes"]
+    assert [row["model"] for row in found] == [
+        "test",
+        "test, tokens shuffled over all rows",
+        "model",
+    ]
+    assert found[0]["in scale"] == 1.0
+    assert 0.5 < found[2]["in scale"] < 1.0
+    assert "best major scale" in capsys.readouterr().out
+
+
 def test_longer_rows_are_judged_in_parts(runs):
     judged_nats, judge = load_script("evaluate_cdcd").judged_nats, load_run(runs / "judge")
     rows = np.random.default_rng(0).integers(3, 30, (3, 32))
@@ -177,6 +224,25 @@ def test_copies_in_many_sequences_are_those_found_one_by_one(monkeypatch):
         share = evaluation.copied_share(rows, training, length)
         assert share == pytest.approx(np.mean([run in known for run in ours]))
         assert 0 < share < 1
+
+
+def test_scales_and_words_of_known_rows():
+    scale, chromatic = np.array([62, 64, 66, 67, 69, 71, 73]), np.arange(48, 60)
+    assert evaluation.scale_share([scale, np.zeros(0, int)]) == 1.0
+    assert evaluation.scale_share([scale, chromatic]) == pytest.approx((1 + 7 / 12) / 2)
+    with pytest.raises(ValueError, match="no melody has notes"):
+        evaluation.scale_share([np.zeros(0, int)])
+
+    texts = ["to be or not that is it ", "abc de a longest phrases", "the lazy fox jumps over "]
+    masks = [evaluation.word_gaps(np.random.default_rng(i), texts) for i in range(20)]
+    chosen = ["".join(np.array(list(text))[gap]) for m in masks for text, gap in zip(texts, m)]
+    assert set(chosen) == {"not", "that", "", "lazy", "fox", "jumps", "over"}
+    filled = ["to be or xyz that is it ", texts[1], "the lazy fox seven over "]
+    gaps = np.array([[x != y for x, y in zip(a, b)] for a, b in zip(texts, filled)])
+    gaps[2] = [18 > i >= 13 for i in range(24)]
+    scores = evaluation.word_scores(texts, filled, gaps, {"seven"})
+    assert scores == {"found": 0.0, "known": 0.5}
+    assert evaluation.word_scores(texts, texts, gaps, {"not"}) == {"found": 1.0, "known": 0.5}
 
 
 def test_gaps_and_what_is_found_in_them():
