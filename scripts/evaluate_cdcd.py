@@ -378,8 +378,12 @@ def _option(text: str) -> tuple[str, Any]:
 
 def load(folder: str, args: argparse.Namespace) -> TrainedRun:
     """The run, or the model, that is called so."""
-    if args.data is None or (Path(folder) / "config.gin").is_file():
+    if (Path(folder) / "config.gin").is_file():
         return load_run(folder)
+    if args.data is None:
+        raise ValueError(
+            f"{folder}: no config.gin there; expected the MODEL_DIR of a run, or a model and --data"
+        )
     return load_model(folder, args.data, args.train_part and tuple(args.train_part))
 
 

@@ -191,6 +191,11 @@ def test_samples_want_a_judge(runs, capsys):
     assert "give --judge" in capsys.readouterr().err
 
 
+def test_a_model_wants_its_data(tmp_path):
+    with pytest.raises(SystemExit, match=r"no config\.gin there; expected the MODEL_DIR of a run"):
+        load_script("evaluate_cdcd").main(["--run", str(tmp_path), "--parts", "likelihood"])
+
+
 def test_entropies_of_known_rows():
     rng = np.random.default_rng(0)
     coins = rng.integers(0, 2, (200, 100))
