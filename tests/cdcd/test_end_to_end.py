@@ -70,7 +70,7 @@ def trained(rows, rounds):
 @pytest.fixture(scope="module")
 def chain():
     """Trained on a Markov chain."""
-    return trained(markov_rows(0, 4 * STEPS * 64, LENGTH), 4)
+    return trained(markov_rows(0, 8 * STEPS * 64, LENGTH), 8)
 
 
 def test_at_first_every_token_is_as_likely_and_the_warp_is_even():

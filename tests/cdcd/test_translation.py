@@ -219,7 +219,8 @@ def trained():
     """
     model = tiny_model()
     variables = variables_of(model)
-    rule = optax.adam(0.01, b2=0.99)
+    steps, rows = 500, 64
+    rule = optax.adam(optax.cosine_decay_schedule(0.01, steps), b2=0.99)
 
     def step(state, batch_and_key):
         params, mutables, slots = state
@@ -230,7 +231,6 @@ def trained():
         state = (optax.apply_updates(params, updates), mutables, slots)
         return state, metrics["noisy_nats_per_token"].count
 
-    steps, rows = 500, 64
     words = random_words(0, steps * rows)
     batches = jax.tree.map(lambda x: x.reshape(steps, rows, -1), words)
     keys = jax.random.split(jax.random.key(0), steps)
