@@ -47,9 +47,12 @@ def export_trained(
 
     Raises:
       FileNotFoundError: the run has no such checkpoint.
-      ValueError: the run's configuration is no model of the package's.
-      TypeError: there is no such type.
+      ValueError: the run's configuration is no model of the package's, or there is no such type.
     """
+    try:
+        np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype={dtype!r}: expected such as float32 or bfloat16") from error
     found = read(run_dir, step)
     params = jax.tree.map(lambda x: np.asarray(x, dtype), found.params)
     metadata = {"step": str(found.step)}
@@ -87,5 +90,5 @@ def run_export(
         card = options.pop("card")
         text = Path(card).read_text("utf-8") if card else f"# {Path(options['out_dir']).name}\n"
         print(export(card=text, **options))
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"export: {error}") from error
