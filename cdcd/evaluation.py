@@ -140,7 +140,12 @@ def word_scores(
     Returns:
       `found`, the share of words that are those that stood there, and `known`, that of words that
       are known.
+
+    Raises:
+      ValueError: no text has a gap.
     """
+    if not gaps.any():
+        raise ValueError("no text has a word that could be filled in: give longer or more rows")
     pairs = [
         tuple("".join(np.array(list(text))[gap]) for text in texts)
         for *texts, gap in zip(truth, filled, gaps)

@@ -248,6 +248,8 @@ def test_scales_and_words_of_known_rows():
     scores = evaluation.word_scores(texts, filled, gaps, {"seven"})
     assert scores == {"found": 0.0, "known": 0.5}
     assert evaluation.word_scores(texts, texts, gaps, {"not"}) == {"found": 1.0, "known": 0.5}
+    with pytest.raises(ValueError, match="no text has a word that could be filled in"):
+        evaluation.word_scores(texts, texts, gaps & False, {"not"})
 
 
 def test_gaps_and_what_is_found_in_them():
