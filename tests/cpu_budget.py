@@ -1,0 +1,95 @@
+"""CPU seconds of tests by file and package, and a limit on what a package may cost.
+
+The summary lists the slowest files and every package beside its budget. With $CI set, a package
+above twice its budget fails the run. A pytest plugin; times are those of the process and of the
+subprocesses that it has waited for, so that they depend little on what else the machine does.
+"""
+
+import os
+from collections import defaultdict
+
+import pytest
+
+#: CPU seconds that the tests of a package may cost with a cold cache of compiled programs.
+BUDGETS = defaultdict(lambda: 90.0, t5x=300.0, musax=240.0, notebooks=60.0, interop=30.0)
+FAILS_ABOVE = 2.0
+SHOWN_FILES = 15
+_PROPERTY = "cpu_seconds"
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Times set-up (fixtures too), call and tear-down of a test."""
+    item.stash[_START] = _cpu_seconds()
+    return (yield)
+
+
+_START = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keeps the time since the last phase in the report, which xdist hands to the main process."""
+    report = yield
+    now = _cpu_seconds()
+    report.user_properties = [(_PROPERTY, now - item.stash[_START])]
+    item.stash[_START] = now
+    return report
+
+
+def _package(path: str) -> str:
+    parts = path.split("/")
+    return parts[1] if len(parts) > 2 else "tests"
+
+
+def _costs(terminalreporter) -> dict[str, float]:
+    costs: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == _PROPERTY:
+                    costs[report.nodeid.split("::")[0]] += value
+    return costs
+
+
+def _by_package(costs: dict[str, float]) -> dict[str, float]:
+    packages: dict[str, float] = defaultdict(float)
+    for path, seconds in costs.items():
+        packages[_package(path)] += seconds
+    return packages
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    """Prints the slowest files, and packages beside their budgets."""
+    costs = _costs(terminalreporter)
+    if len(costs) < 2:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("CPU seconds")
+    for path, seconds in sorted(costs.items(), key=lambda cost: -cost[1])[:SHOWN_FILES]:
+        write(f"{seconds:8.1f}  {path}")
+    write(f"{sum(costs.values()):8.1f}  all")
+    for package, seconds in sorted(_by_package(costs).items(), key=lambda cost: -cost[1]):
+        over = "  above its budget" if seconds > BUDGETS[package] else ""
+        write(f"{seconds:8.1f} of {BUDGETS[package]:4.0f}  {package}{over}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """With $CI set, fails a run in which a package is above twice its budget."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None or hasattr(session.config, "workerinput"):
+        return
+    for package, seconds in _by_package(_costs(reporter)).items():
+        if seconds > FAILS_ABOVE * BUDGETS[package]:
+            reporter.write_line(
+                f"\ntests/{package} cost {seconds:.0f} CPU seconds, more than {FAILS_ABOVE:g} times "
+                f"its budget of {BUDGETS[package]:.0f}",
+                red=True,
+            )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
