@@ -42,7 +42,7 @@ from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
 from t5x.data.pipeline import task_examples
-from t5x.json_lines import write_json
+from t5x.files import write_json
 
 PARTS = ("likelihood", "frontier", "samples", "infill", "notes", "words", "speed")
 GAPS = (0.1, 0.3, 0.5)

@@ -46,7 +46,7 @@ from t5x.data.vocabularies import (
     SentencePieceVocabulary,
     TokenVocabulary,
 )
-from t5x.json_lines import write_json
+from t5x.files import write_json
 from t5x.run_config import read_macros
 
 READERS = ("pop909", "maestro", "asap", "giant_midi", "lakh", "lakh64_trios", "midi_folder")

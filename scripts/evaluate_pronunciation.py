@@ -31,7 +31,7 @@ from cdcd.pronunciation import pronunciation_errors
 from cdcd.runs import TrainedRun, load_run
 from t5x.data.pipeline import task_examples
 from t5x.decoding import beam_search, temperature_sample
-from t5x.json_lines import write_json
+from t5x.files import write_json
 from t5x.models import EncoderDecoderModel
 
 #: Phonemes of predictions: of each word, each sample.

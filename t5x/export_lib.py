@@ -18,10 +18,10 @@ import numpy as np
 from t5x import utils
 from t5x.checkpoints import save_safetensors
 from t5x.dry_run import describe_inference
+from t5x.files import write_json
 from t5x.gin_utils import GinError
 from t5x.inference.data import BatchMaker
 from t5x.inference.states import FeatureSpec, InferenceStates
-from t5x.json_lines import write_json
 from t5x.run_exported import BATCH, FORMAT, ExportedModel
 
 PLATFORMS = ("cpu", "cuda", "tpu")

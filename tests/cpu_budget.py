@@ -88,8 +88,8 @@ def pytest_sessionfinish(session, exitstatus):
     for package, seconds in _by_package(_costs(reporter)).items():
         if seconds > FAILS_ABOVE * BUDGETS[package]:
             reporter.write_line(
-                f"\ntests/{package} cost {seconds:.0f} CPU seconds, more than {FAILS_ABOVE:g} times "
-                f"its budget of {BUDGETS[package]:.0f}",
+                f"\ntests/{package} cost {seconds:.0f} CPU seconds, more than {FAILS_ABOVE:g} "
+                f"times its budget of {BUDGETS[package]:.0f}",
                 red=True,
             )
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

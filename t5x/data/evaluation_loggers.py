@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from t5x.json_lines import BriefArrayEncoder, read_json_lines, write_json_lines
+from t5x.files import BriefArrayEncoder, read_json_lines, write_json_lines
 
 
 class Logger:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from t5x.files import write_json
 from t5x.gin_utils import GinError
-from t5x.json_lines import write_json
 
 COMPLETED = ".COMPLETED"
 MergeFn = Callable[[Sequence[str], str], None]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from t5x.files import ArrayEncoder, write_json_lines
 from t5x.inference.data import ID, PART
-from t5x.json_lines import ArrayEncoder, write_json_lines
 
 Inferences = tuple[Sequence[Any], Mapping[str, Sequence[Any]]]
 _PRETOKENIZED = "_pretokenized"

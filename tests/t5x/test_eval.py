@@ -9,8 +9,8 @@ from t5x import eval as eval_script
 from t5x import train, utils
 from t5x.checkpoints import CheckpointError
 from t5x.data import ByteVocabulary
+from t5x.files import read_json_lines
 from t5x.gin_utils import GinError
-from t5x.json_lines import read_json_lines
 from t5x.loggers import read_metrics
 from t5x.partitioning import PjitPartitioner
 from t5x.trainer import Trainer

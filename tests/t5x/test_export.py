@@ -15,8 +15,8 @@ from t5x import decoding, export, export_lib, models, utils
 from t5x.checkpoints import save_safetensors
 from t5x.data import ByteVocabulary, PassThroughVocabulary
 from t5x.examples.t5 import network
+from t5x.files import read_json_lines
 from t5x.gin_utils import GinError
-from t5x.json_lines import read_json_lines
 from t5x.run_exported import ExportedModel
 from t5x.run_exported import main as run_exported
 from tests.t5x.networks import TINY, tiny_t5

@@ -15,10 +15,10 @@ from t5x import infer as infer_script
 from t5x import utils
 from t5x.checkpoints import save_safetensors
 from t5x.data import ByteVocabulary, Feature, Task
+from t5x.files import read_json_lines
 from t5x.gin_utils import GinError
 from t5x.inference.data import TaskReader
 from t5x.inference.writing import write_inferences_to_file
-from t5x.json_lines import read_json_lines
 from t5x.partitioning import PjitPartitioner
 from tests.t5x import toy
 

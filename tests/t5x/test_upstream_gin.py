@@ -11,7 +11,7 @@ from t5x import export, infer, train
 from t5x.checkpoints.loading import all_checkpoints
 from t5x.data import Feature, TaskRegistry
 from t5x.data.preprocessors import append_eos, tokenize
-from t5x.json_lines import read_json_lines
+from t5x.files import read_json_lines
 from t5x.loggers import read_metrics
 from tests.t5x.upstream import tasks
 

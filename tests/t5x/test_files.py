@@ -1,0 +1,102 @@
+"""Files appear complete or not at all."""
+
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t5x.files import atomic_path, read_json_lines, write_json_lines, write_text
+
+
+def test_a_file_replaces_the_one_before_it(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "before")
+    with atomic_path(target) as temporary:
+        temporary.write_text("after")
+        assert target.read_text() == "before"
+    assert target.read_text() == "after"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def fail_after_half(target):
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "before")
+    with pytest.raises(RuntimeError):
+        fail_after_half(target)
+    assert target.read_text() == "before"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_appears_whole(tmp_path):
+    with atomic_path(tmp_path / "model", folder=True) as temporary:
+        (temporary / "part").mkdir()
+        (temporary / "part" / "a").write_text("x")
+        assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model" / "part" / "a").read_text() == "x"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def fail_in_folder(target):
+    with atomic_path(target, folder=True) as temporary:
+        (temporary / "a").write_text("x")
+        raise RuntimeError
+
+
+def test_a_failure_leaves_no_folder(tmp_path):
+    with pytest.raises(RuntimeError):
+        fail_in_folder(tmp_path / "other")
+    assert not os.listdir(tmp_path)
+
+
+@given(st.integers(2, 255))
+def test_the_hidden_name_is_no_longer_than_the_final_one(tmp_path_factory, length):
+    folder = tmp_path_factory.mktemp("names")
+    with atomic_path(folder / ("n" * length)) as temporary:
+        assert temporary.name.startswith(".")
+        assert len(temporary.name) <= length
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    with atomic_path(tmp_path / "ab") as first, atomic_path(tmp_path / "ab") as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "ab").read_text() == "1"  # the outer block ended last
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        write_text(tmp_path / "absent" / "a.txt", "x")
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        write_text(tmp_path, "x")
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    write_text(tmp_path / "atomic", "x")
+    mode = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")]
+    assert mode[0] == mode[1]
+
+
+def test_lines_of_json_come_back(tmp_path):
+    lines = [{"a": 1}, {"b": [1, 2]}]
+    assert write_json_lines(tmp_path / "new" / "x.jsonl", lines) == 2
+    assert read_json_lines(tmp_path / "new" / "x.jsonl") == lines
+
+
+def test_a_failure_among_the_lines_writes_none(tmp_path):
+    def lines():
+        yield {"a": 1}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_json_lines(tmp_path / "x.jsonl", lines())
+    assert not list(tmp_path.iterdir())
