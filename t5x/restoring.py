@@ -4,8 +4,6 @@ A run that resumes reads its own latest checkpoint whole. A run that starts from
 any format, may map names (`assignment_map`), and is checked name by name.
 """
 
-import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,12 @@ from t5x.checkpoints.loading import (
     find_checkpoint,
     latest_checkpoint,
 )
+from t5x.checkpoints.transformations import transform_restored
 from t5x.partitioning import PjitPartitioner
+from t5x.state_utils import AssignmentMap, assign
 from t5x.train_state import FlaxOptimTrainState, InferenceState
 
 Tree = Any
-AssignmentMap = Iterable[tuple[str, str | None]]
 
 
 class TrainStateInitializer:
@@ -150,14 +149,13 @@ class TrainStateInitializer:
 
     def _transformed(self, state: Tree, functions: Iterable[Callable[..., Tree]]) -> Tree:
         """`state` after the transformations, each called with what it takes."""
-        offered = {"is_resuming": False, "train_state": self.global_train_state_shape}
-        for function in functions:
-            parameters = inspect.signature(function).parameters.values()
-            options = {p.name: offered[p.name] for p in parameters if p.name in offered}
-            positional = [p for p in parameters if p.name not in offered and _is_required(p)]
-            rest = (self.expected,) if len(positional) > 1 else ()
-            state = function(state, *rest, **options)
-        return state
+        return transform_restored(
+            state,
+            functions,
+            self.expected,
+            is_resuming=False,
+            train_state=self.global_train_state_shape,
+        )
 
     def _read(self, path: Path) -> Tree:
         """The checkpoint's state; of an inference state what it holds, without the slots."""
@@ -168,11 +166,6 @@ class TrainStateInitializer:
             found = {**found, **load_state(path, "flax_mutables")}
         step = np.asarray(checkpoint_step(path), np.int32)
         return {"target": found.pop("target"), **found, "state": {"step": step}}
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    return parameter.default is parameter.empty and not variable
 
 
 def _is_array(x: Any) -> bool:
@@ -186,52 +179,6 @@ def _arrays(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _without(flat: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     names = set(names)
     return {name: x for name, x in flat.items() if name not in names}
-
-
-def assign(
-    wanted: Mapping[str, Any], found: Mapping[str, Any], rules: AssignmentMap
-) -> tuple[dict[str, Any], set[str]]:
-    """Chooses an array of a checkpoint for every array of a state.
-
-    The first rule (pattern, replacement) whose pattern matches the whole name in the state decides:
-    the replacement, with the pattern's groups put in, is the name in the checkpoint; None means
-    that the array is initialized. A name that no rule matches is the same in both.
-
-    Args:
-      wanted: '/'-joined names in the state, such as "target/decoder/logits_dense/kernel".
-      found: '/'-joined names in the checkpoint -> arrays.
-      rules: the pairs, in order.
-
-    Returns:
-      (name in the state -> array, or None when there is none; names of `found` that were used).
-
-    Raises:
-      CheckpointError: a rule matches nothing, or names an array that the checkpoint lacks.
-    """
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-    matched: set[int] = set()
-    chosen: dict[str, Any] = {}
-    used: set[str] = set()
-    for name in wanted:
-        source: str | None = name
-        for number, (pattern, replacement) in enumerate(compiled):
-            match = pattern.fullmatch(name)
-            if match:
-                matched.add(number)
-                source = None if replacement is None else match.expand(replacement)
-                if source is not None and source not in found:
-                    raise CheckpointError(
-                        f"assignment_map takes {name} from {source}, which the checkpoint lacks."
-                    )
-                break
-        chosen[name] = None
-        if source is not None and source in found:
-            chosen[name] = found[source]
-            used.add(source)
-    idle = [pattern.pattern for n, (pattern, _) in enumerate(compiled) if n not in matched]
-    if idle:
-        raise CheckpointError(f"assignment_map rules that match no name of the model: {idle}")
-    return chosen, used
 
 
 def _cast(state: Tree, dtype: Any) -> Tree:

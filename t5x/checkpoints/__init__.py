@@ -14,11 +14,14 @@ from t5x.checkpoints.loading import (
     latest_checkpoint,
     load_params,
     load_state,
+    load_t5x_checkpoint,
 )
 from t5x.checkpoints.orbax import CheckpointManager
 from t5x.checkpoints.retention import Checkpointer, SaveBestCheckpointer
 from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
 from t5x.checkpoints.scanning import scan_params, unscan_params
+from t5x.checkpoints.steps import all_steps, get_checkpoint_dir, latest_step
+from t5x.checkpoints.transformations import RestoreStateTransformationFn, SaveStateTransformationFn
 
 #: Upstream's name; configurations may name it as `checkpoint_manager_cls`.
 OrbaxCheckpointManagerInterface = CheckpointManager
@@ -28,14 +31,20 @@ __all__ = [
     "CheckpointManager",
     "Checkpointer",
     "OrbaxCheckpointManagerInterface",
+    "RestoreStateTransformationFn",
     "SaveBestCheckpointer",
+    "SaveStateTransformationFn",
+    "all_steps",
     "check_params",
     "checkpoint_kind",
+    "get_checkpoint_dir",
     "latest_checkpoint",
+    "latest_step",
     "load_hugging_face",
     "load_params",
     "load_safetensors",
     "load_state",
+    "load_t5x_checkpoint",
     "save_hugging_face",
     "save_safetensors",
     "scan_params",

@@ -73,12 +73,13 @@ def _optimizer_tree(content: Any, index: Path) -> Mapping[str, Tree]:
     return content["optimizer"]
 
 
-def _is_spec(leaf: Any) -> bool:
+def is_tensorstore_spec(leaf: Any) -> bool:
+    """Return whether a leaf stands for an array in a folder of its own."""
     return isinstance(leaf, Mapping) and {"driver", "kvstore", "metadata"} <= leaf.keys()
 
 
 def _resolve(node: Any, folder: Path, path: tuple[str, ...], wanted: tuple[str, ...]) -> Any:
-    if _is_spec(node):
+    if is_tensorstore_spec(node):
         return _read_spec(node, folder, "/".join(path))
     if isinstance(node, Mapping):
         return {

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
 from t5x.checkpoints.safetensors import load_safetensors
+from t5x.checkpoints.transformations import transform_restored
 
 Tree = Any
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
@@ -59,10 +60,15 @@ def all_checkpoints(folder: str | Path) -> list[Path]:
     return sorted(steps, key=checkpoint_step)
 
 
+def get_checkpoint_step(ckpt_dir: str | Path) -> int | None:
+    """Return the step in the name of a `checkpoint_<step>` folder; None for other names."""
+    match = _STEP_FOLDER.fullmatch(Path(ckpt_dir).name)
+    return int(match.group(1)) if match else None
+
+
 def checkpoint_step(path: str | Path) -> int:
-    """The step in the name of a `checkpoint_<step>` folder; 0 for other names."""
-    match = _STEP_FOLDER.fullmatch(Path(path).name)
-    return int(match.group(1)) if match else 0
+    """Return the step in the name of a `checkpoint_<step>` folder; 0 for other names."""
+    return get_checkpoint_step(path) or 0
 
 
 def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
@@ -128,6 +134,42 @@ def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
     if subtree != "target":
         raise CheckpointError(f"{path}: a .safetensors file holds parameters only.")
     return {"target": load_safetensors(path)[0]}
+
+
+def load_t5x_checkpoint(
+    path: str | Path,
+    step: int | None = None,
+    state_transformation_fns: Iterable[Callable[..., Tree]] = (),
+    remap: bool = True,
+    lazy_parameters: bool = False,
+) -> dict[str, Tree]:
+    """Read a whole training state of any format, as `load_state`, with upstream's arguments.
+
+    Args:
+      path: a `checkpoint_<step>` folder, or the folder of a run.
+      step: which checkpoint of the run; None reads the latest.
+      state_transformation_fns: applied in order to what was read, see
+        `t5x.checkpoints.RestoreStateTransformationFn`.
+      remap: accepted for upstream's callers; there are no older names to map.
+      lazy_parameters: must be False.
+
+    Returns:
+      {"target": parameters, "state": {"step", "param_states"}[, "flax_mutables"]}, nested dicts of
+      numpy arrays.
+
+    Raises:
+      CheckpointError: no checkpoint, or a damaged one.
+      FileNotFoundError: the run has no checkpoint of `step`.
+      ValueError: `lazy_parameters`.
+    """
+    del remap
+    if lazy_parameters:
+        raise ValueError(
+            "load_t5x_checkpoint: lazy_parameters=True is not supported; to read a part of a "
+            "checkpoint call load_state(path, subtree), such as load_state(path, 'target')."
+        )
+    state = load_state(path if step is None else run_checkpoint(path, step))
+    return transform_restored(state, state_transformation_fns, state, is_resuming=False)
 
 
 def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:

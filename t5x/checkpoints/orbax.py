@@ -23,6 +23,7 @@ import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.retention import Checkpointer
+from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
 
 Tree = Any
 STEP_PREFIX = "checkpoint"
@@ -183,14 +184,15 @@ class CheckpointManager:
     def wait(self) -> None:
         """Waits until started saves are on disk; raises what went wrong in them.
 
-        Then deletes the checkpoints that the policy does not keep.
+        Then deletes the checkpoints that the policy does not keep, unless they are pinned.
         """
         with self._explaining():
             self._manager.wait_until_finished()
         if self._read_only:
             return
         for step in self._policy.superfluous(self.all_steps(), self.directory):
-            self._manager.delete(step)
+            if not is_pinned_checkpoint(get_checkpoint_dir(self.directory, step)):
+                self._manager.delete(step)
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
