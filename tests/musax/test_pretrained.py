@@ -28,9 +28,47 @@ def test_models_are_listed_with_their_cards(shelf):
     found = {model.name: model for model in pretrained.list_models()}
     assert found["test-piano"].summary == "Tiny piano."
     assert found["test-piano"].path == shelf / "test-piano"
-    assert found["test-organ"].summary == ""
+    assert found["test-organ"].summary == found["test-organ"].licence == ""
     assert found["test-piano"].system == "mt3"
+    assert found["test-piano"].tasks == ("transcribe",)
+    assert found["test-piano"].size == (shelf / "test-piano" / "model.safetensors").stat().st_size
     assert list(found) == sorted(found)
+
+
+def test_cards_give_a_whole_sentence_and_the_licence_of_the_data(shelf):
+    card = """---
+data_licence: "CC BY 4.0 (Maestro)"
+tags: [piano]
+---
+
+# Piano
+
+![a picture](a.png)
+
+Notes of [pianos](https://e.org), from about 3.5 hours
+of **real** recordings! It knows `no` drums.
+"""
+    (shelf / "test-piano" / "README.md").write_text(card)
+    info = next(model for model in pretrained.list_models() if model.name == "test-piano")
+    assert info.summary == "Notes of pianos, from about 3.5 hours of real recordings!"
+    assert info.licence == "CC BY 4.0 (Maestro)"
+
+
+def test_shipped_models_have_tasks_licences_and_defaults():
+    for info in pretrained.list_models():
+        if info.path.parent.name == "pretrained":
+            assert info.tasks, info
+            assert info.licence, info
+            assert info.summary.endswith("."), info
+            assert info.size > 1e5
+    for task, names in pretrained.DEFAULT_MODELS.items():
+        listed = [model.name for model in pretrained.list_models(task)]
+        assert set(names) <= set(listed)
+        assert all(
+            task in pretrained.SYSTEMS[pretrained.system_of(pretrained.resolve(n))].tasks
+            for n in listed
+        )
+    assert set(pretrained.DEFAULT_MODELS) == set(pretrained.TASKS)
 
 
 def test_names_and_folders_resolve(shelf):
@@ -49,11 +87,36 @@ def test_unknown_names_list_the_known_ones(shelf, name):
 
 
 def test_the_class_of_the_system_loads_the_folder(shelf, monkeypatch):
-    monkeypatch.setitem(pretrained.SYSTEMS, "mt3", "tests.musax.test_pretrained:Recorder")
-    assert pretrained.load("test-piano").folder == shelf / "test-piano"
+    system = pretrained.System("tests.musax.test_pretrained:Recorder", ("transcribe",))
+    monkeypatch.setitem(pretrained.SYSTEMS, "mt3", system)
+    monkeypatch.setitem(pretrained.DEFAULT_MODELS, "transcribe", ("test-organ",))
+    folder = shelf / "test-piano"
+    assert pretrained.load("test-piano").folder == folder
+    assert pretrained.load(folder / "model.safetensors").folder == folder / "model.safetensors"
+    assert pretrained.load("test-piano", task="transcribe").folder == folder
+    assert pretrained.load(task="transcribe").folder == shelf / "test-organ"
     plain = shelf / "released"
     plain.mkdir()
     assert pretrained.load(plain).folder == plain
+
+
+def test_models_of_other_tasks_are_refused_before_anything_is_loaded(shelf):
+    with pytest.raises(PretrainedError) as error:
+        pretrained.load("test-organ", task="drums")
+    assert str(error.value).startswith(
+        "test-organ: a model of mt3 (transcribe); drums needs one of"
+    )
+    assert "drums-small" in str(error.value)
+    for name in ("test-organ", None):
+        with pytest.raises(PretrainedError, match="'transcibe': no such task; did you mean 'trans"):
+            pretrained.load(name, task="transcibe")
+    with pytest.raises(PretrainedError, match=r"'sing': no such task\. Known tasks: transcribe, "):
+        pretrained.list_models("sing")
+    with pytest.raises(PretrainedError, match="name of a model, or a task"):
+        pretrained.load()
+    with pytest.raises(PretrainedError, match="did you mean 'test-organ'"):
+        pretrained.check_task("test-orga", "transcribe")
+    assert pretrained.check_task("test-organ", "transcribe") == shelf / "test-organ"
 
 
 class Recorder:
@@ -70,8 +133,15 @@ class Recorder:
     [
         ("{", "not readable JSON"),
         ("[]", "JSON object"),
-        ('{"system": "mt4"}', "'mt4'.*knows .*mt3"),
+        (
+            '{"system": "mt4"}',
+            r"config\.json: \"system\" is 'mt4'.*did you mean 'mt3'.*Known: cdcd",
+        ),
         ("{}", "None"),
+        ('{"system": []}', r'config\.json: "system" is \[\]: expected a system'),
+        ('{"system": {"mt3": 1}}', '"system" is {'),
+        ('{"system": 3}', '"system" is 3'),
+        ("[" * 100_000, "not readable JSON"),
     ],
 )
 def test_damaged_configurations_are_named(shelf, text, message):
@@ -80,7 +150,11 @@ def test_damaged_configurations_are_named(shelf, text, message):
     with pytest.raises(PretrainedError, match=message) as error:
         pretrained.load("test-piano")
     assert "test-piano" in str(error.value)
-    assert "test-piano" in [model.name for model in pretrained.list_models()]
+    assert "\n" not in str(error.value)
+    with pytest.raises(PretrainedError, match=message):
+        pretrained.check_task("test-piano", "transcribe")
+    info = next(model for model in pretrained.list_models() if model.name == "test-piano")
+    assert (info.system, info.tasks) == ("?", ())
 
 
 def test_a_folder_without_configuration_is_explained(tmp_path):
