@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musax.audio import load_audio
+from musax.audio import load_audio, normalize_peak
 from musax.midi import load_midi
 from musax.notes import make_notes, sort_notes, trim_overlapping_notes, validate_notes
 
@@ -17,7 +17,6 @@ AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".aif", ".aiff")
 TRUTH_SUFFIXES = (".tsv", ".mid", ".midi")
 RENDER_RATE = 16000
 _SHORTEST_NOTE_S = 0.012  # what trimming leaves of unisons
-_PEAK = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ def rendered_set(
     for song in chosen:
         notes = middle_excerpt(song.load(), seconds)
         audio = synthesizer.render(notes, seconds=seconds)
-        audio *= np.float32(_PEAK / max(float(np.abs(audio).max(initial=0.0)), 1e-6))
+        audio = normalize_peak(audio)
         recordings.append(Recording(song.name, audio, RENDER_RATE, notes))
     return recordings
 

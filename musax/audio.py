@@ -9,7 +9,6 @@ in bounded memory.
 import contextlib
 import dataclasses
 import os
-import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+
+from t5x.files import atomic_path
 
 _BLOCK_FRAMES = 1 << 16
 _QUALITY = "HQ"
@@ -304,7 +305,11 @@ def _check_rate(rate, name: str):
 def save_audio(
     path: str | os.PathLike, samples: np.ndarray, rate: int, *, subtype: str | None = None
 ) -> None:
-    """Writes an audio file, under a temporary name that is renamed when it is complete.
+    """Write an audio file; it appears complete or not at all.
+
+    Peak policy: audio within full scale is written as it is. Audio beyond full scale is scaled
+    down as a whole to peak at full scale, with an `AudioWarning` that gives the gain; formats of
+    floating-point samples hold any level and are never scaled. Nothing is clipped.
 
     Args:
       path: the suffix chooses the format (.wav, .flac, .ogg, .mp3, .aiff, …).
@@ -315,8 +320,7 @@ def save_audio(
 
     Raises:
       AudioError: for an unknown suffix, a missing folder, samples that are not finite floats, a
-        rate the format does not know, or a full disk. Peaks beyond full scale are clipped by
-        integer formats, with an `AudioWarning`.
+        rate the format does not know, or a full disk.
     """
     target = Path(path).expanduser()
     samples = _check_samples(path, np.asarray(samples))
@@ -325,26 +329,37 @@ def save_audio(
     if not soundfile.check_format(file_format, subtype):
         known = ", ".join(soundfile.available_subtypes(file_format))
         raise AudioError(f"{path}: {file_format} has no subtype {subtype}; use one of {known}")
-    peak = float(np.abs(samples).max(initial=0.0))
-    if peak > 1.0 and subtype not in ("FLOAT", "DOUBLE"):
-        warnings.warn(
-            f"{path}: peak {peak:.3f} exceeds full scale and is clipped; scale the audio, or save "
-            "a WAV with subtype='FLOAT'",
-            AudioWarning,
-            stacklevel=2,
-        )
+    if subtype not in ("FLOAT", "DOUBLE"):
+        samples = _fit_full_scale(path, samples)
     if not target.parent.is_dir():
         raise AudioError(f"{path}: the folder {target.parent} does not exist; create it first")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        soundfile.write(
-            os.fspath(temporary), samples, int(rate), subtype=subtype, format=file_format
-        )
-        temporary.replace(target)
+        with atomic_path(target) as temporary:
+            soundfile.write(
+                os.fspath(temporary), samples, int(rate), subtype=subtype, format=file_format
+            )
     except (*_LIBRARY_ERRORS, TypeError, ValueError) as error:
         raise AudioError(_write_problem(path, target, samples, error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _fit_full_scale(path, samples: np.ndarray) -> np.ndarray:
+    """Return the samples, scaled down with a warning if they exceed full scale."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= 1.0:
+        return samples
+    warnings.warn(
+        f"{path}: peak {peak:.3f} exceeds full scale; scaled by "
+        f"{-20 * np.log10(peak):.1f} dB so that nothing clips",
+        AudioWarning,
+        stacklevel=3,
+    )
+    return samples / np.float32(peak)
+
+
+def normalize_peak(audio: np.ndarray, peak: float = 0.9) -> np.ndarray:
+    """Return `audio` scaled so that its largest magnitude is `peak`; silence stays silence."""
+    largest = float(np.abs(audio).max(initial=0.0))
+    return audio * np.float32(peak / largest) if largest > 0 else audio
 
 
 def _check_samples(path, samples: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from musax.notes import (
     validate_notes,
     voice_keys,
 )
+from t5x.files import write_bytes
 
 __all__ = [
     "MidiError",
@@ -147,12 +148,7 @@ def save_midi(
         first_beat=first_beat,
         source=str(path),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def midi_to_bytes(

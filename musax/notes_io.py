@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from musax.notes import NOTE_DTYPE, empty_notes, notes_from_mapping, validate_notes
+from t5x.files import write_text
 
 CSV_HEADER = ("onset_s", "offset_s", "pitch", "velocity", "program", "is_drum")
 _UNITS = {"onset": "s", "offset": "s", "pitch": "MIDI", "velocity": "MIDI", "program": "MIDI"}
@@ -25,7 +26,7 @@ def save_notes_csv(path: str | os.PathLike, notes: np.ndarray) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     writer.writerows((*row[:-1], int(row[-1])) for row in notes.tolist())
-    _write(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
@@ -57,7 +58,7 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
 def save_notes_json(path: str | os.PathLike, notes: np.ndarray) -> None:
     """Writes notes as JSON; the file appears complete or not at all."""
     rows = [dict(zip(NOTE_DTYPE.names, row)) for row in notes.tolist()]
-    _write(path, json.dumps({"units": _UNITS, "notes": rows}, indent=1) + "\n")
+    write_text(path, json.dumps({"units": _UNITS, "notes": rows}, indent=1) + "\n")
 
 
 def load_notes_json(path: str | os.PathLike) -> np.ndarray:
@@ -96,13 +97,3 @@ def _number(field: str, source: str) -> float:
         return float(word)
     except ValueError:
         raise ValueError(f"{source}: {field!r} is not a number") from None
-
-
-def _write(path: str | os.PathLike, text: str) -> None:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ pyplot, so nothing here needs a display or leaves global state.
 """
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +22,7 @@ from musax._spectrum_image import (
 )
 from musax.metrics.transcription import match_notes
 from musax.notes import validate_notes
+from t5x.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +133,7 @@ def plot_piano_roll(
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> None:
-    """Writes a figure; the suffix (.png, .pdf, .svg) chooses the format. Renamed when complete.
+    """Write a figure, complete or not at all; the suffix (.png, .pdf, .svg) chooses the format.
 
     Raises:
       ValueError: if matplotlib does not know the suffix or the folder does not exist.
@@ -144,12 +144,8 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> No
         raise ValueError(f"{path}: unknown picture suffix; use one of {', '.join(sorted(known))}")
     if not target.parent.is_dir():
         raise ValueError(f"{path}: the folder {target.parent} does not exist; create it first")
-    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
-    try:
-        figure.savefig(temporary, dpi=dpi, facecolor="white")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, dpi=dpi, facecolor="white", format=target.suffix[1:].lower())
 
 
 def _groups(notes, reference, color_by: str):

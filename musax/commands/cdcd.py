@@ -10,7 +10,7 @@ from typing import Any
 
 from musax.commands import numbers
 from musax.commands.console import audio_progress, describe_exception, minutes, report_error
-from musax.commands.files import InputError, Job, write_text
+from musax.commands.files import InputError, Job
 from musax.commands.pieces import (
     add_piece_options,
     check_not_replaced,
@@ -22,6 +22,7 @@ from musax.commands.pieces import (
     write_piece,
 )
 from musax.commands.results import check_outputs, load_model
+from t5x.files import write_text
 
 MELODY_MODEL, TEXT_MODEL = "cdcd-melody", "cdcd-text"
 METHODS = ("euler", "heun", "dpmpp_2m", "ancestral")

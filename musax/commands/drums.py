@@ -23,7 +23,6 @@ CLASSES = ("3-hit", "5", "8-hit", "9", "18")
 MAPS = ("gm", "roland")
 _PNG_RATE = 44100
 _RENDER_RATE = 44100
-_PEAK = 0.9
 
 _EPILOG = """\
 examples:
@@ -207,11 +206,7 @@ def _write_png(path: Path, notes: Any, source: Path, names: dict[int, str]) -> N
 
 
 def _write_wav(path: Path, notes: Any, kit: Any) -> None:
-    import numpy as np
-
     from musax.audio import save_audio
     from musax.rendering.drum_sampler import render_drums
 
-    audio = render_drums(notes, kit)
-    peak = float(np.abs(audio).max(initial=0.0))
-    save_audio(path, audio * np.float32(_PEAK / peak if peak else 1.0), _RENDER_RATE)
+    save_audio(path, render_drums(notes, kit), _RENDER_RATE)

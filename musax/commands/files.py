@@ -137,16 +137,6 @@ def ensure_writable(folder: Path) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file of UTF-8, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def existing(paths: Iterable[Path]) -> list[Path]:
     """Those of `paths` that exist."""
     return [path for path in paths if os.path.lexists(path)]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 SAMPLE_RATE = 44100
-_PEAK = 0.9
 
 _EPILOG = """\
 examples:
@@ -61,18 +60,17 @@ def run(args: argparse.Namespace) -> int:
 def write_rendering(
     path: Path, notes: Any, soundfont: str | None = None, sample_rate: int = SAMPLE_RATE
 ) -> None:
-    """Renders notes to the audio file `path`, in stereo; loud passages are scaled, not clipped.
+    """Render notes to the audio file `path`, in stereo.
+
+    What exceeds full scale is scaled down with a warning, see `musax.audio.save_audio`.
 
     Raises:
       SoundfontError, AudioError, ImportError: naming what is missing or cannot be written.
     """
-    import numpy as np
-
     from musax.audio import save_audio
     from musax.rendering.synthesizer import Synthesizer
 
     # Without notes there is nothing to play, but a file should still hold a moment of silence.
     seconds = None if len(notes) else 0.1
     audio = Synthesizer(soundfont, sample_rate).render(notes, stereo=True, seconds=seconds)
-    peak = float(np.abs(audio).max(initial=0.0))
-    save_audio(path, audio * np.float32(_PEAK / peak) if peak > _PEAK else audio, sample_rate)
+    save_audio(path, audio, sample_rate)

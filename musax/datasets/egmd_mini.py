@@ -10,7 +10,6 @@ kits to the csv.
 
 import csv
 import multiprocessing
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musax.audio import audio_info, save_audio
+from musax.audio import audio_info, normalize_peak, save_audio
 from musax.datasets.groove import (
     EGMD_COLUMNS,
     EGMD_CSV,
@@ -28,9 +27,9 @@ from musax.datasets.groove import (
 from musax.midi import load_midi, save_midi
 from musax.rendering.drum_kits import load_drum_kit
 from musax.rendering.drum_sampler import render_drums, sounding_notes
+from t5x.files import atomic_path
 
 SAMPLE_RATE = 44100
-PEAK = 0.9
 
 
 class _Job(NamedTuple):
@@ -119,7 +118,7 @@ def _make(job: _Job) -> dict[str, str]:
         audio = render_drums(load_midi(midi_path), kit, rng=rng)
         if not len(audio):
             audio = np.zeros(round(max(job.performance.duration, 0.1) * SAMPLE_RATE), np.float32)
-        audio *= PEAK / (np.abs(audio).max() + 1e-6)
+        audio = normalize_peak(audio)
         save_audio(audio_path, audio, SAMPLE_RATE, subtype="PCM_16")
     return _row(job, audio_info(audio_path).seconds)
 
@@ -161,12 +160,10 @@ def _check_kits(rows: dict[str, dict[str, str]], jobs: Sequence[_Job], directory
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, EGMD_COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, EGMD_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)

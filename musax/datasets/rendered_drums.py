@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from musax.audio import normalize_peak
 from musax.datasets.drum_variations import cut_drums, random_hits, vary_drums
 from musax.datasets.groove import DrumPerformance
 from musax.notes import empty_notes, shift_notes, sort_notes
@@ -21,7 +22,6 @@ from musax.rendering.drum_kits import (
 )
 from musax.rendering.drum_sampler import render_drums, sounding_notes
 
-PEAK = 0.9
 #: What a kit must be able to play to be used as it is: kick, snare, closed hi-hat.
 _NEEDED = (36, 38, 42)
 _KITS_MIXED = 6
@@ -95,7 +95,7 @@ class RenderedDrums(Sequence):
         kit = self._kit(index // self.takes_per_kit)
         notes = sounding_notes(self._excerpt(rng), kit)
         audio = render_drums(notes, kit, seconds=self.seconds, rng=rng)
-        audio *= PEAK / (np.abs(audio).max(initial=0.0) + 1e-6)
+        audio = normalize_peak(audio)
         return {
             "audio": np.round(audio * 32767).astype(np.int16),
             "sample_rate": np.int32(self.sample_rate),

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from musax.audio import normalize_peak
 from musax.datasets.pieces import Piece
-from musax.datasets.rendered_midi import PEAK, cut_excerpt, vary_notes
+from musax.datasets.rendered_midi import cut_excerpt, vary_notes
 from musax.notes import empty_notes, sort_notes
 from musax.rendering.synthesizer import Synthesizer
 
@@ -89,7 +90,7 @@ class RenderedEnsembles(Sequence):
             raise IndexError(f"take {index} of {len(self)}")
         rng = np.random.default_rng([self.seed, 3, index])
         audio, notes = self._play(list(self._parts(rng)), index // self.takes_per_soundfont, rng)
-        audio *= PEAK / (np.abs(audio).max() + 1e-6)
+        audio = normalize_peak(audio)
         return {
             "audio": np.round(audio * 32767).astype(np.int16),
             "sample_rate": np.int32(self.sample_rate),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musax.audio import normalize_peak
 from musax.datasets.pieces import Piece
 from musax.notes import empty_notes, make_notes, sort_notes, trim_overlapping_notes
 from musax.rendering.synthesizer import Synthesizer
@@ -24,7 +25,6 @@ OTHER_PROGRAMS = (
     *(*range(8, 20), *range(24, 29), 32, 33, 40, 42, 45, 46, 48, 52),
     *(56, 60, 65, 68, 70, 71, 73, 75, 79, *range(104, 109)),
 )
-PEAK = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class RenderedMidi(Sequence):
         rng = np.random.default_rng([self.seed, 1, index])
         notes = self._excerpt(rng)
         audio, program = self._play(notes, index // self.takes_per_instrument, rng)
-        audio *= PEAK / (np.abs(audio).max() + 1e-6)
+        audio = normalize_peak(audio)
         notes["program"] = program
         return {
             "audio": np.round(audio * 32767).astype(np.int16),

@@ -238,11 +238,13 @@ def test_stream_errors_come_at_the_call(tmp_path):
 # --------------------------------------------------------------------------------------- writing
 
 
-def test_clipping_is_announced_and_float_keeps_all(tmp_path):
-    audio = np.array([0.0, 1.5, -1.5], np.float32)
-    with pytest.warns(AudioWarning, match=r"peak 1\.500.*clipped"):
+def test_only_what_exceeds_full_scale_is_scaled_and_float_keeps_all(tmp_path):
+    audio = np.array([0.0, 0.5, 2.0, -1.0], np.float32)
+    with pytest.warns(AudioWarning, match=r"a\.wav: peak 2\.000.*scaled by -6\.0 dB"):
         save_audio(tmp_path / "a.wav", audio, 16000)
-    np.testing.assert_allclose(load_audio(tmp_path / "a.wav")[0], [0, 1, -1], atol=1e-4)
+    np.testing.assert_allclose(load_audio(tmp_path / "a.wav")[0], audio / 2, atol=1e-4)
+    save_audio(tmp_path / "c.wav", audio / 2, 16000)  # full scale itself needs no warning
+    np.testing.assert_allclose(load_audio(tmp_path / "c.wav")[0], audio / 2, atol=1e-4)
     save_audio(tmp_path / "b.wav", audio, 16000, subtype="FLOAT")
     np.testing.assert_array_equal(load_audio(tmp_path / "b.wav")[0], audio)
 

@@ -45,7 +45,7 @@ def test_one_file_and_everything_beside_it(model, loop, tmp_path, capsys):
     assert len(json.loads((out.parent / "groove.json").read_text())["notes"]) == len(notes)
     audio, rate = load_audio(out.parent / "groove.wav")
     assert rate == 44100
-    assert np.abs(audio).max() == pytest.approx(0.9, abs=0.01)
+    assert 0.9 < np.abs(audio).max() <= 1.0
     assert "hits in 0:03 of audio" in capsys.readouterr().out
 
 
