@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perceiver_ar.evaluation import Bucket
+from perceiver_ar.likelihood import Bucket
 from perceiver_ar.statistics import FEATURES, Pieces
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def plot_buckets(
     """Nats per token in each bucket, a line for each model.
 
     Args:
-      curves: name -> `evaluation.buckets`, all with the same edges.
+      curves: name -> `likelihood.buckets`, all with the same edges.
       by: what the buckets are of.
       title: above it.
     """

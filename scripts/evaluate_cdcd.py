@@ -32,13 +32,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cdcd import evaluation, inference, plots
+from cdcd import inference, metrics, plots
 from cdcd.contents import Letters, Melody, contents_of
 from cdcd.likelihood import in_batches, variational_bound
 from cdcd.model_config import kind_of
 from cdcd.runs import TrainedRun, load_model, load_run
 from cdcd.sampler import Rows, rows_from_nothing
 from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
+from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
 from t5x.data.pipeline import task_examples
@@ -126,7 +127,7 @@ def evaluate_likelihood(runs: dict[str, TrainedRun], args: argparse.Namespace) -
     found = []
 
     def add(name: str, estimate: str, nats: np.ndarray, parameters: int | None = None) -> None:
-        bits = evaluation.mean_and_interval(nats / first.length / math.log(2))
+        bits = bootstrap_mean(nats / first.length / math.log(2))
         found.append(
             {"model": name, "estimate": estimate, "parameters": parameters, "rows": len(nats)}
             | dict(zip(("bits per token", "low", "high"), bits))
@@ -171,15 +172,15 @@ def make_samples(run: TrainedRun, count: int, options: dict[str, Any], seed: int
 def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]) -> dict:
     """What a judge, counts and the training data say of rows."""
     per_token = judged_nats(judge, rows) / rows.shape[1]
-    mean, low, high = evaluation.mean_and_interval(per_token)
+    mean, low, high = bootstrap_mean(per_token)
     return {
         "judge_nats": mean,
         "judge_low": low,
         "judge_high": high,
-        "unigram_entropy": evaluation.ngram_entropy(rows, 1),
-        "entropy": evaluation.ngram_entropy(rows, 2),
+        "unigram_entropy": metrics.ngram_entropy(rows, 1),
+        "entropy": metrics.ngram_entropy(rows, 2),
     } | {
-        f"copied_{n}": evaluation.copied_share(rows, training, n)
+        f"copied_{n}": metrics.copied_share(rows, training, n)
         for n in COPY_LENGTHS
         if n <= rows.shape[1]
     }
@@ -238,9 +239,9 @@ def evaluate_infilling(runs: dict[str, TrainedRun], args: argparse.Namespace) ->
         truth = read_rows(run.evaluate_task, args.split, run.length, args.samples)
         found[name] = {}
         for share in GAPS:
-            gaps = evaluation.span_masks(np.random.default_rng(0), truth.shape, share)
+            gaps = metrics.span_masks(np.random.default_rng(0), truth.shape, share)
             filled = fill_in(run, truth, gaps, steps_of(run, args.steps))
-            found[name][share] = evaluation.infilling_scores(truth, filled, gaps)
+            found[name][share] = metrics.infilling_scores(truth, filled, gaps)
             say(f"{name}, gap {share:.0%}: {found[name][share]['accuracy']:.3f}")
     return found
 
@@ -252,7 +253,7 @@ def evaluate_words(runs: dict[str, TrainedRun], args: argparse.Namespace) -> lis
         contents = contents_of_run(run, Letters, "words")
         truth = read_rows(run.evaluate_task, args.split, run.length, args.samples)
         texts = [contents.decode(row) for row in truth]
-        gaps = evaluation.word_gaps(np.random.default_rng(0), texts)
+        gaps = metrics.word_gaps(np.random.default_rng(0), texts)
         training = read_rows(run.evaluate_task, "train", run.length)
         # The first and the last word of a row may be parts of words.
         known = {word for row in training for word in contents.decode(row).split(" ")[1:-1]}
@@ -260,7 +261,7 @@ def evaluate_words(runs: dict[str, TrainedRun], args: argparse.Namespace) -> lis
             option = inference.TEMPERATURE[kind_of(run.model)]
             options = steps_of(run, args.steps) | {option: temperature}
             filled = [contents.decode(row) for row in fill_in(run, truth, gaps, options)]
-            scores = evaluation.word_scores(texts, filled, gaps, known)
+            scores = metrics.word_scores(texts, filled, gaps, known)
             found.append(
                 {"model": name, "T": temperature, "words": int(gaps.any(1).sum())} | scores
             )
@@ -273,7 +274,7 @@ def evaluate_notes(runs: dict[str, TrainedRun], args: argparse.Namespace) -> lis
 
     def add(name: str, temperature: float | None, rows: np.ndarray) -> None:
         pitches = [melody.decode(row)["pitch"] for row in rows]
-        share = evaluation.scale_share(pitches)
+        share = metrics.scale_share(pitches)
         found.append({"model": name, "T": temperature, "in scale": share})
 
     for name, run in runs.items():

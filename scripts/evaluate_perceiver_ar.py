@@ -32,10 +32,11 @@ from rich.table import Table
 
 from musax.datasets import pieces as corpora
 from musax.events.pieces import MULTITRACK, PERFORMANCE
+from musax.metrics.bootstrap import bootstrap_mean
 from musax.midi import load_midi
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
-from perceiver_ar import evaluation, plots, statistics
+from perceiver_ar import likelihood, plots, statistics
 from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.preprocessors import restart_positions
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
@@ -93,7 +94,7 @@ class Row:
 
     name: str
     nats: list[np.ndarray]
-    scores: list[evaluation.Scores] | None = None
+    scores: list[likelihood.Scores] | None = None
     num_parameters: int | None = None
 
 
@@ -122,7 +123,7 @@ def score_run(run: Run, sequences: Sequence[dict], args: argparse.Namespace) -> 
 def score_with_progress(name: str, *data: Any, **options: Any) -> Row:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name)
-        found = evaluation.score_sequences(
+        found = likelihood.score_sequences(
             *data,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **options,
@@ -132,14 +133,14 @@ def score_with_progress(name: str, *data: Any, **options: Any) -> Row:
 
 def score_baselines(run: Run, sequences: Sequence[dict], args: argparse.Namespace) -> list[Row]:
     """Unigrams and n-grams, fit on the training split as often varied as asked for."""
-    training = tokens_of(evaluation.whole_sequences(run.task, "train"))
+    training = tokens_of(likelihood.whole_sequences(run.task, "train"))
     varied = [
         tokens
         for epoch in range(1, args.copies)
-        for tokens in tokens_of(evaluation.whole_sequences(run.train_task, "train", epoch=epoch))
+        for tokens in tokens_of(likelihood.whole_sequences(run.train_task, "train", epoch=epoch))
     ]
     tuned = "test" if args.split == "validation" else "validation"
-    held_out = tokens_of(evaluation.whole_sequences(run.task, tuned))
+    held_out = tokens_of(likelihood.whole_sequences(run.task, tuned))
     size = run.task.output_features["inputs"].vocabulary.vocab_size
     tokens = tokens_of(sequences)
     return [
@@ -171,32 +172,32 @@ def count_units(folder: str, task: Task, tokens: Sequence[np.ndarray]) -> tuple[
 
 def summary(row: Row, first: Row, units: tuple[str, int] | None, by: str | None) -> dict[str, Any]:
     """Numbers of a row, in nats unless they are called otherwise."""
-    mean = evaluation.mean_nats(row.nats)
+    mean = likelihood.mean_nats(row.nats)
     found = {
         "parameters": row.num_parameters,
-        "targets": len(evaluation.counted(row.nats)),
+        "targets": len(likelihood.counted(row.nats)),
         "nats per token": mean,
-        "interval": evaluation.mean_interval(row.nats),
-        "difference": mean - evaluation.mean_nats(first.nats),
-        "interval of the difference": evaluation.mean_interval(row.nats, first.nats),
-        "bits per token": evaluation.bits(mean),
-        "perplexity": evaluation.perplexity(mean),
+        "interval": bootstrap_mean(row.nats).interval,
+        "difference": mean - likelihood.mean_nats(first.nats),
+        "interval of the difference": bootstrap_mean(row.nats, first.nats).interval,
+        "bits per token": likelihood.bits(mean),
+        "perplexity": likelihood.perplexity(mean),
     }
     if units is not None:
         name, count = units
-        found[f"nats per {name}"] = evaluation.nats_per(row.nats, count)
+        found[f"nats per {name}"] = likelihood.nats_per(row.nats, count)
         if name == "byte":
-            found["bits per byte"] = evaluation.bits_per_byte(row.nats, count)
+            found["bits per byte"] = likelihood.bits_per_byte(row.nats, count)
     if by == "position" or (by and row.scores):
         found["buckets"] = [dataclasses.asdict(bucket) for bucket in buckets_of(row, by)]
     return found
 
 
-def buckets_of(row: Row, by: str) -> list[evaluation.Bucket]:
+def buckets_of(row: Row, by: str) -> list[likelihood.Bucket]:
     if by == "position" or row.scores is None:
-        return evaluation.buckets(row.nats)
-    edges = evaluation.LATENT_EDGES if by == "latents" else evaluation.EDGES
-    return evaluation.buckets(row.nats, [getattr(score, by) for score in row.scores], edges)
+        return likelihood.buckets(row.nats)
+    edges = likelihood.LATENT_EDGES if by == "latents" else likelihood.EDGES
+    return likelihood.buckets(row.nats, [getattr(score, by) for score in row.scores], edges)
 
 
 def evaluate_runs(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -206,7 +207,7 @@ def evaluate_runs(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     runs = []
     for folder in args.run:
         run = Run.read(folder, args.step)
-        theirs = list(evaluation.whole_sequences(run.task, args.split, args.limit))
+        theirs = list(likelihood.whole_sequences(run.task, args.split, args.limit))
         if runs and not same_tokens(sequences, theirs):
             raise ValueError(
                 f"{folder}: its data are not those of {args.run[0]}; evaluate it alone"
@@ -320,9 +321,9 @@ def show_runs(found: dict[str, dict[str, Any]], title: str) -> None:
         show("Nats per token by bucket", ["model", *(b.name for b in longest)], rows)
 
 
-def bucket_curves(found: dict[str, dict[str, Any]]) -> dict[str, list[evaluation.Bucket]]:
+def bucket_curves(found: dict[str, dict[str, Any]]) -> dict[str, list[likelihood.Bucket]]:
     return {
-        name: [evaluation.Bucket(**bucket) for bucket in values["buckets"]]
+        name: [likelihood.Bucket(**bucket) for bucket in values["buckets"]]
         for name, values in found.items()
         if "buckets" in values
     }

@@ -25,10 +25,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cdcd.evaluation import mean_and_interval
 from cdcd.mbr import UTILITIES, choose
 from cdcd.pronunciation import pronunciation_errors
 from cdcd.runs import TrainedRun, load_run
+from musax.metrics.bootstrap import bootstrap_mean
 from t5x.data.pipeline import task_examples
 from t5x.decoding import beam_search, temperature_sample
 from t5x.files import write_json
@@ -144,7 +144,7 @@ def scores(words: Words, predicted: list[list[str]]) -> dict[str, float]:
     pairs = zip(words.spoken, predicted)
     wrong = np.array([spoken not in variants for variants, spoken in pairs], np.float64)
     found = pronunciation_errors(words.spoken, predicted)
-    _, low, high = mean_and_interval(wrong)
+    _, low, high = bootstrap_mean(wrong)
     return {
         "PER": found["phoneme_error_rate"],
         "WER": found["word_error_rate"],

@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
 from benchmarks.recordings import Recording, band_set, folder_set, rendered_set
 from musax.metrics import transcription as metrics
+from musax.metrics.bootstrap import bootstrap_mean
 
 type Scorer = Callable[[np.ndarray, np.ndarray], metrics.Scores]
 
@@ -46,7 +47,6 @@ METRICS: dict[str, Scorer] = {
     "Frame": metrics.frame_scores,
 }
 PROGRAM_METRICS = ("Drum onset", "Onset + offset + program")
-_RESAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,23 +107,14 @@ def program_scorers(granularity: str) -> dict[str, Scorer]:
     return {name: scorer(name) for name in PROGRAM_METRICS}
 
 
-def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean when recordings are drawn anew; always the same draws."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(values), (_RESAMPLES, len(values)))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(values)[draws].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def summarise(by_recording: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
     """{metric: means of precision, recall and f1, and "low" and "high" of the mean f1}."""
     rows = list(by_recording.values())
     summary = {}
     for name in rows[0]:
         mean = {k: float(np.mean([row[name][k] for row in rows])) for k in rows[0][name]}
-        low, high = bootstrap_interval([row[name]["f1"] for row in rows])
-        summary[name] = {**mean, "low": low, "high": high}
+        f1 = bootstrap_mean([row[name]["f1"] for row in rows], resamples=10_000)
+        summary[name] = {**mean, "low": f1.low, "high": f1.high}
     return summary
 
 

@@ -79,18 +79,6 @@ def test_scores_are_perfect_for_the_truth_and_fall_with_late_onsets(script, fold
     assert 0 < late["Frame"]["f1"] < exact["Frame"]["f1"]
 
 
-def test_interval_holds_the_mean_and_narrows_with_more_recordings(script):
-    rng = np.random.default_rng(0)
-    widths = []
-    for count in (5, 50):
-        values = rng.uniform(0.5, 0.9, count)
-        low, high = script.bootstrap_interval(values)
-        assert low < values.mean() < high
-        assert script.bootstrap_interval(values) == (low, high)
-        widths.append(high - low)
-    assert widths[1] < widths[0]
-
-
 def test_command_line_scores_a_baseline_and_writes_tables(script, folder, tmp_path, capsys):
     pytest.importorskip("librosa")
     path = tmp_path / "scores.json"

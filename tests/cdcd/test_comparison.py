@@ -1,4 +1,4 @@
-"""Training and evaluating side by side: scripts/train_cdcd.py, cdcd.evaluation, its script."""
+"""Training and evaluating side by side: scripts/train_cdcd.py, cdcd.metrics, its script."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdcd import evaluation
+from cdcd import metrics
 from cdcd.contents import Melody
 from cdcd.export import export
 from cdcd.runs import load_model, load_run
@@ -199,68 +199,68 @@ def test_a_model_wants_its_data(tmp_path):
 def test_entropies_of_known_rows():
     rng = np.random.default_rng(0)
     coins = rng.integers(0, 2, (200, 100))
-    assert evaluation.ngram_entropy(coins) == pytest.approx(math.log(2), abs=0.01)
-    assert evaluation.ngram_entropy(coins, 2) == pytest.approx(math.log(2), abs=0.01)
+    assert metrics.ngram_entropy(coins) == pytest.approx(math.log(2), abs=0.01)
+    assert metrics.ngram_entropy(coins, 2) == pytest.approx(math.log(2), abs=0.01)
     turns = np.tile([3, 4], (10, 50))
-    assert evaluation.ngram_entropy(turns) == pytest.approx(math.log(2))
-    assert evaluation.ngram_entropy(turns, 2) == pytest.approx(0.0, abs=0.02)
+    assert metrics.ngram_entropy(turns) == pytest.approx(math.log(2))
+    assert metrics.ngram_entropy(turns, 2) == pytest.approx(0.0, abs=0.02)
     with pytest.raises(ValueError, match="of 3 tokens or more"):
-        evaluation.ngram_entropy(turns[:, :2], 3)
+        metrics.ngram_entropy(turns[:, :2], 3)
 
 
 def test_copies_are_counted():
     training = [np.arange(20), np.arange(5)]
     rows = np.stack([np.arange(10), np.arange(10)[::-1]])
-    assert evaluation.copied_share(rows, training, 4) == 0.5
-    assert evaluation.copied_share(rows, training, 1) == 1.0
-    assert evaluation.copied_share(rows, [np.arange(3)], 4) == 0.0
-    assert evaluation.copied_share(rows, [], 4) == 0.0
+    assert metrics.copied_share(rows, training, 4) == 0.5
+    assert metrics.copied_share(rows, training, 1) == 1.0
+    assert metrics.copied_share(rows, [np.arange(3)], 4) == 0.0
+    assert metrics.copied_share(rows, [], 4) == 0.0
 
 
 def test_copies_in_many_sequences_are_those_found_one_by_one(monkeypatch):
-    parts = evaluation._parts
-    monkeypatch.setattr(evaluation, "_parts", lambda x, tokens: parts(x, tokens=20))
+    parts = metrics._parts
+    monkeypatch.setattr(metrics, "_parts", lambda x, tokens: parts(x, tokens=20))
     rng = np.random.default_rng(0)
     training = [rng.integers(0, 5, rng.integers(0, 30)) for _ in range(40)]
     rows = rng.integers(0, 6, (20, 12))
     for length in (2, 4):
         known = {tuple(x[i : i + length]) for x in training for i in range(len(x) - length + 1)}
         ours = [tuple(row[i : i + length]) for row in rows for i in range(13 - length)]
-        share = evaluation.copied_share(rows, training, length)
+        share = metrics.copied_share(rows, training, length)
         assert share == pytest.approx(np.mean([run in known for run in ours]))
         assert 0 < share < 1
 
 
 def test_scales_and_words_of_known_rows():
     scale, chromatic = np.array([62, 64, 66, 67, 69, 71, 73]), np.arange(48, 60)
-    assert evaluation.scale_share([scale, np.zeros(0, int)]) == 1.0
-    assert evaluation.scale_share([scale, chromatic]) == pytest.approx((1 + 7 / 12) / 2)
+    assert metrics.scale_share([scale, np.zeros(0, int)]) == 1.0
+    assert metrics.scale_share([scale, chromatic]) == pytest.approx((1 + 7 / 12) / 2)
     with pytest.raises(ValueError, match="no melody has notes"):
-        evaluation.scale_share([np.zeros(0, int)])
+        metrics.scale_share([np.zeros(0, int)])
 
     texts = ["to be or not that is it ", "abc de a longest phrases", "the lazy fox jumps over "]
-    masks = [evaluation.word_gaps(np.random.default_rng(i), texts) for i in range(20)]
+    masks = [metrics.word_gaps(np.random.default_rng(i), texts) for i in range(20)]
     chosen = ["".join(np.array(list(text))[gap]) for m in masks for text, gap in zip(texts, m)]
     assert set(chosen) == {"not", "that", "", "lazy", "fox", "jumps", "over"}
     filled = ["to be or xyz that is it ", texts[1], "the lazy fox seven over "]
     gaps = np.array([[x != y for x, y in zip(a, b)] for a, b in zip(texts, filled)])
     gaps[2] = [18 > i >= 13 for i in range(24)]
-    scores = evaluation.word_scores(texts, filled, gaps, {"seven"})
+    scores = metrics.word_scores(texts, filled, gaps, {"seven"})
     assert scores == {"found": 0.0, "known": 0.5}
-    assert evaluation.word_scores(texts, texts, gaps, {"not"}) == {"found": 1.0, "known": 0.5}
+    assert metrics.word_scores(texts, texts, gaps, {"not"}) == {"found": 1.0, "known": 0.5}
     with pytest.raises(ValueError, match="no text has a word that could be filled in"):
-        evaluation.word_scores(texts, texts, gaps & False, {"not"})
+        metrics.word_scores(texts, texts, gaps & False, {"not"})
 
 
 def test_gaps_and_what_is_found_in_them():
-    gaps = evaluation.span_masks(np.random.default_rng(0), (500, 20), 0.3)
+    gaps = metrics.span_masks(np.random.default_rng(0), (500, 20), 0.3)
     assert (gaps.sum(axis=1) == 6).all()
     assert (np.abs(np.diff(gaps.astype(int), axis=1)).sum(axis=1) <= 2).all()  # one gap
     assert gaps[:, 0].mean() == pytest.approx(1 / 15, abs=0.04)
     truth = np.tile(np.arange(20), (500, 1))
     filled = np.where(gaps & (truth % 2 == 0), -1, truth)
-    scores = evaluation.infilling_scores(truth, filled, gaps)
+    scores = metrics.infilling_scores(truth, filled, gaps)
     assert scores["accuracy"] == scores["edits"] == 0.5
     assert scores["low"] <= 0.5 <= scores["high"]
     with pytest.raises(ValueError, match=r"share=0\.0"):
-        evaluation.span_masks(np.random.default_rng(0), (5, 20), 0.0)
+        metrics.span_masks(np.random.default_rng(0), (5, 20), 0.0)

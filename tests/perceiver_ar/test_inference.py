@@ -8,8 +8,8 @@ from musax.events.pieces import MULTITRACK
 from musax.midi import load_midi
 from musax.model_fields import ModelConfigError
 from musax.notes import empty_notes, make_notes
-from perceiver_ar.evaluation import score_sequences
 from perceiver_ar.inference import Composer
+from perceiver_ar.likelihood import score_sequences
 from perceiver_ar.model_config import ModelConfig
 from perceiver_ar.models import PerceiverARModel
 from perceiver_ar.music import EmptyPieceError, encode_piece

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from perceiver_ar.evaluation import score_sequences
 from perceiver_ar.feature_converter import PerceiverARFeatureConverter
+from perceiver_ar.likelihood import score_sequences
 from perceiver_ar.optimizers import optimizer
 from perceiver_ar.plain_decoder import PlainDecoderModel
 from perceiver_ar.preprocessors import evaluation_windows, number_positions

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from musax.notes import empty_notes, make_notes, shift_notes
 from perceiver_ar import statistics
-from perceiver_ar.evaluation import Bucket
+from perceiver_ar.likelihood import Bucket
 from perceiver_ar.plots import plot_buckets, plot_statistics
 from perceiver_ar.statistics import VIEWS, compare, copy_rate, longest_copies
 

@@ -269,28 +269,6 @@ def bits_per_byte(nats: Sequence[np.ndarray], num_bytes: int) -> float:
     return bits(nats_per(nats, num_bytes))
 
 
-def mean_interval(
-    nats: Sequence[np.ndarray], other: Sequence[np.ndarray] | None = None, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean nats per target, by 1,000 bootstraps of whole sequences.
-
-    Targets of one sequence depend on each other, sequences do not.
-
-    Args:
-      nats: [n] each sequence.
-      other: those of another model for the same targets; the interval is then that of the mean
-        difference `nats` - `other`.
-      seed: of the bootstrap.
-    """
-    rows = nats if other is None else [a - b for a, b in zip(nats, other, strict=True)]
-    totals = np.array([np.nansum(row, dtype=np.float64) for row in rows])
-    counts = np.array([np.count_nonzero(~np.isnan(row)) for row in rows])
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(1000, len(rows)))
-    means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 @dataclasses.dataclass(frozen=True)
 class Bucket:
     """Targets whose value is from `low` to below `high`.

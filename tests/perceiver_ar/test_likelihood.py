@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_ar import evaluation, music, preprocessors
+from perceiver_ar import likelihood, music, preprocessors
 from perceiver_ar.blocks import LatentSchedule, strided_blocks
-from perceiver_ar.evaluation import buckets, score_sequences
 from perceiver_ar.generation import generate
+from perceiver_ar.likelihood import buckets, score_sequences
 from perceiver_ar.models import PerceiverARModel
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.optimizers import optimizer
@@ -129,16 +129,16 @@ def test_whole_sequences_are_what_windows_are_cut_from(restart):
     options = {"num_latents": LATENTS, "restart_positions": restart}
     source = music.piece_source(reader, "x")
     task = music.music_task(source, purpose="evaluate", **options)
-    found = list(evaluation.whole_sequences(task, "validation"))
+    found = list(likelihood.whole_sequences(task, "validation"))
     assert len(found) == 2
     for row in found:
         assert (row["tokens"][0], row["tokens"][-1]) == (2, 1)
         assert row["positions"][-1, 0] == len(row["tokens"])
-    assert len(list(evaluation.whole_sequences(task, "validation", limit=1))) == 1
+    assert len(list(likelihood.whole_sequences(task, "validation", limit=1))) == 1
 
     train = music.music_task(source, **options)
     epochs = [
-        [row["tokens"] for row in evaluation.whole_sequences(train, "train", epoch=e)]
+        [row["tokens"] for row in likelihood.whole_sequences(train, "train", epoch=e)]
         for e in (1, 1, 2)
     ]
     same = [[np.array_equal(a, b) for a, b in zip(epochs[0], other)] for other in epochs[1:]]
@@ -149,7 +149,7 @@ def test_whole_sequences_are_what_windows_are_cut_from(restart):
 def test_a_task_of_another_kind_is_named():
     task = Task("lines", {"train": [{"text": "a"}]}, [preprocessors.number_positions])
     with pytest.raises(ValueError, match="'lines' is none"):
-        list(evaluation.whole_sequences(task, "train"))
+        list(likelihood.whole_sequences(task, "train"))
 
 
 # ----------------------------------------------------------------------------------- summaries
@@ -158,25 +158,13 @@ def test_a_task_of_another_kind_is_named():
 def test_units():
     """Uniform over 256 bytes, two tokens of two bytes each and one that was given."""
     nats = [np.array([math.log(65_536)] * 2), np.array([math.nan])]
-    assert evaluation.mean_nats(nats) == pytest.approx(math.log(65_536))
-    assert evaluation.bits(evaluation.mean_nats(nats)) == pytest.approx(16)
-    assert evaluation.perplexity(evaluation.mean_nats(nats)) == pytest.approx(65_536)
-    assert evaluation.bits_per_byte(nats, 4) == pytest.approx(8)
-    assert evaluation.nats_per(nats, 4) == pytest.approx(math.log(256))
+    assert likelihood.mean_nats(nats) == pytest.approx(math.log(65_536))
+    assert likelihood.bits(likelihood.mean_nats(nats)) == pytest.approx(16)
+    assert likelihood.perplexity(likelihood.mean_nats(nats)) == pytest.approx(65_536)
+    assert likelihood.bits_per_byte(nats, 4) == pytest.approx(8)
+    assert likelihood.nats_per(nats, 4) == pytest.approx(math.log(256))
     with pytest.raises(ValueError, match="0 units"):
-        evaluation.nats_per(nats, 0)
-
-
-def test_intervals_are_of_whole_sequences():
-    rng = np.random.default_rng(0)
-    levels = rng.normal(2.0, 0.5, 50)
-    nats = [np.full(rng.integers(10, 90), level) for level in levels]
-    low, high = evaluation.mean_interval(nats)
-    assert low < evaluation.mean_nats(nats) < high
-    # About 2 * 1.96 * 0.5 / sqrt(50); were targets independent it would be 7 times less.
-    assert 0.2 < high - low < 0.4
-    worse = [row + 0.1 for row in nats]
-    assert evaluation.mean_interval(worse, nats) == pytest.approx((0.1, 0.1))
+        likelihood.nats_per(nats, 0)
 
 
 COSTS = st.lists(
@@ -189,7 +177,7 @@ COSTS = st.lists(
 @given(COSTS, st.sets(st.integers(1, 40), max_size=6))
 def test_buckets_partition_the_targets(nats, edges):
     found = buckets(nats, edges=[0, *sorted(edges)])
-    counted = evaluation.counted(nats)
+    counted = likelihood.counted(nats)
     assert sum(bucket.count for bucket in found) == len(counted)
     total = sum(bucket.count * bucket.nats for bucket in found if bucket.count)
     assert total == pytest.approx(counted.sum())

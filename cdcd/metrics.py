@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from cdcd.edit_distance import edit_distances
+from musax.metrics.bootstrap import bootstrap_mean
 
 #: The major scale of C, by pitch class.
 _MAJOR = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])
@@ -193,20 +194,11 @@ def infilling_scores(
     rows, size = len(truth), int(gaps[0].sum())
     wanted, found = truth[gaps].reshape(rows, size), filled[gaps].reshape(rows, size)
     by_row = (wanted == found).mean(axis=1)
-    draws = np.random.default_rng(bootstrap_seed).integers(0, rows, (1000, rows))
-    low, high = np.percentile(by_row[draws].mean(axis=1), [2.5, 97.5])
+    accuracy = bootstrap_mean(by_row, seed=bootstrap_seed)
     edits = edit_distances(wanted.tolist(), found.tolist()).mean() / size
     return {
-        "accuracy": float(by_row.mean()),
-        "low": float(low),
-        "high": float(high),
+        "accuracy": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
         "edits": float(edits),
     }
-
-
-def mean_and_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) of [B], the 95 % interval by bootstrap."""
-    values = np.asarray(values, np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
