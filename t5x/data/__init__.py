@@ -16,6 +16,7 @@ from t5x.data.converters import (
     LMFeatureConverter,
     PassThroughFeatureConverter,
     PrefixLMFeatureConverter,
+    PrefixSuffixLMFeatureConverter,
 )
 from t5x.data.features import ContinuousFeature, Feature
 from t5x.data.prepacked import (
@@ -84,6 +85,7 @@ __all__ = [
     "PrePackedLMFeatureConverter",
     "PrePackedPrefixLMFeatureConverter",
     "PrefixLMFeatureConverter",
+    "PrefixSuffixLMFeatureConverter",
     "PyLoggingLogger",
     "SentencePieceVocabulary",
     "TFExampleSource",

@@ -26,6 +26,10 @@ class FeatureSpec:
 
 TOKENS = FeatureSpec()
 
+# Marks in features that are packed or padded beside the tokens, where 0 is padding.
+_NO_INPUTS = -1  # the number of inputs is 0
+_CHOSEN = 2  # this token has a target_suffix_weight
+
 
 def non_padding(tokens: np.ndarray) -> np.ndarray:
     """1 where there is a token, 0 on padding, int32."""
@@ -55,6 +59,15 @@ def autoregressive_inputs(
     return np.where(segment_ids == shift_right(segment_ids), inputs, bos_id).astype(targets.dtype)
 
 
+def _check_length(value: np.ndarray, length: int | Sequence[int], label: str) -> None:
+    limits = axis_limits(length)
+    if any(n > limit for n, limit in zip(value.shape, limits)):
+        raise ValueError(
+            f"{label} has length {value.shape[: len(limits)]}, more than the task feature length "
+            f"{limits}; raise task_feature_lengths or trim (trim_output_features)"
+        )
+
+
 def _check_names(expected: Iterable[str], got: Iterable[str], converter: str) -> None:
     expected, got = set(expected), set(got)
     if got - expected:
@@ -75,8 +88,8 @@ class FeatureConverter:
     Args:
       pack: whether several examples share a row.
       use_custom_packing_ops: accepted for seqio's configurations; packing is the same without.
-      apply_length_check: whether an example longer than its length is an error; otherwise it is
-        trimmed.
+      apply_length_check: whether a feature longer than its length is an error; otherwise the row
+        is trimmed.
       bos_id: first decoder input of every sequence.
       passthrough_features: {name: FeatureSpec} padded and handed on unchanged; not with packing.
 
@@ -119,10 +132,13 @@ class FeatureConverter:
           ValueError: naming the feature that is missing, has another dtype or rank, or is longer
             than its length.
         """
-        checked = self._check_example(example, task_feature_lengths)
+        prepared = self._prepare(self._check_example(example, task_feature_lengths))
         if self.pack:
-            checked = {name: strip_padding(value, name) for name, value in checked.items()}
-        return self._prepare(checked)
+            limits = self.prepared_lengths(task_feature_lengths)
+            for name, value in prepared.items():
+                trimmed = value[tuple(slice(0, limit) for limit in axis_limits(limits[name]))]
+                prepared[name] = strip_padding(trimmed, name)
+        return prepared
 
     def _check_example(self, example: dict, lengths: Lengths) -> dict[str, np.ndarray]:
         checked = {}
@@ -136,21 +152,10 @@ class FeatureConverter:
             value = cast_array(example[name], spec.dtype, label)
             if value.ndim != spec.rank:
                 raise ValueError(f"{label} has rank {value.ndim}, expected {spec.rank}")
-            checked[name] = self._check_length(value, lengths[name], label)
+            if self.apply_length_check:
+                _check_length(value, lengths[name], label)
+            checked[name] = value
         return checked
-
-    def _check_length(self, value: np.ndarray, length, label: str) -> np.ndarray:
-        if value.ndim == 0:
-            return value
-        limits = axis_limits(length)
-        if all(n <= limit for n, limit in zip(value.shape, limits)):
-            return value
-        if self.apply_length_check:
-            raise ValueError(
-                f"{label} has length {value.shape[: len(limits)]}, more than the task feature "
-                f"length {limits}; raise task_feature_lengths or trim (trim_output_features)"
-            )
-        return value[tuple(slice(0, limit) for limit in limits)]
 
     def _prepare(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return example
@@ -309,29 +314,33 @@ class PrefixLMFeatureConverter(LMFeatureConverter):
         **LMFeatureConverter.MODEL_FEATURES,
         "decoder_causal_attention": TOKENS,
     }
+    _PREPARED: ClassVar[tuple[str, ...]] = ("targets", "inputs_width", "inputs_width_add_pos")
 
     def __init__(self, loss_on_targets_only: bool = True, **kwargs):
         self.loss_on_targets_only = loss_on_targets_only
         super().__init__(**kwargs)
 
     def _prepare(self, example):
+        return {**self._concatenate(example), **self._passthrough(example)}
+
+    def _concatenate(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The row's tokens, and its number of inputs at each of them, without and with BOS."""
         inputs, targets = example["inputs"], example["targets"]
-        if not len(targets) and not self.pack:
+        if not len(targets):
             targets = np.zeros(1, np.int32)  # a target of nothing is one padding token
         tokens = np.concatenate([inputs, targets])
         width = np.full(len(tokens), len(inputs), np.int32)
-        passthrough = {name: example[name] for name in self.passthrough_features}
         return {
             "targets": tokens,
-            "inputs_width": width,
+            # Zeros would be taken for padding.
+            "inputs_width": np.where(width == 0, _NO_INPUTS, width),
             "inputs_width_add_pos": width + 1,
-            **passthrough,
         }
 
-    def prepared_lengths(self, task_feature_lengths):
-        total = task_feature_lengths["inputs"] + task_feature_lengths["targets"]  # type: ignore
-        names = ("targets", "inputs_width", "inputs_width_add_pos")
-        return dict.fromkeys(names, total) | self._passthrough_lengths(task_feature_lengths)
+    def prepared_lengths(self, task_feature_lengths: Lengths) -> Lengths:
+        total = sum(axis_limits(task_feature_lengths[name])[0] for name in self.TASK_FEATURES)
+        passthrough = self._passthrough_lengths(task_feature_lengths)
+        return {**dict.fromkeys(self._PREPARED, total), **passthrough}
 
     def convert(self, batch):
         converted = super().convert(batch)
@@ -340,7 +349,8 @@ class PrefixLMFeatureConverter(LMFeatureConverter):
         causal = positions < batch["inputs_width_add_pos"]
         converted["decoder_causal_attention"] = causal.astype(np.int32)
         if self.loss_on_targets_only:
-            is_input = positions < batch["inputs_width"]
+            width = batch["inputs_width"]
+            is_input = positions < np.where(width == _NO_INPUTS, 0, width)
             weights = is_input ^ (converted["decoder_loss_weights"] != 0)
             converted["decoder_loss_weights"] = weights.astype(np.int32)
         return converted
@@ -351,39 +361,86 @@ class PrefixLMFeatureConverter(LMFeatureConverter):
         return {**lengths, "decoder_causal_attention": total}
 
 
-class DecoderFeatureConverter(PrefixLMFeatureConverter):
-    """`PrefixLMFeatureConverter` when the lengths name `inputs`, else `LMFeatureConverter`."""
+class PrefixSuffixLMFeatureConverter(PrefixLMFeatureConverter):
+    """Decoder-only model on `inputs`, `targets` and `suffixes` in a row.
+
+    As `PrefixLMFeatureConverter` with `suffixes` as the end of the targets. In addition
+    `target_suffix_weights` is 1 on the suffixes or, in examples without, on the targets.
+
+    Args:
+      loss_on_targets_only: has no effect, as in seqio: inputs carry no loss.
+    """
+
+    TASK_FEATURES: ClassVar = {"inputs": TOKENS, "targets": TOKENS, "suffixes": TOKENS}
+    MODEL_FEATURES: ClassVar = {
+        **PrefixLMFeatureConverter.MODEL_FEATURES,
+        "target_suffix_weights": TOKENS,
+    }
+    _PREPARED: ClassVar = (*PrefixLMFeatureConverter._PREPARED, "target_suffix_weights")
 
     def __init__(self, loss_on_targets_only: bool = True, **kwargs):
-        super().__init__(loss_on_targets_only=loss_on_targets_only, **kwargs)
-        self._lm = LMFeatureConverter(**kwargs)
+        del loss_on_targets_only
+        super().__init__(**kwargs)
 
-    def _has_inputs(self, names) -> bool:
-        return "inputs" in names
-
-    def check_lengths(self, task_feature_lengths):
-        if self._has_inputs(task_feature_lengths):
-            super().check_lengths(task_feature_lengths)
-        else:
-            self._lm.check_lengths(task_feature_lengths)
-
-    def prepare(self, example, task_feature_lengths):
-        if self._has_inputs(task_feature_lengths):
-            return super().prepare(example, task_feature_lengths)
-        return self._lm.prepare(example, task_feature_lengths)
-
-    def prepared_lengths(self, task_feature_lengths):
-        if self._has_inputs(task_feature_lengths):
-            return super().prepared_lengths(task_feature_lengths)
-        return self._lm.prepared_lengths(task_feature_lengths)
+    def _concatenate(self, example):
+        suffixes = example["suffixes"]
+        targets = np.concatenate([example["targets"], suffixes])
+        prepared = super()._concatenate({"inputs": example["inputs"], "targets": targets})
+        size = len(prepared["targets"])
+        chosen = len(suffixes) or size - len(example["inputs"])
+        weights = np.ones(size, np.int32)
+        weights[size - chosen :] = _CHOSEN
+        return {**prepared, "target_suffix_weights": weights}
 
     def convert(self, batch):
-        return super().convert(batch) if "inputs_width" in batch else self._lm.convert(batch)
+        chosen = batch["target_suffix_weights"] == _CHOSEN
+        return {**super().convert(batch), "target_suffix_weights": chosen.astype(np.int32)}
 
     def get_model_feature_lengths(self, task_feature_lengths):
-        if self._has_inputs(task_feature_lengths):
-            return super().get_model_feature_lengths(task_feature_lengths)
-        return self._lm.get_model_feature_lengths(task_feature_lengths)
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        return {**lengths, "target_suffix_weights": lengths["decoder_target_tokens"]}
+
+
+class DecoderFeatureConverter(FeatureConverter):
+    """The converter of a decoder-only model that fits the features which have lengths.
+
+    `PrefixSuffixLMFeatureConverter` with `suffixes`, `PrefixLMFeatureConverter` with `inputs`,
+    else `LMFeatureConverter`. Args as theirs.
+    """
+
+    TASK_FEATURES: ClassVar = {"targets": TOKENS}
+    MODEL_FEATURES: ClassVar = PrefixLMFeatureConverter.MODEL_FEATURES
+    PACKING_FEATURE_DTYPES: ClassVar = LMFeatureConverter.PACKING_FEATURE_DTYPES
+
+    def __init__(self, loss_on_targets_only: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self._suffix = PrefixSuffixLMFeatureConverter(**kwargs)
+        self._prefix = PrefixLMFeatureConverter(loss_on_targets_only, **kwargs)
+        self._lm = LMFeatureConverter(**kwargs)
+
+    def _fitting(self, names: Iterable[str], suffixes: str, inputs: str) -> FeatureConverter:
+        names = set(names)
+        if suffixes in names:
+            return self._suffix
+        return self._prefix if inputs in names else self._lm
+
+    def check_lengths(self, task_feature_lengths):
+        self._for(task_feature_lengths).check_lengths(task_feature_lengths)
+
+    def _for(self, task_feature_lengths: Lengths) -> FeatureConverter:
+        return self._fitting(task_feature_lengths, "suffixes", "inputs")
+
+    def prepare(self, example, task_feature_lengths):
+        return self._for(task_feature_lengths).prepare(example, task_feature_lengths)
+
+    def prepared_lengths(self, task_feature_lengths):
+        return self._for(task_feature_lengths).prepared_lengths(task_feature_lengths)
+
+    def convert(self, batch):
+        return self._fitting(batch, "target_suffix_weights", "inputs_width").convert(batch)
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        return self._for(task_feature_lengths).get_model_feature_lengths(task_feature_lengths)
 
 
 class EncoderFeatureConverter(FeatureConverter):

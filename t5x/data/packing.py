@@ -3,6 +3,7 @@
 Lengths are {feature: length of its first axis}, or {feature: tuple}, one length an axis.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -36,19 +37,17 @@ def _pad_feature(rows: Sequence[np.ndarray], length: int | Sequence[int]) -> np.
 
 
 def strip_padding(tokens: np.ndarray, name: str) -> np.ndarray:
-    """Cuts trailing zeros.
+    """Return the first n of `tokens` [L], n being how many of them are not the padding id 0.
 
-    Raises:
-      ValueError: for a zero between tokens, which in a packed row would read as padding.
+    That cuts the padding at the end. As in seqio, a 0 between tokens counts as padding, too: it
+    stays, and costs a token at the end, which is warned of.
     """
     count = np.count_nonzero(tokens)
-    if count == len(tokens):
-        return tokens
     if np.count_nonzero(tokens[:count]) != count:
-        position = int(np.flatnonzero(tokens == 0)[0])
-        raise ValueError(
-            f"feature {name!r} has the padding id 0 at position {position}, before other tokens; "
-            "such examples cannot be packed"
+        warnings.warn(
+            f"feature {name!r} has the padding id 0 between tokens; packed, as in seqio, it loses "
+            "a token at its end for each of them. Use another id, or pack=False.",
+            stacklevel=2,
         )
     return tokens[:count]
 
@@ -108,23 +107,23 @@ def pack_rows(examples: Iterable[dict], lengths: Mapping[str, int]) -> Iterator[
 def pack_batch(rows: Sequence[Sequence[dict]], lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Rows of examples -> for each feature int32 [B, L]: itself, `_segment_ids`, `_positions`.
 
-    Segment ids count the examples of a row from 1 and are 0 on padding; positions restart with
-    each example.
+    Positions restart with each example. As in seqio, segment ids count from 1 those examples of a
+    row whose feature is not empty, and are 0 on the padding id. So the ids of `inputs` and
+    `targets` disagree after an example of which one is empty; leave such examples out.
     """
     batch = {}
     for name, length in lengths.items():
         tokens = np.zeros((len(rows), length), np.int32)
-        segments = np.zeros_like(tokens)
         positions = np.zeros_like(tokens)
         for i, row in enumerate(rows):
             start = 0
-            for segment, example in enumerate(row, start=1):
+            for example in row:
                 end = start + len(example[name])
                 tokens[i, start:end] = example[name]
-                segments[i, start:end] = segment
                 positions[i, start:end] = np.arange(end - start)
                 start = end
         batch[name] = tokens
-        batch[f"{name}_segment_ids"] = segments
+        segments = np.cumsum(positions == 0, axis=1, dtype=np.int32)
+        batch[f"{name}_segment_ids"] = np.where(tokens != 0, segments, 0)
         batch[f"{name}_positions"] = positions
     return batch

@@ -21,7 +21,11 @@ from t5x.data.converters import (
 )
 from tests.vectors import golden_dir
 
-CASES = json.loads((golden_dir("t5x") / "converters.json").read_text())["cases"]
+CASES = [
+    case
+    for path in sorted(golden_dir("t5x").glob("converters*.json"))
+    for case in json.loads(path.read_text())["cases"]
+]
 
 tokens = st.lists(st.integers(1, 50), max_size=8)
 seq2seq = st.lists(st.fixed_dictionaries({"inputs": tokens, "targets": tokens}), max_size=30)
@@ -31,6 +35,7 @@ def _to_arrays(example):
     return {name: np.asarray(value, np.int32) for name, value in example.items()}
 
 
+@pytest.mark.filterwarnings("ignore:feature .* has the padding id")
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['converter']}-{c['kwargs']}")
 def test_matches_seqio(case):
     converter = getattr(data, case["converter"])(**case["kwargs"])
@@ -130,11 +135,37 @@ def test_rows_end_after_as_many_examples_as_the_longest_length():
     assert [row["decoder_target_tokens"].tolist() for row in rows] == [[5, 0, 0], [6, 0, 0]]
 
 
-def test_segments_of_inputs_and_targets_agree_when_one_is_empty():
+def test_empty_features_have_no_segment_as_in_seqio():
     examples = [{"inputs": [], "targets": [4, 1]}, {"inputs": [7, 1], "targets": [5, 1]}]
-    (row,) = EncDecFeatureConverter(pack=True)(examples, {"inputs": 5, "targets": 5})
-    assert row["encoder_segment_ids"].tolist() == [2, 2, 0, 0, 0]
+    lengths = {"inputs": 5, "targets": 5}
+    (row,) = EncDecFeatureConverter(pack=True)(examples, lengths)
+    assert row["encoder_segment_ids"].tolist() == [1, 1, 0, 0, 0]
     assert row["decoder_segment_ids"].tolist() == [1, 1, 2, 2, 0]
+    (row,) = PrefixLMFeatureConverter(pack=True)(examples, lengths)
+    assert row["decoder_loss_weights"].tolist() == [1, 1, 0, 0, 1, 1, 0, 0, 0, 0]
+    # The target of nothing, a padding token, counts in the widths but not in the row.
+    examples = [{"inputs": [3], "targets": []}, {"inputs": [], "targets": [4, 5]}]
+    (row,) = PrefixLMFeatureConverter(pack=True)(examples, lengths)
+    assert row["decoder_target_tokens"].tolist() == [3, 4, 5, 0, 0, 0, 0, 0, 0, 0]
+    assert row["decoder_loss_weights"].tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_suffixes_have_weights_of_their_own():
+    examples = [
+        {"inputs": [9, 4, 6], "targets": [3, 9], "suffixes": [2, 1]},
+        {"inputs": [3, 2], "targets": [4], "suffixes": []},
+    ]
+    lengths = {"inputs": 5, "targets": 4, "suffixes": 3}
+    for converter in (
+        data.PrefixSuffixLMFeatureConverter(pack=True),
+        DecoderFeatureConverter(pack=True),
+    ):
+        assert set(converter.get_model_feature_lengths(lengths).values()) == {12}
+        (row,) = converter(examples, lengths)
+        assert row["decoder_target_tokens"].tolist() == [9, 4, 6, 3, 9, 2, 1, 3, 2, 4, 0, 0]
+        assert row["decoder_loss_weights"].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 0, 0]
+        assert row["target_suffix_weights"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0]
+        assert row["decoder_causal_attention"].tolist() == [1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0]
 
 
 def test_continuous_inputs():
@@ -196,9 +227,14 @@ def test_bad_examples_are_named(lengths, example, message):
         list(EncDecFeatureConverter(pack=False)([example], lengths))
 
 
-def test_padding_between_tokens_cannot_be_packed():
-    with pytest.raises(ValueError, match="'targets' has the padding id 0 at position 1"):
-        list(LMFeatureConverter(pack=True)([{"targets": [3, 0, 4]}], {"targets": 5}))
+def test_padding_between_tokens_costs_a_token_when_packed():
+    examples = [{"targets": [3, 0, 4]}, {"targets": [5, 0]}]
+    with pytest.warns(UserWarning, match="'targets' has the padding id 0 between tokens"):
+        (row,) = LMFeatureConverter(pack=True)(examples, {"targets": 5})
+    assert row["decoder_target_tokens"].tolist() == [3, 0, 5, 0, 0]
+    assert row["decoder_segment_ids"].tolist() == [1, 0, 2, 0, 0]
+    assert row["decoder_positions"].tolist() == [0, 1, 0, 0, 0]
+    assert row["decoder_loss_weights"].tolist() == [1, 0, 1, 0, 0]
 
 
 def test_length_check_can_be_off():
