@@ -1,97 +1,15 @@
-"""What is measured of models: samples by themselves and beside the data, gaps filled in.
+"""Infilling: which places are to be filled in, and how well that was done.
 
-Letters in shapes: B rows, L length, N tokens of a run.
+Letters in shapes: B rows, L length.
 """
 
-import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from cdcd.edit_distance import edit_distances
 from musax.metrics.bootstrap import bootstrap_mean
-
-#: The major scale of C, by pitch class.
-_MAJOR = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])
-
-
-def ngram_entropy(rows: np.ndarray, order: int = 1) -> float:
-    """Entropy of the last of `order` tokens given those before it, nats, by counting.
-
-    Of a model's samples, beside a judge's likelihood of them: what is likely and not various says
-    the same again and again. Few tokens look less various than they are, so compare equal numbers.
-
-    Args:
-      rows: int [B, L].
-      order: 1 for the unigram entropy, 2 for that of bigrams.
-
-    Raises:
-      ValueError: rows are shorter than `order`.
-    """
-    longer = _block_entropy(rows, order)
-    return longer - (_block_entropy(rows[:, :-1], order - 1) if order > 1 else 0.0)
-
-
-def _block_entropy(rows: np.ndarray, order: int) -> float:
-    _, counts = np.unique(_row_hashes(rows, order), return_counts=True)
-    share = counts / counts.sum()
-    return float(-np.sum(share * np.log(share)))
-
-
-def copied_share(rows: np.ndarray, training: Sequence[np.ndarray], length: int) -> float:
-    """Share of the runs of `length` tokens of rows that occur in training sequences, 0 to 1.
-
-    Runs are told apart by hashes of 64 bits, so that a corpus of a hundred million tokens takes
-    seconds, and little memory beside its own.
-
-    Args:
-      rows: int [B, L].
-      training: int [n] each.
-      length: N.
-
-    Raises:
-      ValueError: rows are shorter than `length`.
-    """
-    ours, place = np.unique(_row_hashes(rows, length), return_inverse=True)
-    # Nearly all runs of a corpus are none of ours, which one look at so many bits tells of most.
-    seen = np.zeros(1 << 22, bool)
-    seen[ours % seen.size] = True
-    copied = np.zeros(len(ours), bool)
-    for part in _parts(training, tokens=1 << 22):
-        theirs = _run_hashes(part, length)
-        theirs = theirs[seen[theirs % seen.size]]
-        copied |= np.isin(ours, theirs)
-    return float(copied[place].mean())
-
-
-def _row_hashes(rows: np.ndarray, length: int) -> np.ndarray:
-    """`_run_hashes` of rows int [B, L]; raises ValueError where they are shorter."""
-    if rows.ndim != 2 or rows.shape[1] < length:
-        raise ValueError(f"rows {rows.shape}: expected [rows, length] of {length} tokens or more")
-    return _run_hashes(list(rows), length)
-
-
-def _run_hashes(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """A hash of each run of `length` tokens within a sequence, uint64 [runs]: a sum of tokens by
-    factors of their place."""
-    factors = np.random.default_rng(0).integers(1 << 64, size=length, dtype=np.uint64)
-    tokens = np.concatenate(sequences).astype(np.uint64)
-    sizes = [len(x) for x in sequences]
-    left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(tokens))
-    runs = max(len(tokens) - length + 1, 0)
-    hashes = np.zeros(runs, np.uint64)
-    for i, factor in enumerate(factors):
-        hashes += factor * tokens[i : i + runs]
-    return hashes[left[:runs] >= length]
-
-
-def _parts(sequences: Sequence[np.ndarray], tokens: int) -> Iterator[Sequence[np.ndarray]]:
-    """Sequences side by side of about so many tokens together."""
-    part = np.cumsum([len(x) for x in sequences]) // tokens
-    edges = np.flatnonzero(np.diff(part, prepend=-1, append=-1))
-    for first, last in itertools.pairwise(edges.tolist()):
-        yield sequences[first:last]
 
 
 def span_masks(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
@@ -157,23 +75,6 @@ def word_scores(
         "found": float(np.mean(found)),
         "known": float(np.mean([made in known for _, made in pairs])),
     }
-
-
-def scale_share(pitches: Sequence[np.ndarray]) -> float:
-    """Share of the notes of each melody that are in the major scale that fits it best, the mean of
-    melodies with notes, 0 to 1. Minor scales have the notes of a major one.
-
-    Args:
-      pitches: MIDI pitches int [n] of each melody.
-
-    Raises:
-      ValueError: there are no notes at all.
-    """
-    counts = np.array([np.bincount(p % 12, minlength=12) for p in pitches if len(p)])
-    if not len(counts):
-        raise ValueError("no melody has notes: expected one at least")
-    scales = np.array([np.roll(_MAJOR, key) for key in range(12)])
-    return float(((counts @ scales.T).max(axis=1) / counts.sum(axis=1)).mean())
 
 
 def infilling_scores(

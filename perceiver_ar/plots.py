@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musax.metrics.generated import FEATURES, Pieces
 from perceiver_ar.likelihood import Bucket
-from perceiver_ar.statistics import FEATURES, Pieces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def plot_buckets(
 
 
 def plot_statistics(sets: Mapping[str, Pieces], *, title: str | None = None) -> "Figure":
-    """Histograms of `statistics.FEATURES`, a panel each; the first set is filled.
+    """Histograms of `musax.metrics.generated.FEATURES`, a panel each; the first set is filled.
 
     Args:
       sets: name -> pieces, such as the data and the samples of a model.

@@ -39,6 +39,7 @@ from cdcd.model_config import kind_of
 from cdcd.runs import TrainedRun, load_model, load_run
 from cdcd.sampler import Rows, rows_from_nothing
 from cdcd.scoring import BOUND, EXACT, LEFT_TO_RIGHT, estimates_of, window_nats
+from musax.metrics import generated, sequences
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
@@ -177,10 +178,10 @@ def describe(rows: np.ndarray, judge: TrainedRun, training: Sequence[np.ndarray]
         "judge_nats": mean,
         "judge_low": low,
         "judge_high": high,
-        "unigram_entropy": metrics.ngram_entropy(rows, 1),
-        "entropy": metrics.ngram_entropy(rows, 2),
+        "unigram_entropy": sequences.ngram_entropy(rows, 1),
+        "entropy": sequences.ngram_entropy(rows, 2),
     } | {
-        f"copied_{n}": metrics.copied_share(rows, training, n)
+        f"copied_{n}": sequences.copied_share(rows, training, n)
         for n in COPY_LENGTHS
         if n <= rows.shape[1]
     }
@@ -273,9 +274,8 @@ def evaluate_notes(runs: dict[str, TrainedRun], args: argparse.Namespace) -> lis
     found = []
 
     def add(name: str, temperature: float | None, rows: np.ndarray) -> None:
-        pitches = [melody.decode(row)["pitch"] for row in rows]
-        share = metrics.scale_share(pitches)
-        found.append({"model": name, "T": temperature, "in scale": share})
+        measured = generated.evaluate([melody.decode(row) for row in rows])
+        found.append({"model": name, "T": temperature, **measured})
 
     for name, run in runs.items():
         melody = contents_of_run(run, Melody, "notes")
@@ -416,7 +416,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             save_figure(figure, f"{args.plot}_infilling.png")
     if "notes" in args.parts:
         found["notes"] = evaluate_notes(runs, args)
-        show("Notes in the best major scale", found["notes"])
+        show("Notes of melodies", found["notes"])
     if "words" in args.parts:
         found["words"] = evaluate_words(runs, args)
         show("Words filled in", found["words"])

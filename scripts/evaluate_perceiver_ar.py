@@ -32,11 +32,12 @@ from rich.table import Table
 
 from musax.datasets import pieces as corpora
 from musax.events.pieces import MULTITRACK, PERFORMANCE
+from musax.metrics import generated
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.midi import load_midi
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
-from perceiver_ar import likelihood, plots, statistics
+from perceiver_ar import likelihood, plots
 from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.preprocessors import restart_positions
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
@@ -266,19 +267,19 @@ def evaluate_samples(sets: dict[str, list[np.ndarray]]) -> dict[str, dict[str, A
         f"distance from {split}": {
             name: {
                 feature: dataclasses.asdict(distance)
-                for feature, distance in statistics.compare(pieces, reference).items()
+                for feature, distance in generated.compare(pieces, reference).items()
             }
             for name, pieces in (("samples", samples), (f"{len(floor)} of {other}", floor))
         }
     }
-    for view in statistics.VIEWS:
+    for view in generated.VIEWS:
         rows = {}
         for name, pieces in (("samples", samples), (split, reference)):
             shares = {
-                f"of {n} notes": statistics.copy_rate(pieces, training, n, view)
+                f"of {n} notes": generated.copy_rate(pieces, training, n, view)
                 for n in COPY_LENGTHS
             }
-            longest = statistics.longest_copies([p[:size] for p in pieces], training, view)
+            longest = generated.longest_copies([p[:size] for p in pieces], training, view)
             rows[name] = shares | {
                 "median longest": float(np.median(longest)),
                 "longest": float(max(longest)),
@@ -335,7 +336,7 @@ def show_samples(found: dict[str, dict[str, Any]]) -> None:
     sets = list(distances)
     header = [f"{name}: {kind}" for kind in ("overlap", "kl", "wasserstein") for name in sets]
     rows = []
-    for feature in statistics.FEATURES:
+    for feature in generated.FEATURES:
         values = [distances[s][feature][k] for k in ("overlap", "kl", "wasserstein") for s in sets]
         rows.append([feature, *map(cell, values)])
     show(title.capitalize(), ["feature", *header], rows)

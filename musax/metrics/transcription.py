@@ -302,7 +302,8 @@ def evaluate(ref: np.ndarray, est: np.ndarray) -> dict[str, float]:
         by_name = program_scores(ref, est, granularity)
         named = {f"{name} {{}} ({granularity})": value for name, value in by_name.items()}
         result |= _named(named, ("precision", "recall", "F1"))
-    sweep = tolerance_sweep(*(lengthen_short_notes(notes) for notes in pitched))
+    longer_ref, longer_est = (lengthen_short_notes(notes) for notes in pitched)
+    sweep = tolerance_sweep(longer_ref, longer_est)
     named = {f"Onset + offset {{}} ({tolerance})": value for tolerance, value in sweep.items()}
     return result | _named(named, ("precision", "recall", "F1"))
 

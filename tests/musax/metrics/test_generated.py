@@ -5,11 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musax.metrics import generated
+from musax.metrics.generated import VIEWS, compare, copy_rate, evaluate, longest_copies
 from musax.notes import empty_notes, make_notes, shift_notes
-from perceiver_ar import statistics
-from perceiver_ar.likelihood import Bucket
-from perceiver_ar.plots import plot_buckets, plot_statistics
-from perceiver_ar.statistics import VIEWS, compare, copy_rate, longest_copies
 
 
 def piece(seed, count=200, drums=False):
@@ -35,14 +33,14 @@ def stretched(notes, factor):
 
 def test_features_of_a_few_notes():
     notes = make_notes([0.5, 0.5, 1.0, 2.7], [1.0, 1.5, 3.0, 3.0], [60, 64, 72, 61])
-    np.testing.assert_allclose(statistics.durations(notes), [0.5, 1.0, 2.0, 0.3])
-    np.testing.assert_allclose(statistics.onset_intervals(notes), [0.5, 1.7])
-    np.testing.assert_array_equal(statistics.polyphony(notes), [2, 2, 2])
-    np.testing.assert_array_equal(statistics.notes_per_second(notes), [3, 0, 1])
-    counted = {name: f.histogram([notes]) for name, f in statistics.FEATURES.items()}
+    np.testing.assert_allclose(generated.durations(notes), [0.5, 1.0, 2.0, 0.3])
+    np.testing.assert_allclose(generated.onset_intervals(notes), [0.5, 1.7])
+    np.testing.assert_array_equal(generated.polyphony(notes), [2, 2, 2])
+    np.testing.assert_array_equal(generated.notes_per_second(notes), [3, 0, 1])
+    counted = {name: f.histogram([notes]) for name, f in generated.FEATURES.items()}
     assert counted["pitch"][[60, 61, 64, 72]].tolist() == [1, 1, 1, 1]
     assert counted["pitch class"][[0, 1, 4]].tolist() == [2, 1, 1]
-    for name, feature in statistics.FEATURES.items():
+    for name, feature in generated.FEATURES.items():
         assert counted[name].sum() == len(feature.pooled([notes])), name
 
 
@@ -65,7 +63,48 @@ def test_distances():
         compare(pieces, [empty_notes()])
 
 
-# --------------------------------------------------------------------------------------- copies
+def test_measures_of_known_pieces():
+    scale = make_notes(np.arange(7.0), np.arange(7.0) + 0.5, [62, 64, 66, 67, 69, 71, 73])
+    chromatic = make_notes(np.arange(12.0), np.arange(12.0) + 0.5, np.arange(48, 60))
+    drums = make_notes([0.0], [0.1], 38, is_drum=[True])
+    assert generated.in_key_share(scale) == 1.0
+    assert generated.in_key_share(chromatic) == pytest.approx(7 / 12)
+    assert generated.pitch_class_entropy(chromatic) == pytest.approx(math.log2(12))
+    assert generated.pitch_class_entropy(scale[:1]) == generated.duration_entropy(scale) == 0.0
+    assert generated.note_density(scale) == pytest.approx(7 / 6.5)
+    assert generated.mean_polyphony(scale) == 1.0
+    found = evaluate([scale, chromatic, drums, empty_notes()])
+    assert list(found) == list(generated.MEASURES)
+    assert found["in-key share"] == pytest.approx((1 + 7 / 12) / 2)
+    with pytest.raises(ValueError, match="1 pieces without notes"):
+        evaluate([empty_notes()])
+    broken = scale.copy()
+    broken["pitch"][2] = 200
+    with pytest.raises(ValueError, match=r"pieces\[1\]"):
+        evaluate([scale, broken])
+
+
+def test_evaluate_counts_copies():
+    training = [piece(i) for i in range(3)]
+    found = evaluate([transposed(training[1], 2), piece(8)], training)
+    assert found["copied 16-grams"] == pytest.approx(0.5)
+    assert 100 <= found["longest copy, notes"] < 105
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 60), st.integers(-12, 12), st.floats(0.5, 2.0))
+def test_measures_mind_neither_key_nor_order_and_keep_their_ranges(seed, count, semitones, shift):
+    notes = piece(seed, count)
+    other = shift_notes(transposed(notes, semitones), shift)
+    other = other[np.random.default_rng(seed).permutation(count)]
+    low, high = zip((0, 1), (0, math.log2(12)), (0, 5), (0, np.inf), (1, count))
+    ours, theirs = (np.array(list(evaluate([x]).values())) for x in (notes, other))
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    assert (np.array(low) <= ours).all()
+    assert (ours <= np.array(high) + 1e-9).all()
+
+
+# ---------------------------------------------------------------------------------------- copies
 
 
 def rates(pieces, training, length=16):
@@ -127,18 +166,3 @@ def test_what_does_not_fit_is_named():
         copy_rate([piece(0)], [piece(1)], 8, "rhythm")
     with pytest.raises(ValueError, match="length=1"):
         copy_rate([piece(0)], [piece(1)], 1)
-
-
-# ---------------------------------------------------------------------------------------- plots
-
-
-def test_pictures_show_every_set():
-    pytest.importorskip("matplotlib")
-    figure = plot_statistics({"data": [piece(0)], "samples": [piece(1)]}, title="x")
-    drawn = [axes for axes in figure.axes if axes.patches]
-    assert len(drawn) == len(statistics.FEATURES)
-    assert {text.get_text() for text in figure.legends[0].texts} == {"data", "samples"}
-    curves = {"a": [Bucket(0, 512, 9, 2.5)], "b": [Bucket(0, 512, 9, 3.5), Bucket(512, None, 9, 2)]}
-    axes = plot_buckets(curves, by="position").axes[0]
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[2.5], [3.5, 2]]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0-511", "512+"]
