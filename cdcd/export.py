@@ -7,6 +7,7 @@ checkpoint holds the parameters; the average of them is taken where the run kept
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 
 from cdcd.contents import Pieces, contents_of
@@ -52,5 +53,8 @@ def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
 #: Writes the model folder of a run, see `musax.exporting.export_trained`.
 export = functools.partial(export_trained, read_run)
 
+#: Runs the command line; `main(argv=None)` returns the exit status.
+main = functools.partial(run_export, export, __doc__)
+
 if __name__ == "__main__":
-    run_export(export, __doc__)
+    sys.exit(main())

@@ -7,6 +7,8 @@ thresholds and velocity curves on the validation takes there.
 
 import argparse
 import dataclasses
+import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,10 +95,16 @@ def export(
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tune", dest="tune_on", metavar="DATA_DIR", help="takes of prepare_dataset rendered_drums"
+        "--tune",
+        dest="tune_on",
+        metavar="DATA_DIR",
+        help="takes that `musax prepare rendered-drums` wrote",
     )
     parser.add_argument("--takes", type=int, default=200, help="validation takes to tune on")
 
 
+#: Runs the command line; `main(argv=None)` returns the exit status.
+main = functools.partial(run_export, export, __doc__, _add_arguments)
+
 if __name__ == "__main__":
-    run_export(export, __doc__, _add_arguments)
+    sys.exit(main())

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from musax.commands import cdcd, compose, drums, models, render, transcribe
+from musax.commands import cdcd, compose, drums, export, models, render, train, transcribe
 from musax.commands.console import report_error
 
-COMMANDS = (transcribe, drums, compose, cdcd, render, models)
+COMMANDS = (transcribe, drums, compose, cdcd, render, models, train, export)
 
 _EPILOG = """\
 examples:
@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (0 good, 1 some failed, 2 wrong usage)."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, args.rest = parser.parse_known_args(argv)
+    if args.rest and not getattr(args, "takes_rest", False):  # a verb that hands options on
+        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
     if args.version:
         from importlib.metadata import version
 

@@ -1,6 +1,7 @@
 """What the packages' `export` modules share, which make model folders of training runs."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from musax.pretrained import save_model_folder
+from musax.pretrained import SYSTEMS, save_model_folder
 
 
 class Trained(NamedTuple):
@@ -59,13 +60,48 @@ def export_trained(
     return save_model_folder(out_dir, params, found.config.to_json(), card, metadata, found.files)
 
 
+def package_of_run(run_dir: str | Path) -> str:
+    """Return the package of the model that a run trained, such as "mt3", by its config.gin.
+
+    Raises:
+      FileNotFoundError: there is no `config.gin`.
+      ValueError: it has no MODEL, or one of a package that has no model folders.
+    """
+    from t5x.run_config import read_macros
+
+    (model,) = read_macros(run_dir, "MODEL")
+    package = type(model).__module__.partition(".")[0]
+    known = sorted({system.runs.partition(".")[0] for system in SYSTEMS.values()})
+    if package not in known:
+        raise ValueError(
+            f"{run_dir}/config.gin: MODEL is {type(model).__module__}.{type(model).__name__}; "
+            f"model folders are made of models of {', '.join(known)}. For others, see "
+            "python -m t5x.export --help"
+        )
+    return package
+
+
+def make_parser(**options: Any) -> argparse.ArgumentParser:
+    """Return the parser of the options that every export has; `options` are ArgumentParser's."""
+    parser = argparse.ArgumentParser(
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
+    )
+    add = parser.add_argument
+    add("run_dir", metavar="RUN_DIR", help="MODEL_DIR of a training run")
+    add("out_dir", metavar="OUT_DIR", help="the model folder to write")
+    add("--card", metavar="FILE", help="Markdown file that becomes the folder's README.md")
+    add("--step", type=int, metavar="N", help="step of the checkpoint; default: the last")
+    add("--dtype", default="float32", help="dtype of the stored arrays; default: %(default)s")
+    return parser
+
+
 def run_export(
     export: Callable[..., Path],
     description: str | None,
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
     argv: Sequence[str] | None = None,
-) -> None:
-    """Parses RUN_DIR OUT_DIR and options, calls `export` with them, and prints what it wrote.
+) -> int:
+    """Parse RUN_DIR OUT_DIR and options, call `export` with them, and print the folder.
 
     Args:
       export: takes run_dir, out_dir, card, step, dtype, and what `add_arguments` adds, all by name;
@@ -73,16 +109,11 @@ def run_export(
       description: help above the options.
       add_arguments: adds further ones to the parser.
       argv: the arguments; None for those of the process.
+
+    Returns:
+      The exit status: 0, or 2 after an error, which is one line on stderr.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", help="MODEL_DIR of a training run")
-    add("out_dir", metavar="OUT_DIR", help="the model folder to write")
-    add("--card", metavar="FILE", help="Markdown for the folder's README.md")
-    add("--step", type=int, metavar="N", help="checkpoint; default: the last")
-    add("--dtype", default="float32", help="of the stored arrays; default: %(default)s")
+    parser = make_parser(description=description)
     if add_arguments is not None:
         add_arguments(parser)
     options = vars(parser.parse_args(argv))
@@ -91,4 +122,6 @@ def run_export(
         text = Path(card).read_text("utf-8") if card else f"# {Path(options['out_dir']).name}\n"
         print(export(card=text, **options))
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"export: {error}") from error
+        print(f"export: error: {error}", file=sys.stderr)
+        return 2
+    return 0

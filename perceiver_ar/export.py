@@ -7,6 +7,7 @@ configs/perceiver_ar/pop909.gin sets them), its last checkpoint holds the parame
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 
 from musax.exporting import Trained, export_trained, run_export
@@ -40,5 +41,8 @@ def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
 #: Writes the model folder of a run, see `musax.exporting.export_trained`.
 export = functools.partial(export_trained, read_run)
 
+#: Runs the command line; `main(argv=None)` returns the exit status.
+main = functools.partial(run_export, export, __doc__)
+
 if __name__ == "__main__":
-    run_export(export, __doc__)
+    sys.exit(main())

@@ -1,9 +1,10 @@
 """Gin files and `--gin.X=Y` flags, with errors that say what to do.
 
-    --gin_file=t5x/examples/t5/tiny.gin --gin.TRAIN_STEPS=100 --gin.MODEL_DIR=/tmp/run
+    --gin_file=t5x/examples/t5/t5_1_1/tiny.gin --gin.TRAIN_STEPS=100 --gin.MODEL_DIR=/tmp/run
 
-Files are searched in the user's search paths, then in the working directory, then beside the
-packages. A later file or flag overrides an earlier one. A name that nothing has, a macro that
+Files are searched in the user's search paths, in the working directory, and then where the
+packages' own lie: in the checkout, or in the installed wheel (`configs/mt3/tiny_piano.gin` is found
+from anywhere). A later file or flag overrides an earlier one. A name that nothing has, a macro that
 nothing reads, a required macro that nothing sets, and a value that is not of the parameter's type
 all stop the run before it starts.
 """
@@ -27,6 +28,8 @@ from gin import resource_reader
 from t5x.gin_types import type_problems
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+#: Built-in search paths; the wheel has a checkout's `configs/` in the second (see hatch_build.py).
+_OWN_FOLDERS = (_PACKAGE_ROOT, _PACKAGE_ROOT / "t5x/_shipped", _PACKAGE_ROOT / "t5x/configs")
 _MACRO_LINE = re.compile(r"^\s*([A-Za-z_]\w*)\s*=")
 _PLAIN_TEXT = re.compile(r"[\w./~:+-]+")
 
@@ -112,8 +115,7 @@ def parse(
     """
     gin.clear_config()
     _search_packages_safely()
-    for folder in [*search_paths, ".", _PACKAGE_ROOT, _PACKAGE_ROOT / "t5x/configs"]:
-        _add_search_path(str(folder))
+    _add_search_paths(search_paths)
     module = sys.modules[entry.__module__]
     read: list[Path] = []
     with _standing_for_main(module), _quiet_search():
@@ -143,9 +145,10 @@ def _is_in_a_package(file: str) -> bool:
         return False
 
 
-def _add_search_path(folder: str) -> None:
-    if folder not in gin.config._LOCATION_PREFIXES:
-        gin.add_config_file_search_path(folder)
+def _add_search_paths(first: Sequence[str | os.PathLike[str]]) -> None:
+    """Search `first`, then what gin searches already (the working directory), then our own."""
+    folders = [*map(str, first), *gin.config._LOCATION_PREFIXES, *map(str, _OWN_FOLDERS)]
+    gin.config._LOCATION_PREFIXES[:] = dict.fromkeys(folders)
 
 
 def _register(entry: Callable[..., Any]) -> None:

@@ -14,8 +14,8 @@ from cdcd.inference import Writer
 from cdcd.runs import TrainedRun
 from cdcd.text import text_task
 from cdcd.warping import Warping
+from musax import cli
 from musax.events.melody import MelodyVocabulary
-from musax.exporting import run_export
 from t5x import train
 from t5x.checkpoints import load_state
 from t5x.data.features import Feature
@@ -59,7 +59,7 @@ def test_a_run_becomes_a_model_of_its_averages(trained, tmp_path):
     card = tmp_path / "card.md"
     card.write_text("# A phrase\n")
     arguments = [str(trained), str(tmp_path / "model"), "--card", str(card)]
-    run_export(export, export_module.__doc__, None, arguments)
+    assert cli.main(["export", *arguments]) == 0
     assert (tmp_path / "model" / "README.md").read_text() == "# A phrase\n"
     writer = Writer.from_pretrained(tmp_path / "model")
     assert writer.config.contents == Letters()

@@ -2,9 +2,11 @@
 
 import functools
 
+import gin
 import pytest
 
-from musax.exporting import export_trained, run_export
+from musax import cli
+from musax.exporting import export_trained, package_of_run, run_export
 
 
 def test_arguments_reach_the_function_by_name(tmp_path, capsys):
@@ -15,7 +17,7 @@ def test_arguments_reach_the_function_by_name(tmp_path, capsys):
         got.update(options)
         return options["out_dir"]
 
-    run_export(export, "Help.", None, ["run", "models/mine"])
+    assert run_export(export, "Help.", None, ["run", "models/mine"]) == 0
     assert got == {
         "run_dir": "run",
         "out_dir": "models/mine",
@@ -33,17 +35,61 @@ def test_arguments_reach_the_function_by_name(tmp_path, capsys):
     assert (got["card"], got["step"], got["dtype"], got["takes"]) == ("# Ça va\n", 7, "float16", 3)
 
 
-def test_mistakes_are_one_line():
+def test_mistakes_are_one_line(capsys):
     def export(**options):
         raise FileNotFoundError("run: no checkpoint; there are []")
 
-    with pytest.raises(SystemExit, match="export: run: no checkpoint"):
-        run_export(export, "Help.", None, ["run", "out"])
-    with pytest.raises(SystemExit, match=r"export: .*missing\.md"):
-        run_export(export, "Help.", None, ["run", "out", "--card", "missing.md"])
+    assert run_export(export, "Help.", None, ["run", "out"]) == 2
+    assert run_export(export, "Help.", None, ["run", "out", "--card", "missing.md"]) == 2
+    unread = functools.partial(export_trained, lambda run_dir, step: pytest.fail("was read"))
+    assert run_export(unread, "Help.", None, ["run", "out", "--dtype", "float33"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "export: error: run: no checkpoint; there are []"
+    assert "missing.md" in lines[1]
+    assert lines[2] == "export: error: dtype='float33': expected such as float32 or bfloat16"
 
 
-def test_a_type_that_there_is_not():
-    export = functools.partial(export_trained, lambda run_dir, step: pytest.fail("was read"))
-    with pytest.raises(SystemExit, match="export: dtype='float33': expected such as float32"):
-        run_export(export, "Help.", None, ["run", "out", "--dtype", "float33"])
+@pytest.fixture
+def _clear_gin(monkeypatch):
+    """Forget the configuration, and names that two packages have, such as `network.T5Config`."""
+    for registry in ("_REGISTRY", "_INVERSE_REGISTRY"):
+        monkeypatch.setattr(gin.config, registry, getattr(gin.config, registry).copy())
+    yield
+    gin.clear_config()
+
+
+@pytest.mark.usefixtures("_clear_gin")
+@pytest.mark.parametrize(
+    ("package", "config"),
+    [
+        ("mt3", "configs/mt3/tiny_piano.gin"),
+        ("drums", "configs/drums/small.gin"),
+        ("perceiver_ar", "configs/perceiver_ar/pop909_decoder.gin"),
+        ("cdcd", "configs/cdcd/melody.gin"),
+    ],
+)
+def test_the_package_of_a_run_is_that_of_its_model(package, config, tmp_path):
+    macros = "".join(f"{name} = '.'\n" for name in ("DATA_DIR", "MODEL_DIR"))
+    (tmp_path / "config.gin").write_text(f"include '{config}'\n{macros}")
+    assert package_of_run(tmp_path) == package
+
+
+@pytest.mark.usefixtures("_clear_gin")
+def test_a_run_that_cannot_be_exported_is_named(tmp_path, capsys):
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert f"{tmp_path}/config.gin" in capsys.readouterr().err
+    (tmp_path / "config.gin").write_text(
+        "from __gin__ import dynamic_registration\nimport t5x.metrics\nMODEL = @t5x.metrics.Sum()"
+    )
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "MODEL is t5x.metrics.Sum" in line
+    assert "cdcd, drums, mt3, perceiver_ar" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_needs_no_run(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", "--help"])
+    assert stop.value.code == 0
+    assert "RUN_DIR" in capsys.readouterr().out

@@ -1,3 +1,6 @@
+import contextlib
+from pathlib import Path
+
 import gin
 import pytest
 
@@ -50,6 +53,24 @@ def test_rewrites_flags():
     ]
     with pytest.raises(gin_utils.GinError, match=r"--gin.X: expected --gin.NAME=VALUE"):
         gin_utils.rewrite_gin_args(["--gin.X"])
+
+
+def test_own_files_are_found_from_anywhere_after_the_users(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "runs/pretrain.gin"
+
+    def found(*search_paths):
+        monkeypatch.setattr(gin.config, "_LOCATION_PREFIXES", [""])
+        with contextlib.suppress(gin_utils.GinError):  # macros that pretrain.gin requires
+            gin_utils.parse([name], [], search_paths, train.train)
+        return gin_utils._locate(Path(name)).resolve()
+
+    assert found() == Path(gin_utils.__file__).parent / "configs" / name
+    for folder in (tmp_path, tmp_path / "given"):
+        (folder / "runs").mkdir(parents=True)
+        (folder / name).write_text("")
+        assert found(tmp_path / "given") == folder / name
+    gin.clear_config()
 
 
 def test_main_is_the_training_module(parse):
