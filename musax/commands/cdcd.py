@@ -22,7 +22,6 @@ from musax.commands.pieces import (
     write_piece,
 )
 from musax.commands.results import check_outputs, load_model
-from t5x.files import write_text
 
 MELODY_MODEL, TEXT_MODEL = "cdcd-melody", "cdcd-text"
 METHODS = ("euler", "heun", "dpmpp_2m", "ancestral")
@@ -332,6 +331,8 @@ def _write(made: Any, model: Any, request: _Request, soundfont: str | None, said
         if said:
             print(said, file=sys.stderr)
         return
+    from t5x.files import write_text
+
     for each, job in zip(made, request.jobs):
         if request.tempo is None:
             write_text(job.outputs["txt"], each.text + "\n")
