@@ -1,13 +1,13 @@
-"""Runs benchmarks: `python -m benchmarks [NAME ...] [--json PATH] [--tiny]`."""
+"""Run benchmarks: `python -m benchmarks [NAME ...] [--json PATH] [--tiny]`."""
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from benchmarks.harness import Row, UnavailableError, save_rows
+from musax.tables import Table
 
 NAMES = (
     "imports",
@@ -22,14 +22,13 @@ NAMES = (
     "cdcd",
     "data_pipeline",
 )
-MIN_WIDTH = 150  # of the table, whatever the terminal says
 
 
 def run(names: Sequence[str], tiny: bool = False) -> dict[str, list[Row] | str]:
-    """Rows by benchmark, or why there are none."""
+    """Return the rows of each benchmark, or the reason why it has none."""
     results = {}
     for name in names:
-        Console(stderr=True).print(f"[dim]{name} ...[/dim]")
+        print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             results[name] = importlib.import_module(f"benchmarks.{name}").measure(tiny=tiny)
         except UnavailableError as error:
@@ -38,25 +37,18 @@ def run(names: Sequence[str], tiny: bool = False) -> dict[str, list[Row] | str]:
 
 
 def make_table(results: dict[str, list[Row] | str]) -> Table:
-    """One line a comparison; ratios above 1 mean that musax is ahead."""
-    table = Table(title="musax beside others, in one run", title_justify="left")
-    for column in ("Benchmark", "Case", "Compared with"):
-        table.add_column(column)
-    for column in ("musax", "other", "Ratio", "Goal"):
-        table.add_column(column, justify="right")
-    for name, rows in results.items():
-        if isinstance(rows, str):
-            table.add_row(name, f"not run: {rows}", "", "", "", "", "")
-            continue
-        for row in rows:
-            figures = (f"{x:,.4g} {row.unit}" for x in (row.ours, row.reference))
-            ratio = f"{row.ratio:.3g}x"
-            table.add_row(name, row.case, row.reference_name, *figures, ratio, row.goal_text)
-    return table
+    """Return one row for each comparison; ratios above 1 mean that musax is ahead."""
+    rows: list[dict[str, Any]] = []
+    for name, found in results.items():
+        if isinstance(found, str):
+            rows.append({"Benchmark": name, "Case": f"not run: {found}"})
+        else:
+            rows += [{"Benchmark": name, **row.to_table()} for row in found]
+    return Table("musax beside others, in one run", rows, {"Ratio": lambda x: f"{x:.3g}x"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the benchmarks that the command line names, all without names."""
+    """Run the benchmarks that the command line names, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--json", default="out/benchmarks.json", metavar="PATH")
@@ -67,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     results = run(args.names or NAMES, args.tiny)
     save_rows(args.json, results)
-    Console(width=max(Console().width, MIN_WIDTH)).print(make_table(results))
+    print(make_table(results).to_text())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from t5x.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 5
 MIN_REPEAT_S = 0.2
@@ -85,6 +87,18 @@ class Row:
         sign = "≥" if self.goal_is_ratio or self.higher_is_better else "≤"
         unit = "x" if self.goal_is_ratio else f" {self.unit}"
         return f"{sign} {self.goal:g}{unit}: {'met' if self.goal_met else 'MISSED'}"
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the cells of the row of a table."""
+        ours, other = (f"{x:,.4g} {self.unit}" for x in (self.ours, self.reference))
+        return {
+            "Case": self.case,
+            "Compared with": self.reference_name,
+            "musax": ours,
+            "other": other,
+            "Ratio": self.ratio,
+            "Goal": self.goal_text,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """All attributes, the ratio and whether the goal is met."""
@@ -164,11 +178,4 @@ def save_rows(path: str | Path, results: Mapping[str, Sequence[Row] | str]) -> N
             for name, rows in results.items()
         },
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(path, content)

@@ -265,6 +265,7 @@ def recompute_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callabl
 
     def step(params: Any, state: Any, tokens: Any, at: Any) -> Any:
         seen = jnp.where(jnp.arange(tokens.shape[1]) <= at, tokens, 0)
-        return network.apply({"params": params}, seen)[:, -1], state
+        logits: Any = network.apply({"params": params}, seen)
+        return logits[:, -1], state
 
     return lambda params, tokens: (), _loop(step, count)

@@ -9,9 +9,7 @@ parameters, batch and gradient; time is CPU seconds. Figures go to a JSON file a
 
 import argparse
 import functools
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import perceiver_ar
@@ -103,10 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes: the figures mean nothing")
     args = parser.parse_args(arguments)
     from musax.plots import save_figure
+    from t5x.files import write_json
 
     found = run_pinned("benchmarks.perceiver_ar_scaling:curves", tiny=args.tiny)
-    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.json, found)
     save_figure(plot(found), args.picture)
 
 
