@@ -28,11 +28,11 @@ from cdcd.network import TokenNetwork
 from cdcd.sampler import SPECIAL_IDS, Rows, check_finite, check_rows
 from musax.diffusion import low_discrepancy_uniform
 from t5x import decoding
-from t5x.base_models import BaseModel, Batch, DecodeFn
 from t5x.data.converters import LMFeatureConverter
-from t5x.decoder_only_model import DecoderOnlyModel
 from t5x.losses import mean_where, token_nats
 from t5x.metrics import Average, MetricsMap
+from t5x.models.base import BaseModel, Batch, DecodeFn
+from t5x.models.decoder_only import DecoderOnlyModel
 
 _CONVERTER = functools.partial(LMFeatureConverter, pack=False)
 
@@ -43,7 +43,7 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
     Args:
       module: a causal `TokenNetwork`.
       vocabulary: of the tokens, or None.
-      optimizer_def, decode_fn: see `t5x.decoder_only_model.DecoderOnlyModel`.
+      optimizer_def, decode_fn: see `t5x.models.decoder_only.DecoderOnlyModel`.
 
     Raises:
       ValueError: the network is not causal, or the vocabulary larger than its own.
@@ -100,7 +100,7 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
           params: of the network.
           rows: what is given.
           rng: random key.
-          temperature, topp: see `t5x.sampling.SamplingOptions`; a topp of 1 is all.
+          temperature, topp: see `t5x.decoding.sampling.SamplingOptions`; a topp of 1 is all.
           never: ids that are not made.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a training step costs, by the formula of `t5x.flops`.
+"""What a training step costs, by the formula of `t5x.training.flops`.
 
 6 operations per weight and what it is multiplied with, 12 per channel, query and key of an
 attention. Scales and shifts by time, made once a row, and the interpolation of embeddings count as

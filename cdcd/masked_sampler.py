@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from cdcd.denoising import Params
 from cdcd.sampler import SPECIAL_IDS, Rows, check_finite, check_rows
-from t5x.logit_masks import NEG_INF
+from t5x.decoding.logit_masks import NEG_INF
 
 if TYPE_CHECKING:
     from cdcd.baselines import MaskedDiffusionModel

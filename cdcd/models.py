@@ -25,11 +25,11 @@ from cdcd.network import Denoiser
 from cdcd.sampler import Rows, SamplerOptions, sample
 from cdcd.warping import Warping, noise_to_time, time_to_noise
 from musax.diffusion import low_discrepancy_uniform
-from t5x.base_models import BaseModel, Batch
 from t5x.data.converters import LMFeatureConverter
 from t5x.losses import mean_where, token_nats
 from t5x.metrics import Average, MetricsMap
-from t5x.model_metrics import compute_base_metrics, metrics_of_mean
+from t5x.models.base import BaseModel, Batch
+from t5x.models.metrics import compute_base_metrics, metrics_of_mean
 
 Mutables = Mapping[str, Any] | None
 
@@ -68,7 +68,7 @@ class WholeBatch:
     _rows: int | None = None
 
     def normalize_globally(self, batch: Batch) -> tuple[Self, Batch]:
-        """See `t5x.base_models.BaseTransformerModel.normalize_globally`."""
+        """See `t5x.models.base.BaseTransformerModel.normalize_globally`."""
         model = copy.copy(self)
         model._rows = batch["decoder_target_tokens"].shape[0]
         return model, batch

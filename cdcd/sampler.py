@@ -23,7 +23,7 @@ from cdcd.denoising import Denoising, Params, Task, beside_unconditioned, embed,
 from cdcd.warping import Curve
 from musax.diffusion import METHODS, Churn, solve
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
-from t5x.logit_masks import NEG_INF, topp_mask
+from t5x.decoding.logit_masks import NEG_INF, topp_mask
 
 #: Padding, EOS and unknown: no tokens of texts and melodies.
 SPECIAL_IDS = tuple(range(NUM_SPECIAL_IDS))

@@ -23,9 +23,9 @@ from cdcd.models import CDCDModel, Mutables, check_vocabulary, evaluation_rng
 from cdcd.sampler import rows_from_nothing
 from cdcd.translation_network import Source, Translator
 from cdcd.warping import Warping
-from t5x.base_models import Batch
 from t5x.data.converters import EncDecFeatureConverter
 from t5x.data.vocabularies import EOS_ID, PAD_ID, UNK_ID
+from t5x.models.base import Batch
 
 
 class TranslationDenoising(Denoising):

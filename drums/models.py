@@ -17,9 +17,9 @@ from jax import Array
 from drums.features import DrumFeatures, log_mel
 from drums.network import probabilities
 from drums.vocabularies import FULL, get_level
-from t5x.base_models import BaseModel, Batch, Params
 from t5x.data.converters import PassThroughFeatureConverter
 from t5x.metrics import Average, AveragePerStep, MetricsMap, StepsPerTime, Time, TimeRate
+from t5x.models.base import BaseModel, Batch, Params
 
 Outputs = dict[str, Array]
 _TINY = 1e-7
@@ -34,7 +34,7 @@ class BaseDrumModel(BaseModel):
     Args:
       module: the network.
       features: what it sees.
-      optimizer_def: see `t5x.base_models.BaseModel`.
+      optimizer_def: see `t5x.models.base.BaseModel`.
     """
 
     FEATURE_CONVERTER_CLS = PassThroughFeatureConverter

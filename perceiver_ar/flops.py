@@ -1,4 +1,4 @@
-"""What a training step of Perceiver AR costs, by the formula of `t5x.flops`.
+"""What a training step of Perceiver AR costs, by the formula of `t5x.training.flops`.
 
 6 operations per weight and what it is multiplied with, and 12 per channel, query and key of an
 attention. Cross-attention makes keys and values of all T inputs, for N latents; the layers see the

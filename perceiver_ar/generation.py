@@ -15,8 +15,8 @@ from jax import Array
 from perceiver_ar import masks
 from perceiver_ar.sampler import Sampler, SamplerCache
 from t5x import decoding
-from t5x.base_models import DecodeFn
-from t5x.decode_cache import DecodingState
+from t5x.decoding.cache import DecodingState
+from t5x.models.base import DecodeFn
 
 #: Padding and SOS.
 NEVER_SAMPLED = (0, 2)

@@ -21,10 +21,10 @@ from perceiver_ar.generation import NEVER_SAMPLED, sample
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.sampler import Sampler
 from t5x import decoding, losses
-from t5x.base_models import BaseTransformerModel, Batch, DecodeFn, Params, all_or_best
-from t5x.decoder_only_model import remove_prefix
 from t5x.metrics import Average, MetricsMap
-from t5x.model_metrics import metrics_of_mean
+from t5x.models.base import BaseTransformerModel, Batch, DecodeFn, Params, all_or_best
+from t5x.models.decoder_only import remove_prefix
+from t5x.models.metrics import metrics_of_mean
 
 
 class BitsPerToken(Average):
@@ -101,7 +101,7 @@ class PerceiverARModel(SequenceModel):
       module: the network.
       vocabulary: of the tokens, or None; it ends predictions (`eos_id`, by default 1).
       optimizer_def, decode_fn, label_smoothing, z_loss, loss_normalizing_factor: see
-        `t5x.base_models.BaseTransformerModel`.
+        `t5x.models.base.BaseTransformerModel`.
       schedule: of latents when predicting, see `blocks.LatentSchedule`.
       positions: of inputs when predicting, [T, C]; by default counted from 1.
 

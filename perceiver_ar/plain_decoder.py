@@ -12,8 +12,8 @@ from jax import Array
 
 from perceiver_ar.models import SequenceModel
 from t5x import losses
-from t5x.base_models import Batch
-from t5x.decoder_only_model import DecoderOnlyModel
+from t5x.models.base import Batch
+from t5x.models.decoder_only import DecoderOnlyModel
 
 
 class PlainDecoderModel(SequenceModel, DecoderOnlyModel):

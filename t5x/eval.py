@@ -20,10 +20,10 @@ import jax.numpy as jnp
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
-from t5x.dry_run import describe_inference
-from t5x.evaluating import Evaluations
 from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
+from t5x.training.dry_run import describe_inference
+from t5x.training.evaluations import Evaluations
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from t5x import utils
 from t5x.checkpoints import save_safetensors
-from t5x.dry_run import describe_inference
 from t5x.files import write_json
 from t5x.gin_utils import GinError
 from t5x.inference.data import BatchMaker
 from t5x.inference.states import FeatureSpec, InferenceStates
 from t5x.run_exported import BATCH, FORMAT, ExportedModel
+from t5x.training.dry_run import describe_inference
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _VOCABULARY_FOLDER = "vocabulary"
@@ -141,7 +141,7 @@ def save(
     partial = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
         if saved_model:
-            from t5x.export_saved_model import write_saved_model
+            from t5x.inference.saved_model import write_saved_model
 
             write_saved_model(partial, functions, params, spec, batch_size, signature_name)
         else:
@@ -374,10 +374,10 @@ def check(
 
 def _task_features(task: Any, model: Any) -> Mapping[str, Any]:
     if task is not None:
-        from t5x.data import seqio_bridge
+        from t5x.data.seqio import bridge
         from t5x.data.tasks import get_mixture_or_task
 
-        native = seqio_bridge.find(task)
+        native = bridge.find(task)
         source = native.provider if native is not None else get_mixture_or_task(task)
         return source.output_features
     found = {}

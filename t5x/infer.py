@@ -18,13 +18,13 @@ import numpy as np
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
-from t5x.dry_run import describe_inference
-from t5x.evaluating import prediction_functions
 from t5x.inference.chunks import Chunks, MergeFn, merge_chunks_to_file
 from t5x.inference.data import BatchMaker, make_readers, take
 from t5x.inference.states import InferenceStates
 from t5x.inference.tasks import create_task_from_text_file, create_task_from_tfexample_file
 from t5x.inference.writing import write_inferences_to_file
+from t5x.training.dry_run import describe_inference
+from t5x.training.evaluations import prediction_functions
 
 __all__ = [
     "create_task_from_text_file",

@@ -18,17 +18,17 @@ from typing import Any
 import jax
 
 from t5x import command_line, gin_utils, utils
-from t5x.actions import MODES, BaseAction
 from t5x.device_prefetch import DevicePrefetcher
-from t5x.dry_run import describe_run
-from t5x.evaluating import Evaluations
 from t5x.loggers import Console, MetricWriter
 from t5x.partitioning import PjitPartitioner
-from t5x.preemption import StopRequest
-from t5x.profiling import Profiler
-from t5x.run_state import Run
-from t5x.run_stats import Stats
 from t5x.trainer import Trainer
+from t5x.training.actions import MODES, BaseAction
+from t5x.training.dry_run import describe_run
+from t5x.training.evaluations import Evaluations
+from t5x.training.preemption import StopRequest
+from t5x.training.profiling import Profiler
+from t5x.training.run import Run
+from t5x.training.stats import Stats
 
 _STATS_PERIOD = 100
 

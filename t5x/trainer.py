@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
-from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.partitioning import PartitioningError, PjitPartitioner, with_sharding_constraint
-from t5x.weight_metrics import WeightMetricsComputer
+from t5x.training.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.training.weight_metrics import WeightMetricsComputer
 
 __all__ = [
     "BaseAction",
@@ -53,7 +53,7 @@ class Trainer:
       train_state: the current state; its arrays are donated to the next step.
       compile_seconds: time spent compiling training steps.
       flops: floating-point operations of the training steps so far, as XLA counts them.
-      model_flops: the same by formula (`t5x.flops`); 0 where there is none.
+      model_flops: the same by formula (`t5x.training.flops`); 0 where there is none.
     """
 
     def __init__(

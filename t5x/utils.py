@@ -370,12 +370,12 @@ def get_training_eval_datasets(
 def _provider(name: Any) -> Any:
     """The task or mixture of a name, ours or seqio's."""
     from t5x import data
-    from t5x.data import seqio_bridge
+    from t5x.data.seqio import bridge
 
     try:
         return data.get_mixture_or_task(name)
     except ValueError:
-        native = seqio_bridge.find(name)
+        native = bridge.find(name)
         if native is None:
             raise
         return native.provider

@@ -1,6 +1,6 @@
 """Tasks, feature converters and the grain input pipeline.
 
-The names of `pipeline`, `evaluation` and `seqio_bridge` are loaded when first asked for, so that
+The names of `pipeline`, `evaluation` and `seqio.bridge` are loaded when first asked for, so that
 declaring a task does not import grain, and nothing here imports TensorFlow.
 """
 
@@ -56,7 +56,7 @@ _LAZY = {
     "TensorBoardLogger": "evaluation_loggers",
     "TFExampleSource": "tfrecord",
     "TextLineSource": "text_lines",
-    "to_seqio": "seqio_bridge",
+    "to_seqio": "seqio.bridge",
 }
 
 __all__ = [

@@ -255,12 +255,12 @@ def _tasks(
     try:
         source = get_mixture_or_task(name)
     except ValueError:
-        from t5x.data import seqio_bridge, seqio_tasks
+        from t5x.data.seqio import bridge, tasks
 
-        native = seqio_bridge.find(name)
+        native = bridge.find(name)
         if native is None:
             raise
-        return seqio_tasks.evaluation_tasks(native.provider, sequence_length, seed, use_cached)
+        return tasks.evaluation_tasks(native.provider, sequence_length, seed, use_cached)
     return source.tasks if isinstance(source, Mixture) else [source]
 
 

@@ -437,9 +437,9 @@ def _find(name):
     try:
         return get_mixture_or_task(name)
     except ValueError:
-        from t5x.data import seqio_bridge
+        from t5x.data.seqio import bridge
 
-        native = seqio_bridge.find(name)
+        native = bridge.find(name)
         if native is None:
             raise
         return native

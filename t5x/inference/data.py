@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from t5x.data import seqio_bridge
 from t5x.data.batching import START, ExampleStream
 from t5x.data.caching import read_by
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.order import TaskOrder
 from t5x.data.pipeline import ExampleMaker
+from t5x.data.seqio import bridge
 from t5x.data.tasks import Mixture, Task, get_mixture_or_task
 
 ID, PART = "_id", "_part"
@@ -109,7 +109,7 @@ def make_readers(cfg: Any, shard_id: int, num_shards: int) -> list[Any]:
     try:
         source = get_mixture_or_task(cfg.mixture_or_task_name)
     except ValueError:
-        native = seqio_bridge.find(cfg.mixture_or_task_name)
+        native = bridge.find(cfg.mixture_or_task_name)
         if native is None:
             raise
         import seqio

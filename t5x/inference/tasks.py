@@ -14,7 +14,7 @@ import numpy as np
 
 from t5x.data.features import Feature
 from t5x.data.preprocessors import append_eos_after_trim, rekey, tokenize
-from t5x.data.seqio_tasks import as_feature
+from t5x.data.seqio.tasks import as_feature
 from t5x.data.tasks import Task, TaskRegistry
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

@@ -2,8 +2,7 @@
 
 from t5x.layers.attention import MultiHeadDotProductAttention, dot_product_attention
 from t5x.layers.blocks import DecoderLayer, EncoderLayer, relative_positions
-from t5x.layers.caching import NO_CACHE, Caching
-from t5x.layers.config import NetworkConfig
+from t5x.layers.config import NO_CACHE, Caching, NetworkConfig
 from t5x.layers.dense import DenseGeneral, Linear, param_with_axes, shard
 from t5x.layers.embeddings import (
     Embed,

@@ -9,8 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from t5x.layers.attention import MultiHeadDotProductAttention
-from t5x.layers.caching import NO_CACHE, Caching
-from t5x.layers.config import NetworkConfig
+from t5x.layers.config import NO_CACHE, Caching, NetworkConfig
 from t5x.layers.dense import broadcast_dropout, shard
 from t5x.layers.embeddings import RelativePositionBiases
 from t5x.layers.masks import combine_biases

@@ -1,10 +1,11 @@
-"""The sizes and options which all networks of these layers have."""
+"""Sizes and options of networks, and how a call of a decoder uses the caches of its layers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
 
 
 @struct.dataclass
@@ -34,3 +35,26 @@ class NetworkConfig:
     dropout_rate: float = 0.1
     logits_via_embedding: bool = False
     float32_attention_logits: bool = False
+
+
+class Caching(NamedTuple):
+    """Options of cached decoding, handed down to every layer. Shapes: B batch.
+
+    Attributes:
+      decode: take the inputs as the next steps after those in the caches; without caches,
+        allocate them.
+      max_decode_length: length of the caches.
+      prefill_lengths: int32 [B]: start the caches with the first so many inputs of each row.
+    """
+
+    decode: bool = False
+    max_decode_length: int | None = None
+    prefill_lengths: Array | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments, for attention."""
+        return self._asdict()
+
+
+NO_CACHE = Caching()

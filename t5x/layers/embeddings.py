@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
-from t5x.layers.caching import Caching
+from t5x.layers.config import Caching
 from t5x.layers.dense import Initializer, param_with_axes, shard
 
 

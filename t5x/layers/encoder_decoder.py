@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from t5x.layers.caching import Caching
+from t5x.layers.config import Caching
 from t5x.layers.masks import (
     combine_masks,
     make_attention_mask,

@@ -21,7 +21,7 @@ from flax.linen import partitioning as nn_partitioning
 from jax import Array
 
 from t5x.layers.blocks import DecoderLayer, EncoderLayer
-from t5x.layers.caching import NO_CACHE, Caching
+from t5x.layers.config import NO_CACHE, Caching
 from t5x.layers.dense import (
     DenseGeneral,
     Initializer,

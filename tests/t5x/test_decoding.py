@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5x import decoding, sampling
+from t5x import decoding
+from t5x.decoding import sampling
 from tests.t5x.networks import REFERENCE_DECODING
 from tests.vectors import golden_dir
 

@@ -6,7 +6,7 @@ import pytest
 
 from t5x.examples.scalable_t5 import network as scalable_network
 from t5x.examples.t5 import network
-from t5x.flops import train_step_flops
+from t5x.training.flops import train_step_flops
 
 B, T, L, V, E, H, D, M = 2, 7, 5, 32, 8, 2, 4, 16
 

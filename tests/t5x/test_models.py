@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from t5x import adafactor, decoding, losses, metrics, models
 from t5x.examples.t5 import network
-from t5x.model_metrics import metrics_of_mean
+from t5x.models.metrics import metrics_of_mean
 from tests.t5x import networks
 
 

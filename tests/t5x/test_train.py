@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from t5x import checkpoints, optimizers, train, utils
-from t5x.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.loggers import read_metrics
 from t5x.partitioning import PjitPartitioner
 from t5x.trainer import Trainer
+from t5x.training.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from tests.t5x import toy
 
 LENGTHS = {"targets": 8}

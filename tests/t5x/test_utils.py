@@ -8,7 +8,7 @@ from flax.linen.partitioning import AxisMetadata
 
 from t5x import utils
 from t5x.data import ByteVocabulary, PassThroughVocabulary
-from t5x.profiling import Profiler
+from t5x.training.profiling import Profiler
 from tests.t5x import toy
 
 

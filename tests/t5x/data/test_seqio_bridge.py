@@ -20,7 +20,7 @@ from t5x.data import (
 )
 from t5x.data.pipeline import task_examples
 from t5x.data.preprocessors import append_eos_after_trim, tokenize
-from t5x.data.seqio_bridge import find
+from t5x.data.seqio.bridge import find
 
 seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")

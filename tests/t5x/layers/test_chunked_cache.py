@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5x import decode_cache
+from t5x.decoding import cache as decode_cache
 from t5x.layers import attention, chunked_cache
 
 attend = jax.jit(chunked_cache.attend, static_argnames="dtype")

@@ -1,4 +1,4 @@
-"""Autoregressive decoding: sampling and greedy decoding; beam search is re-exported.
+"""Sampling and greedy decoding, token by token.
 
 Letters in shapes: B batch (times decodes), L length, V vocabulary.
 
@@ -14,39 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from t5x.beam_search import BeamState, beam_search, brevity_penalty
-from t5x.decode_cache import (
+from t5x.decoding.cache import (
     Cache,
     DecodingState,
     TokensToLogits,
     cache_expand,
-    cache_map,
     flat_batch_beam_expand,
-    left_align_prompts,
-    right_align_prompts,
 )
-from t5x.logit_masks import NEG_INF, minp_mask, topk_mask, topp_mask
-from t5x.sampling import MIN_TEMPERATURE, SamplingOptions, mark_seen
-from t5x.token_stream import StreamFn, TokenStream
-
-__all__ = [
-    "MIN_TEMPERATURE",
-    "NEG_INF",
-    "BeamState",
-    "Constraint",
-    "DecodingState",
-    "SamplingLoopState",
-    "beam_search",
-    "brevity_penalty",
-    "cache_map",
-    "flat_batch_beam_expand",
-    "left_align_prompts",
-    "minp_mask",
-    "right_align_prompts",
-    "temperature_sample",
-    "topk_mask",
-    "topp_mask",
-]
+from t5x.decoding.logit_masks import NEG_INF
+from t5x.decoding.sampling import SamplingOptions, mark_seen
+from t5x.decoding.token_stream import StreamFn, TokenStream
 
 
 class Constraint(Protocol):

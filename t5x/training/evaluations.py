@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from t5x import seqio_evaluation
+from t5x.data.seqio import evaluation as seqio_evaluation
 from t5x.loggers import Console, MetricWriter
 
 Metrics = dict[str, dict[str, float]]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from t5x.logit_masks import minp_mask, topk_mask, topp_mask
+from t5x.decoding.logit_masks import minp_mask, topk_mask, topp_mask
 
 #: Below this temperature the most likely token is taken.
 MIN_TEMPERATURE = 1e-4

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from t5x.decode_cache import (
+from t5x.decoding.cache import (
     Cache,
     DecodingState,
     TokensToLogits,
@@ -21,7 +21,7 @@ from t5x.decode_cache import (
     cache_take,
     flat_batch_beam_expand,
 )
-from t5x.logit_masks import NEG_INF
+from t5x.decoding.logit_masks import NEG_INF
 
 
 def brevity_penalty(alpha: float, length: Array | int) -> Array:

@@ -1,4 +1,4 @@
-"""The models of transformers, under the names that configurations use.
+"""The model of encoder-decoder networks.
 
 Letters in shapes: B batch, K decodes, L target length, T encoder length, E embed, V vocabulary.
 """
@@ -15,8 +15,9 @@ from flax.core import unfreeze
 from jax import Array
 
 from t5x import decoding, losses
-from t5x.base_models import (
-    BaseModel,
+from t5x.data.converters import EncDecFeatureConverter
+from t5x.decoding.cache import Cache, DecodingState, flat_batch_beam_expand
+from t5x.models.base import (
     BaseTransformerModel,
     Batch,
     DecodeFn,
@@ -25,20 +26,6 @@ from t5x.base_models import (
     all_or_best,
     example_inputs,
 )
-from t5x.data.converters import EncDecFeatureConverter
-from t5x.decode_cache import Cache, DecodingState, flat_batch_beam_expand
-from t5x.decoder_only_model import DecoderOnlyModel
-
-__all__ = [
-    "BaseModel",
-    "BaseTransformerModel",
-    "Batch",
-    "DecodeFn",
-    "DecoderOnlyModel",
-    "DecoderParams",
-    "EncoderDecoderModel",
-    "Params",
-]
 
 
 class EncoderDecoderModel(BaseTransformerModel):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from t5x import metrics as metrics_lib
-from t5x.hardware import peak_flops
+from t5x.training.flops import peak_flops
 
 
 class Stats:

@@ -13,7 +13,9 @@ from flax.core import unfreeze
 from jax import Array
 
 from t5x import decoding, losses
-from t5x.base_models import (
+from t5x.data.converters import DecoderFeatureConverter
+from t5x.decoding.cache import Cache, DecodingState
+from t5x.models.base import (
     BaseTransformerModel,
     Batch,
     DecodeFn,
@@ -21,8 +23,6 @@ from t5x.base_models import (
     all_or_best,
     example_inputs,
 )
-from t5x.data.converters import DecoderFeatureConverter
-from t5x.decode_cache import Cache, DecodingState
 
 _OPTIONAL = ("decoder_segment_ids", "decoder_positions", "decoder_causal_attention")
 

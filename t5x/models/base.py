@@ -17,9 +17,9 @@ from flax.core import unfreeze
 from jax import Array
 
 from t5x import losses
-from t5x.flops import train_step_flops
 from t5x.metrics import MetricsMap
-from t5x.model_metrics import compute_base_metrics
+from t5x.models.metrics import compute_base_metrics
+from t5x.training.flops import train_step_flops
 
 Batch = Mapping[str, Array]
 Params = Any
@@ -59,7 +59,7 @@ class BaseModel(abc.ABC):
         return self.loss_fn(params, batch, None)
 
     def train_step_flops(self, params: Params, batch: Batch) -> float | None:
-        """FLOPs of a training step by formula (`t5x.flops`); None if there is no formula."""
+        """FLOPs of a step by formula (`t5x.training.flops`); None if there is no formula."""
         config = getattr(getattr(self, "module", None), "config", None)
         return train_step_flops(params, config, batch)
 

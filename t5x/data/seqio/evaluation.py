@@ -134,12 +134,12 @@ def _plain(value: Any) -> Any:
 def _seqio_name(task: Any) -> str:
     """The name under which seqio knows a task or mixture."""
 
-    from t5x.data import seqio_bridge
+    from t5x.data.seqio import bridge
     from t5x.data.tasks import get_mixture_or_task
 
     name = task if isinstance(task, str) else task.name
-    if seqio_bridge.find(name) is None:
-        seqio_bridge.to_seqio(get_mixture_or_task(task))
+    if bridge.find(name) is None:
+        bridge.to_seqio(get_mixture_or_task(task))
     return name
 
 

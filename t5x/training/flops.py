@@ -10,7 +10,26 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
+
+# Dense bfloat16 FLOP/s of one device, from the makers' data sheets.
+_PEAK_FLOPS = {
+    "TPU v3": 61.5e12,  # per core
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
 
 
 def train_step_flops(params: Any, config: Any, batch: Mapping[str, Any]) -> float | None:
@@ -57,3 +76,12 @@ def _attention_flops(config: Any, length: int, inputs: int) -> float:
     encoder = getattr(config, "num_encoder_layers", 0) if inputs else 0
     pairs = encoder * inputs**2 + decoder * (length**2 + length * inputs)
     return 12.0 * config.num_heads * config.head_dim * pairs
+
+
+def peak_flops() -> float | None:
+    """Peak FLOP/s of all devices together, or None where it is not known (as for CPUs)."""
+    kind = jax.devices()[0].device_kind
+    matching = [name for name in _PEAK_FLOPS if name in kind]
+    if not matching:
+        return None
+    return _PEAK_FLOPS[max(matching, key=len)] * jax.device_count()

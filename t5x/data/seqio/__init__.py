@@ -1,0 +1,1 @@
+"""seqio's tasks and evaluator beside those here; seqio is imported only when it is used."""

@@ -1,0 +1,1 @@
+"""The parts of a training run: its state, statistics, evaluations and end."""
