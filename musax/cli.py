@@ -1,17 +1,17 @@
 """The command `musax`.
 
-A verb is a module of `musax.commands` with `add_parser(verbs)` and `run(args) -> exit status`.
-Those modules import what they need inside `run`, so `musax --help` is quick, and no package is
-loaded for the sake of another.
+A verb is a module of `musax.commands`, listed in `COMMANDS`: `add_parser(verbs)` adds its options
+and sets the default `run`, a function from parsed options to the exit status. What a verb needs is
+imported when it runs, so that `musax --help` is quick and no package loads another.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from musax.commands import cdcd, compose, drums, export, models, render, train, transcribe
 from musax.commands.console import report_error
+from musax.commands.options import Parser
 
 COMMANDS = (transcribe, drums, compose, cdcd, render, models, train, export)
 
@@ -19,7 +19,7 @@ _EPILOG = """\
 examples:
   musax transcribe song.mp3                     writes song.mid beside it
   musax transcribe recordings/ -o out --format mid,csv,png
-  musax drums loop.wav -o loop.mid --plot
+  musax drums loop.wav -o loop.mid --plot       writes loop.mid and loop.png
   musax compose -o piece.mid --length 60 --render
   musax cdcd infill song.mid --bars 5:8 -o filled.mid
   musax render song.mid -o song.wav
@@ -30,13 +30,12 @@ examples:
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
         prog="musax",
         description="Learned models of music: transcribe recordings, compose, render MIDI files.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
@@ -46,7 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status (0 good, 1 some failed, 2 wrong usage)."""
+    """Run the command line, and return the exit status.
+
+    It is 0 if all was done, 1 if some of it failed, and 2 if nothing was started.
+    """
     parser = build_parser()
     args, args.rest = parser.parse_known_args(argv)
     if args.rest and not getattr(args, "takes_rest", False):  # a verb that hands options on
@@ -62,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        report_error("interrupted; finished files are complete, others were not written")
+        report_error("interrupted; files that were written are complete")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as in `musax models | head -1`
+    except BrokenPipeError:  # the reader of the output has ended, as in `musax models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

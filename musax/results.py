@@ -35,7 +35,6 @@ _EXTRAS = {
 _RECORDING_SECONDS, _PIECE_SECONDS = 60.0, 120.0
 _PICTURE_RATES = {"notes": 16_000, "drums": 44_100}  # Hz, of the recording under the notes
 _RENDERING_RATE = 44_100
-_PEAK = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +305,9 @@ def save_rendering(
     soundfont: str | os.PathLike | None = None,
     sample_rate: int = _RENDERING_RATE,
 ) -> None:
-    """Write notes played by a soundfont, in stereo; loud passages are scaled, not clipped.
+    """Write notes played by a soundfont, in stereo.
+
+    What exceeds full scale is scaled down with a warning, see `musax.audio.save_audio`.
 
     Args:
       path: an audio file; the suffix chooses the format.
@@ -322,14 +323,11 @@ def save_rendering(
 
     seconds = None if len(notes) else 0.1
     audio = Synthesizer(soundfont, sample_rate).render(notes, stereo=True, seconds=seconds)
-    peak = float(np.abs(audio).max(initial=0.0))
-    save_audio(path, audio * np.float32(_PEAK / peak) if peak > _PEAK else audio, sample_rate)
+    save_audio(path, audio, sample_rate)
 
 
 def _save_drum_rendering(path: str | os.PathLike, notes: np.ndarray, kit: Any) -> None:
     from musax.audio import save_audio
     from musax.rendering.drum_sampler import render_drums
 
-    audio = render_drums(notes, kit)
-    peak = float(np.abs(audio).max(initial=0.0))
-    save_audio(path, audio * np.float32(_PEAK / peak if peak else 1.0), kit.sample_rate)
+    save_audio(path, render_drums(notes, kit), kit.sample_rate)

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from musax.commands.console import audio_progress, minutes
-from musax.commands.files import ensure_writable, expand_inputs, plan_outputs
-from musax.commands.results import PNG_SECONDS, write_results
-from musax.commands.transcribe import DECODES, DEFAULT_MODEL
+from musax.commands.files import expand_inputs
+from musax.commands.options import default_model
+from musax.commands.outputs import Job, plan_outputs
+from musax.commands.transcribe import DECODES
+from musax.commands.verb import save_result
 
 FORMATS = ("mid", "csv", "png", "wav")
+PNG_SECONDS = 60.0
 SCORES = ("Onset F1", "Onset + offset F1", "Frame F1")
 DRUMS, DRUM_CLASSES = "drums", "9"
 DRUM_SCORES = ("onset F1 micro", "velocity F1 micro", "velocity MAE")
@@ -32,22 +35,22 @@ def main() -> int:
     from musax import pretrained
 
     try:
-        ensure_writable(args.out)
+        args.out.mkdir(parents=True, exist_ok=True)
         files = expand_inputs([str(args.examples)])
         drums = [file for file in files if file.parent.name == DRUMS]
-        jobs = plan_outputs([file for file in files if file not in drums], FORMATS, args.out)
+        jobs = plan_jobs([file for file in files if file not in drums], FORMATS, args.out)
         model = pretrained.load(args.model)
     except ValueError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    rows, written = [], []
+    rows, written, decode = [], [], args.decode.replace("-", "_")
     for job in jobs:
         started = time.monotonic()
         with audio_progress(job.source.name, enabled=True) as progress:
-            result = model.transcribe_file(job.source, decode=args.decode, progress=progress)
+            result = model.transcribe_file(job.source, decode=decode, progress=progress)
         took = time.monotonic() - started
-        write_results(result.notes, job)
-        written += job.outputs.values()
+        save_result(result, job.outputs, source=job.source)
+        written += job.paths
         scores: dict[str, float] = {}
         truth = job.source.with_suffix(".mid")
         if truth.exists():
@@ -67,9 +70,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
     parser.add_argument("--examples", type=Path, default=EXAMPLES, metavar="DIR")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR")
+    parser.add_argument("--model", default=default_model("transcribe"), metavar="NAME|DIR")
     parser.add_argument("--decode", choices=DECODES, default=DECODES[0])
     return parser.parse_args()
+
+
+def plan_jobs(files: list[Path], formats: Sequence[str], out: Path) -> Sequence[Job]:
+    """Return the files to write for each recording."""
+    return plan_outputs(argparse.Namespace(output=out, format=formats), files).jobs
 
 
 def compare(notes: Any, truth: Path, audio: Path, out: Path) -> tuple[dict[str, float], Path]:
@@ -100,20 +108,20 @@ def transcribe_drums(files: list[Path], out: Path) -> list[Path]:
     from drums.vocabularies import map_notes
     from musax import pretrained
     from musax.audio import load_audio
-    from musax.commands.drums import DEFAULT_MODEL
     from musax.drum_plots import plot_drums
     from musax.metrics.drums import evaluate
     from musax.midi import load_midi
     from musax.plots import save_figure
 
-    model = pretrained.load(DEFAULT_MODEL)
+    name = default_model("drums")
+    model = pretrained.load(name)
     rows, written = [], []
-    for job in plan_outputs(files, ("mid", "csv", "wav"), out):
+    for job in plan_jobs(files, ("mid", "csv", "wav"), out):
         started = time.monotonic()
         with audio_progress(job.source.name, enabled=True) as progress:
             result = model.transcribe_file(job.source, level=DRUM_CLASSES, progress=progress)
         took = time.monotonic() - started
-        write_results(result.notes, job)
+        save_result(result, job.outputs)
         truth, reference, scores = job.source.with_suffix(".mid"), None, {}
         if truth.exists():
             reference = map_notes(load_midi(truth), DRUM_CLASSES)
@@ -130,9 +138,9 @@ def transcribe_drums(files: list[Path], out: Path) -> list[Path]:
             title=title,
         )
         save_figure(figure, picture)
-        written += [*job.outputs.values(), picture]
+        written += [*job.paths, picture]
         rows.append((job.source.name, result, took, scores))
-    show(rows, DEFAULT_MODEL, DRUM_SCORES)
+    show(rows, name, DRUM_SCORES)
     return written
 
 

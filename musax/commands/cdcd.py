@@ -10,7 +10,7 @@ from typing import Any
 
 from musax.commands import numbers
 from musax.commands.console import audio_progress, describe_exception, minutes, report_error
-from musax.commands.files import InputError, Job
+from musax.commands.files import InputError
 from musax.commands.pieces import (
     add_piece_options,
     check_not_replaced,
@@ -21,7 +21,7 @@ from musax.commands.pieces import (
     plan_pieces,
     write_piece,
 )
-from musax.commands.results import check_outputs, load_model
+from musax.commands.results import Job, check_outputs, load_model
 
 MELODY_MODEL, TEXT_MODEL = "cdcd-melody", "cdcd-text"
 METHODS = ("euler", "heun", "dpmpp_2m", "ancestral")

@@ -1,4 +1,4 @@
-"""What the command line says: one line an error, and a progress bar."""
+"""Messages of the command line: one line for each error, and a progress bar."""
 
 import os
 import sys
@@ -11,12 +11,12 @@ DEBUG_VARIABLE = "MUSAX_DEBUG"
 
 
 def report_error(message: object) -> None:
-    """One line on stderr."""
+    """Print an error as one line on stderr."""
     print(f"musax: error: {_one_line(message)}", file=sys.stderr, flush=True)
 
 
 def report_warning(message: object) -> None:
-    """One line on stderr."""
+    """Print a warning as one line on stderr."""
     print(f"musax: warning: {_one_line(message)}", file=sys.stderr, flush=True)
 
 
@@ -24,29 +24,33 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def describe_exception(error: BaseException, subject: object) -> str:
-    """What went wrong with `subject` (a file or model), which the line names in any case.
+def describe_exception(error: BaseException, subject: object = "") -> str:
+    """Return one line on an error.
 
-    Errors which this project raises on purpose speak for themselves; of others, the type is told,
-    and how to see where they come from. With $MUSAX_DEBUG set, prints the traceback.
+    Messages that this project writes are kept; those of other errors are put after their type. With
+    $MUSAX_DEBUG set, the traceback is printed.
+
+    Args:
+      error: what was raised.
+      subject: the file or model that was worked on, which the line names in any case.
     """
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
     text = _one_line(error)
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or subject}: {error.strerror}"
+        reason = error.strerror.replace("No such file or directory", "no such file")
+        text = f"{error.filename or subject}: {reason}"
     elif isinstance(error, MemoryError):
-        text = f"{subject}: out of memory; try a smaller --batch-size"
+        text = "out of memory; try a smaller --batch-size or --count, or a shorter input"
     elif not isinstance(error, (ValueError, ImportError)):
         text = (
-            f"{subject}: {type(error).__name__}: {text} (unexpected; set {DEBUG_VARIABLE}=1 for a "
-            "traceback)"
+            f"{type(error).__name__}: {text} (unexpected; set {DEBUG_VARIABLE}=1 for a traceback)"
         )
     return text if str(subject) in text else f"{subject}: {text}"
 
 
 def minutes(seconds: float) -> str:
-    """M:SS, or H:MM:SS from an hour on."""
+    """Return a time as M:SS, or as H:MM:SS from an hour on."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     if hours:
@@ -56,9 +60,10 @@ def minutes(seconds: float) -> str:
 
 @contextmanager
 def audio_progress(title: str, enabled: bool) -> Iterator[Callable[[float, float | None], None]]:
-    """A bar on stderr with the audio done and the time left; gives `progress(done, total)` in s.
+    """Show a progress bar on stderr, and yield the function that moves it.
 
-    Shows nothing where stderr is no terminal.
+    That function takes the seconds of audio done and in all, None if unknown. Nothing is shown if
+    stderr is not a terminal.
     """
     if not enabled or not sys.stderr.isatty():
         yield lambda done, total: None

@@ -1,91 +1,94 @@
 """`musax drums`: recordings of drums to hits with velocities."""
 
 import argparse
-import functools
 import warnings
 from pathlib import Path
 from typing import Any
 
-from musax.commands import numbers
-from musax.commands.console import audio_progress, report_error
-from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
-from musax.commands.results import (
-    PNG_SECONDS,
-    check_outputs,
-    load_model,
-    run_jobs,
-    summary,
-    write_results,
-)
+from musax.commands import numbers, options
+from musax.commands.console import audio_progress
+from musax.commands.files import expand_inputs
+from musax.commands.outputs import Job, Plan, plan_outputs
+from musax.commands.verb import STATUS_HELP, describe_transcription, run_verb, save_result
 
-DEFAULT_MODEL = "drums-small"
+TASK = "drums"
 CLASSES = ("3-hit", "5", "8-hit", "9", "18")
 MAPS = ("gm", "roland")
-_PNG_RATE = 44100
-_RENDER_RATE = 44100
+_DEFAULT_TEMPO = 120.0
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   musax drums loop.wav                              writes loop.mid beside it
   musax drums loop.mp3 -o groove.mid --map gm --tempo 96
-  musax drums takes/ -o out --csv --plot            a whole folder
-  musax drums loop.wav -o out --render GMRockKit    also plays it on a drum kit
+  musax drums takes/ -o out --format mid,csv,png    a whole folder
+  musax drums loop.wav -o loop-played.wav --kit GMRockKit
+
+formats:
+  mid   Standard MIDI file
+  csv   one hit per row, times in seconds
+  json  the same as a list of objects
+  png   the hits of each drum over the first minute of the recording (extra `plots`)
+  wav   the hits played by a soundfont or drum kit (extra `render`)
 
 classes:
-  3-hit   kick; snare and toms; hats and cymbals      5    kick, snare, tom, hi-hat, cymbal
-  8-hit   those of OaF Drums                          9    open and closed hi-hat, three toms
-  18      every stroke the model knows
+  3-hit   kick; snare and toms; hi-hats and cymbals
+  5       kick, snare, tom, hi-hat, cymbal
+  8-hit   those of OaF Drums
+  9       as 5, with open and closed hi-hat, three toms, crash and ride
+  18      every stroke that the model distinguishes
 
-A recording of drums alone is expected; separate them first from a mix. The tempo that is written
-is estimated (extra `tempo`), and the time before the first beat becomes one quarter, so that the
-MIDI opens on the grid while hits keep their times.
+The recording should contain drums only; separate them from a mix first. The estimated tempo (extra
+`tempo`) is written into the MIDI file. The time before the first beat becomes one quarter note, so
+that beats fall on the grid and hits keep their times.
 
-exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started
+{STATUS_HELP}
 """
 
 
 def add_parser(verbs: Any) -> None:
-    """Adds the verb to the subparsers `verbs`."""
+    """Add the verb to the subparsers `verbs`."""
     parser = verbs.add_parser(
         "drums",
-        help="write the drum hits of recordings, with velocities, as MIDI and more",
-        description="Transcribes recordings of drums. Files of any length are read as they are "
-        "transcribed.",
+        help="drum recordings to hits with velocities: MIDI, CSV, JSON, pictures, audio",
+        description="Transcribe recordings of drums to hits with velocities. Recordings of any "
+        "length are read piece by piece, in constant memory.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options.add_inputs(parser)
+    options.add_output(parser)
+    options.add_formats(parser)
+    options.add_model(parser, TASK)
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="audio files, folders of them, or patterns")
     add(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE.mid|DIR",
-        help="MIDI file of one input, or folder of the results; default: beside each input, where "
-        "nothing is overwritten",
+        "--kit",
+        metavar="KIT",
+        help="drum kit that plays the audio instead of a soundfont: a folder of a Hydrogen kit, or "
+        "the name of an installed one (docs/data.md)",
     )
-    add("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
-    add("--classes", choices=CLASSES, help="which drums are told apart; default: 9")
-    add("--map", choices=MAPS, help="whose pitches toms get; default: those of the classes")
+    add("--classes", choices=CLASSES, help="drums to distinguish, see below; default: 9")
+    add(
+        "--map",
+        choices=MAPS,
+        help="MIDI pitches of the toms: gm (General MIDI) or roland (Roland's electronic kits, as "
+        "in the training data); default: those of the classes",
+    )
     add(
         "--threshold",
         type=numbers.real("a probability between 0 and 1", 0.0, 1.0, above=True, below=True),
         metavar="P",
-        help="onset probability of a hit (0 to 1): less finds more; default: the model's own",
+        help="onset probability from which a hit is reported, between 0 and 1: lower values report "
+        "more hits; default: one for each drum, tuned on validation data",
     )
     add(
         "--tempo",
         default="auto",
         type=_tempo,
         metavar="BPM",
-        help="quarter notes per minute; auto estimates, none writes 120; default: %(default)s",
+        help="quarter notes per minute in the MIDI file: a number, auto (estimate it) or none "
+        f"({_DEFAULT_TEMPO:g}); default: %(default)s",
     )
-    add("--csv", action="store_true", help="also hits as CSV, times in seconds")
-    add("--json", action="store_true", help="also hits as JSON")
-    add("--plot", action="store_true", help="also a picture of the first minute (PNG)")
-    add("--render", metavar="KIT", help="also audio: the hits on a drum kit, see docs/data.md")
-    add("--overwrite", action="store_true", help="replace results beside inputs")
-    add("-q", "--quiet", action="store_true", help="say only what went wrong")
+    options.add_overwrite(parser)
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
@@ -96,90 +99,49 @@ def _tempo(text: str) -> str | float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
-    try:
-        jobs = _plan(args)
-        check_outputs(jobs, _formats(args))
-        kit = _load_kit(args.render)
-    except ValueError as error:
-        report_error(error)
-        return 2
-    model = load_model(args.model)
-    if model is None:
-        return 2
-    if not hasattr(model, "stream"):
-        report_error(f"{args.model}: not a model of drums; `musax models` lists them")
-        return 2
-    work = functools.partial(_transcribe, model=model, kit=kit, args=args)
-    overwrite = args.output is not None or args.overwrite
-    return run_jobs(jobs, work, overwrite=overwrite, quiet=args.quiet)
+    """Transcribe every input, and return the exit status."""
+    kit: Any = None
 
+    def plan(folder: Path | None) -> Plan:
+        return plan_outputs(args, expand_inputs(args.inputs), infix="transcribed")
 
-def _formats(args: argparse.Namespace) -> tuple[str, ...]:
-    """Suffixes of the results."""
-    wanted = (("csv", args.csv), ("json", args.json), ("png", args.plot))
-    return ("mid", *(suffix for suffix, asked in wanted if asked))
+    def prepare() -> None:
+        nonlocal kit
+        if args.kit is not None:
+            from musax.rendering.drum_kits import load_drum_kit
 
+            kit = load_drum_kit(args.kit)
 
-def _plan(args: argparse.Namespace) -> list[Job]:
-    """What is to be written for each input; raises InputError."""
-    sources, formats = expand_inputs(args.inputs), _formats(args)
-    output, rendered = args.output, ("wav",) if args.render else ()
-    if output is None or output.suffix.lower() not in (".mid", ".midi"):
-        return plan_outputs(sources, (*formats, *rendered), output)
-    if len(sources) > 1:
-        raise InputError(f"{output}: one file for {len(sources)} inputs; give a folder with -o DIR")
-    outputs = {suffix: output.with_suffix(f".{suffix}") for suffix in (*formats, *rendered)}
-    outputs["mid"] = output
-    if any(path.resolve() == sources[0].resolve() for path in outputs.values()):
-        raise InputError(f"{output}: a result would replace the input {sources[0]}")
-    return [Job(sources[0], outputs)]
-
-
-def _load_kit(name: str | None) -> Any:
-    if name is None:
-        return None
-    from musax.rendering.drum_kits import load_drum_kit
-
-    return load_drum_kit(name, _RENDER_RATE)
-
-
-def _transcribe(job: Job, model: Any, kit: Any, args: argparse.Namespace) -> str:
-    """Transcribes one input and writes its results; what to say of it."""
-    with audio_progress(job.source.name, enabled=not args.quiet) as progress:
-        result = model.transcribe_file(
-            job.source,
-            level=args.classes,
-            threshold=args.threshold,
-            pitch_map=args.map,
-            progress=progress,
+    def work(model: Any, job: Job) -> list[str]:
+        with audio_progress(job.subject, enabled=not args.quiet) as progress:
+            result = model.transcribe_file(
+                job.source,
+                level=args.classes,
+                threshold=args.threshold,
+                pitch_map=args.map,
+                progress=progress,
+            )
+        tempo, first_beat, sentence = _find_tempo(result.notes, args.tempo)
+        save_result(
+            result,
+            job.outputs,
+            source=job.source,
+            tempo=tempo,
+            first_beat=first_beat,
+            drum_names=model.picker(args.classes, pitch_map=args.map).names,
+            soundfont=args.soundfont,
+            kit=kit,
         )
-    names = model.picker(args.classes, pitch_map=args.map).names
-    return summary(result, "hits", _write(result.notes, job, kit, names, args))
+        return [describe_transcription(result, "hits", sentence)]
 
-
-def _write(notes: Any, job: Job, kit: Any, names: dict[int, str], args: argparse.Namespace) -> str:
-    """Writes every result, complete or not at all; what to say of the tempo.
-
-    `names` are those of the drums by pitch.
-    """
-    from musax.midi import save_midi
-
-    tempo, first_beat, said = _find_tempo(notes, args.tempo)
-    save_midi(job.outputs["mid"], notes, tempo=tempo, first_beat=first_beat)
-    tables = {k: v for k, v in job.outputs.items() if k in ("csv", "json")}
-    write_results(notes, Job(job.source, tables))
-    if "png" in job.outputs:
-        _write_png(job.outputs["png"], notes, job.source, names)
-    if "wav" in job.outputs:
-        _write_wav(job.outputs["wav"], notes, kit)
-    return said
+    model = args.model or options.default_model(TASK)
+    return run_verb(args, TASK, model=model, plan=plan, prepare=prepare, work=work)
 
 
 def _find_tempo(notes: Any, asked: str | float) -> tuple[float, float, str]:
-    """Tempo, time of the first beat, and what to say of them."""
+    """Return the tempo, the time of the first beat in s, and words on an estimate."""
     if asked == "none":
-        return 120.0, 0.0, ""
+        return _DEFAULT_TEMPO, 0.0, ""
     if not isinstance(asked, str):
         return asked, 0.0, ""
     from drums.tempo import estimate_tempo
@@ -187,26 +149,10 @@ def _find_tempo(notes: Any, asked: str | float) -> tuple[float, float, str]:
     try:
         found = estimate_tempo(notes)
     except ImportError as error:
-        warnings.warn(f"{error}; the MIDI has 120", UserWarning, stacklevel=2)
-        return 120.0, 0.0, ""
+        warnings.warn(
+            f"{error}; the MIDI file has {_DEFAULT_TEMPO:g} bpm", UserWarning, stacklevel=2
+        )
+        return _DEFAULT_TEMPO, 0.0, ""
     if found is None:
-        return 120.0, 0.0, ""
+        return _DEFAULT_TEMPO, 0.0, ""
     return found.bpm, found.first_beat, f", {found.bpm:.1f} bpm"
-
-
-def _write_png(path: Path, notes: Any, source: Path, names: dict[int, str]) -> None:
-    from musax.audio import stream_audio
-    from musax.drum_plots import plot_drums
-    from musax.plots import save_figure
-
-    audio = next(stream_audio(source, _PNG_RATE, chunk_seconds=PNG_SECONDS))
-    shown = notes[notes["onset"] < len(audio) / _PNG_RATE]
-    figure = plot_drums(shown, audio=audio, sample_rate=_PNG_RATE, names=names, title=source.name)
-    save_figure(figure, path)
-
-
-def _write_wav(path: Path, notes: Any, kit: Any) -> None:
-    from musax.audio import save_audio
-    from musax.rendering.drum_sampler import render_drums
-
-    save_audio(path, render_drums(notes, kit), _RENDER_RATE)

@@ -1,4 +1,4 @@
-"""Numbers on a command line: what argparse's `type` takes, with messages that say the limits."""
+"""Types of numbers for argparse, with messages that state the limits."""
 
 import argparse
 import math
@@ -13,12 +13,12 @@ def real(
     above: bool = False,
     below: bool = False,
 ) -> Callable[[str], float]:
-    """Reads a number from `low` to `high`; `above` and `below` leave these themselves out.
+    """Return a type that reads a number from `low` to `high`.
 
     Args:
-      expected: what the message says it should have been, such as "a number of 0 or more".
+      expected: the end of the message for other values, such as "a number of 0 or more".
       low, high: limits.
-      above, below: whether a limit is itself too small, or too large.
+      above, below: whether the limit itself is excluded.
     """
 
     def read(text: str) -> float:
@@ -34,17 +34,46 @@ def real(
     return read
 
 
-#: Readers of what several verbs ask for.
 seconds = real("a positive number of seconds", 0.0, 1e5, above=True)
 not_negative = real("a number of 0 or more", 0.0, 1e5)
 positive = real("a positive number", 0.0, 1e5, above=True)
 probability = real("a probability above 0, up to 1", 0.0, 1.0, above=True)
-#: Quarter notes a minute.
+#: Quarter notes per minute.
 tempo = real("a tempo from 4 to 1000", 4.0, 1000.0)
 
 
 def count(text: str) -> int:
-    """Reads a whole number of 1 or more."""
+    """Read a whole number of 1 or more."""
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def whole(text: str) -> int:
+    """Read a whole number of 0 or more, below 2**63."""
+    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def span(read: Callable[[str], float], example: str) -> Callable[[str], tuple[float, float]]:
+    """Return a type that reads `FROM:TO` with another type; FROM is below TO.
+
+    Args:
+      read: type of both ends.
+      example: what the message shows for other values, such as "4:6.5".
+    """
+
+    def read_span(text: str) -> tuple[float, float]:
+        first, colon, last = text.partition(":")
+        try:
+            begin, end = read(first), read(last if colon else first)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}; for example {example}") from error
+        if begin > end:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} ends before it begins; for example {example}"
+            )
+        return begin, end
+
+    return read_span

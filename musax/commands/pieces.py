@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from musax.commands import numbers
-from musax.commands.files import InputError, Job, existing
-from musax.commands.results import check_outputs
+from musax.commands.files import InputError
+from musax.commands.results import Job, check_outputs, existing
 
 MIDI_SUFFIXES = (".mid", ".midi")
 _PNG_SECONDS = 120.0
@@ -108,9 +108,9 @@ def write_piece(
 
     save_midi(job.outputs["mid"], notes, tempo=tempo)
     if "wav" in job.outputs:
-        from musax.commands.render import write_rendering
+        from musax.results import save_rendering
 
-        write_rendering(job.outputs["wav"], notes, soundfont)
+        save_rendering(job.outputs["wav"], notes, soundfont)
     if "png" in job.outputs:
         from musax.plots import plot_piano_roll, save_figure
 

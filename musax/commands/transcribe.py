@@ -1,121 +1,87 @@
 """`musax transcribe`: recordings to notes."""
 
 import argparse
-import functools
 from pathlib import Path
 from typing import Any
 
-from musax.commands import numbers
-from musax.commands.console import audio_progress, report_error
-from musax.commands.files import InputError, Job, expand_inputs, plan_outputs
-from musax.commands.results import check_outputs, load_model, run_jobs, summary, write_results
+from musax.commands import numbers, options
+from musax.commands.console import audio_progress
+from musax.commands.files import expand_inputs
+from musax.commands.outputs import Job, Plan, plan_outputs
+from musax.commands.verb import STATUS_HELP, describe_transcription, run_verb, save_result
 
-FORMATS = ("mid", "csv", "json", "png", "wav")
-DECODES = ("constrained", "greedy", "t5x_beam1")
-DEFAULT_MODEL = "mt3-piano-tiny"
+TASK = "transcribe"
+DECODES = ("constrained", "greedy", "t5x-beam1")
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   musax transcribe song.mp3                         writes song.mid beside it
+  musax transcribe song.mp3 -o notes.csv            writes one file
   musax transcribe recordings/ 'live/*.flac' -o out
   musax transcribe song.wav -o out --format mid,csv,png,wav
-  musax transcribe song.wav --model checkpoints/mt3 --decode t5x_beam1
+  musax transcribe song.wav --model checkpoints/mt3 --decode t5x-beam1
 
 formats:
-  mid   Standard MIDI file            csv, json   one note a row, times in seconds
-  png   notes over the spectrum of the first minute
-  wav   the notes played by a soundfont
+  mid   Standard MIDI file
+  csv   one note per row, times in seconds
+  json  the same as a list of objects
+  png   the notes over the spectrum of the first minute (extra `plots`)
+  wav   the notes played by a soundfont (extra `render`)
 
-exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started
+{STATUS_HELP}
 """
 
 
 def add_parser(verbs: Any) -> None:
-    """Adds the verb to the subparsers `verbs`."""
+    """Add the verb to the subparsers `verbs`."""
     parser = verbs.add_parser(
         "transcribe",
-        help="write the notes of recordings as MIDI, CSV, JSON, pictures or audio",
-        description="Transcribes recordings to notes. Files of any length are read as they are "
-        "transcribed.",
+        help="recordings to notes: MIDI, CSV, JSON, pictures, audio",
+        description="Transcribe recordings to notes. Recordings of any length are read piece by "
+        "piece, in constant memory.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="audio files, folders of them, or patterns"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder of the results; default: beside each input, where nothing is overwritten",
-    )
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME|DIR",
-        help="a name from `musax models`, or a folder with a model or checkpoint; "
-        "default: %(default)s",
-    )
-    parser.add_argument(
-        "--format",
-        type=_formats,
-        default=("mid",),
-        metavar="F,...",
-        help=f"any of {','.join(FORMATS)}; default: mid",
-    )
+    options.add_inputs(parser)
+    options.add_output(parser)
+    options.add_formats(parser)
+    options.add_model(parser, TASK)
     parser.add_argument(
         "--decode",
+        type=options.hyphenated,
         choices=DECODES,
         default=DECODES[0],
-        help="constrained: only tokens that make sense; greedy: the likeliest token; t5x_beam1: as "
-        "the released MT3 decodes; default: %(default)s",
+        help="constrained: the most likely token that the note grammar allows; greedy: the most "
+        "likely token; t5x-beam1: beam search of width 1, as released MT3 models were evaluated; "
+        "default: %(default)s",
     )
     parser.add_argument(
         "--batch-size",
         type=numbers.count,
         metavar="N",
-        help="segments transcribed together; more is faster and needs more memory",
+        help="segments transcribed together; more are faster and take more memory; default: 16, on "
+        "accelerators 64",
     )
-    parser.add_argument(
-        "--soundfont", metavar="F", help="for wav: path or name of an .sf2/.sf3 file"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace results beside inputs")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+    options.add_overwrite(parser)
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
-def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(part.strip().lower().lstrip(".") for part in text.split(",")))
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}"
-        )
-    return formats
-
-
 def run(args: argparse.Namespace) -> int:
-    """Transcribes every input; 1 if any failed, 2 if nothing could be started."""
-    try:
-        jobs = plan_outputs(expand_inputs(args.inputs), args.format, args.output)
-        check_outputs(jobs, args.format)
-    except InputError as error:
-        report_error(error)
-        return 2
-    model = load_model(args.model)
-    if model is None:
-        return 2
-    work = functools.partial(_transcribe, model=model, args=args)
-    overwrite = args.output is not None or args.overwrite
-    return run_jobs(jobs, work, overwrite=overwrite, quiet=args.quiet)
+    """Transcribe every input, and return the exit status."""
 
+    def plan(folder: Path | None) -> Plan:
+        return plan_outputs(args, expand_inputs(args.inputs), infix="transcribed")
 
-def _transcribe(job: Job, model: Any, args: argparse.Namespace) -> str:
-    """Transcribes one input and writes its results; what to say of it."""
-    with audio_progress(job.source.name, enabled=not args.quiet) as progress:
-        result = model.transcribe_file(
-            job.source, decode=args.decode, batch_size=args.batch_size, progress=progress
-        )
-    write_results(result.notes, job, args.soundfont)
-    return summary(result, "notes")
+    def work(model: Any, job: Job) -> list[str]:
+        with audio_progress(job.subject, enabled=not args.quiet) as progress:
+            result = model.transcribe_file(
+                job.source,
+                decode=args.decode.replace("-", "_"),
+                batch_size=args.batch_size,
+                progress=progress,
+            )
+        save_result(result, job.outputs, source=job.source, soundfont=args.soundfont)
+        return [describe_transcription(result, "notes")]
+
+    model = args.model or options.default_model(TASK)
+    return run_verb(args, TASK, model=model, plan=plan, work=work)

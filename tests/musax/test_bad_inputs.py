@@ -107,7 +107,10 @@ def test_missing_and_unreadable_paths(run, tmp_path, monkeypatch):
 
 
 def test_patterns_and_folders_without_audio(tmp_path, capsys):
-    for argument, message in [(tmp_path / "*.flac", "matches no files"), (tmp_path, "no audio")]:
+    for argument, message in [
+        (tmp_path / "*.flac", "matches no files"),
+        (tmp_path, "no files ending in .aif"),
+    ]:
         assert cli.main(["transcribe", str(argument)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line

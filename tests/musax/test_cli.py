@@ -1,5 +1,6 @@
 """The command `musax`, mostly with a model that hears one note a segment."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -13,8 +14,8 @@ from mt3.inference import Transcriber
 from mt3.streaming import segment_stride
 from musax import cli, pretrained
 from musax.audio import load_audio, save_audio
-from musax.commands import files
 from musax.commands.console import minutes
+from musax.commands.outputs import plan_outputs
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
 from musax.notes_io import load_notes_csv, load_notes_json
@@ -58,7 +59,7 @@ def names(folder):
 
 
 def test_every_format_holds_the_notes(model, tone, tmp_path, capsys):
-    out = tmp_path / "new" / "out"
+    out = tmp_path / "out"
     arguments = ["transcribe", str(tone()), "-o", str(out), "--format", "mid,csv,json,png,wav"]
     assert cli.main(arguments) == 0
     assert names(out) == ["tone.csv", "tone.json", "tone.mid", "tone.png", "tone.wav"]
@@ -88,7 +89,7 @@ def test_results_lie_beside_the_input_and_replace_nothing(model, tone, tmp_path,
     (tmp_path / "tone.mid").write_bytes(b"my own work")
     capsys.readouterr()
     assert cli.main(["transcribe", str(path)]) == 1
-    assert "exists already; give -o DIR, or --overwrite" in capsys.readouterr().err
+    assert "exists already; give -o, or --overwrite" in capsys.readouterr().err
     assert (tmp_path / "tone.mid").read_bytes() == b"my own work"
     assert cli.main(["transcribe", str(path), "--overwrite", "--quiet"]) == 0
     assert (tmp_path / "tone.mid").read_bytes() == before
@@ -113,13 +114,17 @@ def test_folders_patterns_and_repetitions(model, tone, tmp_path, monkeypatch):
     assert names(tmp_path / "out") == ["a.mid", "b.mid", "c.mid", "d.mid"]
 
 
+def plan(sources, **options):
+    return plan_outputs(argparse.Namespace(**options), sources)
+
+
 def test_equal_stems_get_distinct_names(tmp_path):
     sources = [tmp_path / p for p in ("x/a.wav", "x/a.mp3", "y/A.wav", "y/b.wav", "z/x/a.wav")]
-    jobs = files.plan_outputs(sources, ["mid"], tmp_path / "out")
+    jobs = plan(sources, output=tmp_path / "out", format=("mid",)).jobs
     found = [job.outputs["mid"].name for job in jobs]
     assert found == ["x-a.wav-1.mid", "a.mp3.mid", "y-A.wav.mid", "b.mid", "x-a.wav-2.mid"]
-    beside = files.plan_outputs(sources, ["mid", "csv"])
-    assert [job.outputs["csv"].name for job in beside] == [
+    beside = plan(sources, output=None, format=("mid", "csv"))
+    assert [job.outputs["csv"].name for job in beside.jobs] == [
         "a.wav.csv",
         "a.mp3.csv",
         "A.csv",
@@ -184,6 +189,7 @@ def test_unexpected_errors_are_one_line_too(tone, tmp_path, monkeypatch, capsys)
         (["transcribe"], "INPUT"),
         (["transcribe", "a.wav", "--format", "mid,xml"], "unknown format 'xml'"),
         (["transcribe", "a.wav", "--decode", "beam"], "invalid choice: 'beam'"),
+        (["transcribe", "a.wav", "--decode", "t5x_beam1", "--steps", "3"], "--steps 3"),
         (["transcribe", "a.wav", "--batch-size", "0"], "whole number of 1 or more"),
         (["transcribe", "a.wav", "--batch-size", "two"], "whole number of 1 or more"),
         (["transpose"], "invalid choice"),
@@ -192,7 +198,9 @@ def test_unexpected_errors_are_one_line_too(tone, tmp_path, monkeypatch, capsys)
 def test_wrong_usage(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "--help" in line
 
 
 def test_missing_extras_are_told_before_the_work(model, tone, monkeypatch, capsys):
@@ -204,15 +212,27 @@ def test_missing_extras_are_told_before_the_work(model, tone, monkeypatch, capsy
     assert "pip install 'musax[plots]'" in capsys.readouterr().err
 
 
-def test_models_lists_names_and_cards(tmp_path, monkeypatch, capsys):
+def test_models_lists_tasks_sizes_and_licences(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MUSAX_PRETRAINED", str(tmp_path))
-    pretrained.save_model_folder(tmp_path / "test-piano", {}, {"system": "mt3"}, "# P\n\nCard.\n")
+    monkeypatch.setenv("COLUMNS", "60")
+    sentence = "A model of the piano that was made for this test and says nothing of note."
+    card = f"---\ndata_licence: CC0\n---\n\n# P\n\n{sentence} More.\n"
+    pretrained.save_model_folder(tmp_path / "test-piano", {}, {"system": "mt3"}, card)
     assert cli.main(["models"]) == 0
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("test-piano")]
-    assert line.split() == ["test-piano", "mt3", "Card."]
-    assert cli.main(["models", "--paths"]) == 0
+    (entry,) = [x for x in capsys.readouterr().out.split("\n\n") if x.startswith("test-piano")]
+    assert max(map(len, entry.splitlines())) <= 60
+    assert " ".join(entry.split()) == (
+        f"test-piano {sentence} tasks: transcribe size: 0.0 MB licence: CC0"
+    )
+    assert cli.main(["models", "--paths", "--task", "transcribe"]) == 0
     assert str(tmp_path / "test-piano") in capsys.readouterr().out.splitlines()
-    monkeypatch.setattr(pretrained, "list_models", list)
+    assert cli.main(["models", "--format", "json", "--task", "drums"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [model["name"] for model in found] == ["drums-small"]
+    assert found[0]["tasks"] == ["drums"]
+    assert cli.main(["models", "--task", "drum"]) == 2
+    assert "did you mean 'drums'?" in capsys.readouterr().err
+    monkeypatch.setattr(pretrained, "list_models", lambda task: [])
     assert cli.main(["models"]) == 1
     assert "no models found" in capsys.readouterr().err
 
@@ -223,23 +243,30 @@ def test_render_plays_the_notes(tmp_path, capsys):
     assert cli.main(["render", str(midi)]) == 0
     audio, rate = load_audio(tmp_path / "scale.wav", mono=False)
     assert (rate, audio.shape[1]) == (44100, 2)
-    assert 0.01 < np.abs(audio).max() <= 0.91
+    assert 0.01 < np.abs(audio).max() <= 1.0
+    assert cli.main(["render", str(midi)]) == 1
+    assert "scale.wav: exists already" in capsys.readouterr().err
     low = tmp_path / "low.flac"
     assert cli.main(["render", str(midi), "-o", str(low), "--sample-rate", "22050"]) == 0
     assert load_audio(low)[1] == 22050
-    assert f"2 notes -> {low}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 notes" in said
+    assert said.endswith(f"-> {low}\n")
+    assert cli.main(["render", str(tmp_path), "-o", str(tmp_path / "out"), "-q"]) == 0
+    assert names(tmp_path / "out") == ["scale.wav"]
 
 
 def test_render_errors_name_the_file(tmp_path, capsys):
-    bad = tmp_path / "bad.mid"
+    bad, good = tmp_path / "bad.mid", tmp_path / "good.mid"
     bad.write_bytes(b"MThd")
+    save_midi(good, make_notes(0.0, 1.0, 60))
     assert cli.main(["render", str(bad)]) == 1
     assert cli.main(["render", str(tmp_path / "absent.mid")]) == 1
-    save_midi(tmp_path / "good.mid", make_notes(0.0, 1.0, 60))
-    assert cli.main(["render", str(tmp_path / "good.mid"), "--soundfont", "absent.sf2"]) == 1
+    assert cli.main(["render", str(good), "--soundfont", "absent.sf2"]) == 2
+    assert cli.main(["render", str(good), "-o", str(tmp_path / "good.mp3")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    for line, name in zip(lines, ("bad.mid", "absent.mid", "absent.sf2")):
+    assert len(lines) == 4
+    for line, name in zip(lines, ("bad.mid", "absent.mid", "absent.sf2", "good.mp3")):
         assert name in line
     assert names(tmp_path) == ["bad.mid", "good.mid"]
 

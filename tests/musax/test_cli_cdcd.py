@@ -135,7 +135,7 @@ def test_files_that_cannot_be_scored_do_not_stop_the_others(folder, capsys):
     assert cdcd("score", "empty.txt", "missing.txt", "good.txt", *model) == 1
     said = capsys.readouterr()
     assert "empty.txt: " in said.err
-    assert "missing.txt: No such file" in said.err
+    assert "missing.txt: no such file" in said.err
     assert "good.txt" in said.out
 
 
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_scored_do_not_stop_the_others(folder, capsys):
         (["sample", "--prompt", "song.mid"], "song.mid: give the MIDI file to write with -o"),
         (["sample", "--plot"], "--render, --plot and --tempo are of melodies"),
         (["sample", "-o", "p.mid", "--prompt", "nothing.mid"], "nothing.mid: a MIDI file without"),
-        (["sample", "-o", "p.mid", "--prompt", "missing.mid"], "missing.mid: No such file"),
+        (["sample", "-o", "p.mid", "--prompt", "missing.mid"], "missing.mid: no such file"),
         (["sample", "-o", "song.mid", "--prompt", "song.mid"], "song.mid: a result would replace"),
         (["sample", "-o", "p.mid", "--model", "cdcd-text"], "cdcd-text: a model of text"),
         (["sample", "--model", "cdcd-melody"], "cdcd-melody: a model of melodies"),
@@ -168,7 +168,7 @@ def test_files_that_cannot_be_scored_do_not_stop_the_others(folder, capsys):
             "song.mid: a result would replace",
         ),
         (["infill", "--text", "a_", "-o", "p.mid"], "p.mid: a MIDI file of text"),
-        (["infill", "missing.txt"], "missing.txt: No such file"),
+        (["infill", "missing.txt"], "missing.txt: no such file"),
         (["score"], "expected either files or --text"),
         (["score", "song.mid", "--text", "a"], "expected either files or --text"),
         (["score", "song.mid", "page.txt"], "score them in turn"),

@@ -33,7 +33,9 @@ def test_one_file_and_everything_beside_it(model, loop, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     kit = write_kit(tmp_path / "kit")
     out = tmp_path / "out" / "groove.mid"
-    options = ["--csv", "--json", "--plot", "--render", kit, "--tempo", "100", "--map", "gm"]
+    out.parent.mkdir()
+    formats = ["--format", "csv,json", "--plot", "--render"]
+    options = [*formats, "--kit", kit, "--tempo", "100", "--map", "gm"]
     assert drums(loop, "-o", out, "--model", model, *options) == 0
     assert {p.name for p in out.parent.iterdir()} == {
         f"groove.{suffix}" for suffix in ("mid", "csv", "json", "png", "wav")
@@ -75,9 +77,10 @@ def test_silence_is_said_and_written(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--render", "NoSuchKit"], "NoSuchKit"),
+        (["--render", "--kit", "NoSuchKit"], "NoSuchKit"),
+        (["--kit", "GMRockKit"], "--kit: only audio needs it; add --render"),
         (["--model", "no-such-model"], "no such model or folder"),
-        (["--model", "mt3-piano-tiny"], "not a model of drums"),
+        (["--model", "mt3-piano-tiny"], "a model of mt3 (transcribe); drums needs"),
         (["extra.wav", "-o", "one.mid"], "one file for 2 inputs"),
     ],
 )

@@ -8,12 +8,9 @@ import pytest
 
 from cdcd.contents import Melody
 from musax.audio import save_audio
-from musax.commands import cdcd as cdcd_command
-from musax.commands import compose as compose_command
-from musax.commands import drums as drums_command
-from musax.commands.transcribe import DEFAULT_MODEL
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
+from musax.pretrained import DEFAULT_MODELS
 from tests import tiny_cdcd, tiny_drum_model, tiny_perceiver
 from tests.tiny_mt3 import write_model
 
@@ -73,7 +70,7 @@ def test_transcribe_names_what_the_repository_has():
     exec(parameters_of(notebook).source, values)
     assert (FOLDER / values["AUDIO"]).is_file()
     assert (FOLDER / values["TRUE_NOTES"]).is_file()
-    assert values["MODEL"] == DEFAULT_MODEL
+    assert values["MODEL"] == DEFAULT_MODELS["transcribe"][0]
 
 
 def test_drums(tmp_path, monkeypatch):
@@ -103,7 +100,7 @@ def test_drums_names_what_the_repository_has():
     exec(parameters_of(notebook).source, values)
     assert (FOLDER / values["AUDIO"]).is_file()
     assert (FOLDER / values["TRUE_NOTES"]).is_file()
-    assert values["MODEL"] == drums_command.DEFAULT_MODEL
+    assert values["MODEL"] == DEFAULT_MODELS["drums"][0]
 
 
 def test_compose(tmp_path, monkeypatch):
@@ -125,7 +122,7 @@ def test_compose_names_what_the_repository_has():
     values = {}
     exec(parameters_of(notebook).source, values)
     assert (FOLDER / values["PROMPT"]).is_file()
-    assert values["MODEL"] == compose_command.DEFAULT_MODEL
+    assert values["MODEL"] == DEFAULT_MODELS["compose"][0]
 
 
 def test_infill(tmp_path, monkeypatch):
@@ -159,5 +156,4 @@ def test_infill_names_what_the_repository_has():
     values = {}
     exec(parameters_of(notebook).source, values)
     assert (FOLDER / values["MELODY"]).is_file()
-    assert values["MELODY_MODEL"] == cdcd_command.MELODY_MODEL
-    assert values["TEXT_MODEL"] == cdcd_command.TEXT_MODEL
+    assert (values["MELODY_MODEL"], values["TEXT_MODEL"]) == DEFAULT_MODELS["infill"]
