@@ -94,6 +94,29 @@ def _for_param(option: Any, name: str) -> Any:
     return option[name] if isinstance(option, HParamMap) else option
 
 
+def standard_factor_rules() -> HParamMap:
+    """Return the roles of the axes of T5's parameters by name, for `Adafactor.factor_map`.
+
+    They are those of `standard_logical_factor_rules` for a network whose parameters have no axis
+    names, or not these. Other parameters, such as of layers stacked by `scan_layers`, follow the
+    heuristic: the two largest axes.
+    """
+    row, column = FactorDim.ROW, FactorDim.COLUMN
+    return HParamMap(
+        [
+            (r"^(encoder|decoder)/\1/", HEURISTIC_RULE),
+            (r"(norm/(scale|bias)|relpos_bias/rel_embedding)$", None),
+            (r"token_embedder/embedding$", (column, row)),
+            (r"attention/(query|key|value)/kernel$", (row, column)),
+            (r"attention/out/kernel$", (column, row)),
+            (r"mlp/wi(_\d+)?/kernel$", (row, column)),
+            (r"mlp/wo/kernel$", (column, row)),
+            (r"logits_dense/kernel$", (row, column)),
+            (r"", HEURISTIC_RULE),
+        ]
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class AdafactorHyperParams:
     """Options, see `Adafactor`."""

@@ -114,20 +114,80 @@ def parse(
       GinError: see the module's docstring.
     """
     gin.clear_config()
-    _search_packages_safely()
-    _add_search_paths(search_paths)
     module = sys.modules[entry.__module__]
-    read: list[Path] = []
-    with _standing_for_main(module), _quiet_search():
+    with _standing_for_main(module):
         _register(entry)
-        try:
-            for file in files:
-                read += _file_names(gin.parse_config_file(str(file)))
-            gin.parse_config([_without_alias(b, module) for b in bindings])
-        except Exception as error:
-            raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
+        read = _read(search_paths, files, bindings, module)
     _check(read, bindings)
     return gin.get_configurable(entry)
+
+
+def parse_gin_flags(
+    gin_search_paths: Sequence[str | os.PathLike[str]],
+    gin_files: Sequence[str | os.PathLike[str]],
+    gin_bindings: Sequence[str],
+    skip_unknown: bool | Sequence[str] = False,
+    finalize_config: bool = True,
+) -> None:
+    """Add the files and bindings of flags to the gin configuration, as upstream's scripts do.
+
+    Unlike `parse` it keeps what is configured already, and `__main__` in the files is the script
+    that runs.
+
+    Args:
+      gin_search_paths: folders tried first.
+      gin_files: gin files.
+      gin_bindings: `NAME = VALUE` lines that override them.
+      skip_unknown: whether unknown configurables are left out, or which; also leaves out the checks
+        for unknown and missing macros.
+      finalize_config: whether the configuration is locked afterwards.
+
+    Raises:
+      GinError: see the module's docstring.
+    """
+    with gin.unlock_config():
+        read = _read(
+            gin_search_paths, gin_files, gin_bindings, sys.modules["__main__"], skip_unknown
+        )
+    if not skip_unknown:
+        _check(read, gin_bindings)
+    if finalize_config and not gin.config.config_is_locked():
+        gin.finalize()
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """Run `main(argv)` with absl, after turning `--gin.NAME=VALUE` into `--gin_bindings`.
+
+    `main` reads the flags that its module defined with `absl.flags`, such as `gin_file`,
+    `gin_bindings` and `gin_search_paths`, and gives them to `parse_gin_flags`. The process ends
+    with its result as exit status.
+    """
+    from absl import app
+
+    app.run(main, flags_parser=lambda args: app.parse_flags_with_usage(rewrite_gin_args(args)))
+
+
+def _read(
+    search_paths: Sequence[str | os.PathLike[str]],
+    files: Sequence[str | os.PathLike[str]],
+    bindings: Sequence[str],
+    main: ModuleType,
+    skip_unknown: bool | Sequence[str] = False,
+) -> list[Path]:
+    """Reads files, then bindings; returns the names of all files read, includes too."""
+    _search_packages_safely()
+    _add_search_paths(search_paths)
+    read: list[Path] = []
+    with _quiet_search():
+        try:
+            for file in files:
+                parsed = gin.parse_config_file(str(file), skip_unknown=skip_unknown)
+                read += _file_names(parsed)
+            lines = [_without_alias(binding, main) for binding in bindings]
+            gin.parse_config(lines, skip_unknown=skip_unknown)  # type: ignore[arg-type]
+        except Exception as error:
+            raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
+    return read
 
 
 def _search_packages_safely() -> None:

@@ -82,6 +82,10 @@ class OptimizerDef:
         return hash((type(self), self._identity()))
 
 
+#: Upstream's name for the type of any update rule.
+OptimizerDefType = OptimizerDef
+
+
 class Optimizer(flax.struct.PyTreeNode):
     """A rule, its state and the parameters.
 

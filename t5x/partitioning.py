@@ -6,6 +6,7 @@ owns the mesh and the rules. Everything else is `jax.jit` with `NamedSharding`s,
 fake CPU devices, several processes, or a pod.
 """
 
+import abc
 import contextlib
 import contextvars
 import dataclasses
@@ -208,45 +209,20 @@ def _slices(
     return grid.transpose(0, 3, 1, 4, 2, 5).reshape([d * i for d, i in zip(dcn, ici)])
 
 
-class PjitPartitioner:
+class BasePartitioner(abc.ABC):
     """Maps a train state, batches and functions onto a device mesh.
 
-    Args:
-      num_partitions: devices along the mesh's `model` axis.
-      model_parallel_submesh: (x, y, z, core) alternative to num_partitions: their product.
-      params_on_devices: kept for configurations of upstream; parameters are always on devices.
-      backend: platform name such as "cpu"; None is JAX's default.
-      ici_mesh_shape: (replica, data, model) inside a slice, with dcn_mesh_shape across slices.
-      logical_axis_rules: see `standard_logical_axis_rules`, the default.
+    Subclasses define `partition`, how a function becomes a program of all devices.
 
-    Raises:
-      PartitioningError: the devices cannot be arranged so.
+    Args:
+      mesh: devices along the axes `data` and `model`, and `replica` across slices.
+      logical_axis_rules: see `standard_logical_axis_rules`, the default.
     """
 
-    def __init__(
-        self,
-        num_partitions: int | None = None,
-        model_parallel_submesh: Sequence[int] | None = None,
-        params_on_devices: bool = True,
-        backend: str | None = None,
-        ici_mesh_shape: Sequence[int] | None = None,
-        dcn_mesh_shape: Sequence[int] | None = None,
-        logical_axis_rules: LogicalAxisRules | None = None,
-    ):
-        submesh = None if model_parallel_submesh is None else math.prod(model_parallel_submesh)
-        if num_partitions and submesh and num_partitions != submesh:
-            raise PartitioningError(
-                f"num_partitions={num_partitions} and model_parallel_submesh="
-                f"{tuple(model_parallel_submesh or ())} disagree; give one of them."
-            )
-        if not params_on_devices:
-            raise PartitioningError("params_on_devices=False is not supported; leave it True.")
-        devices = jax.devices(backend)
-        self.mesh = create_mesh(
-            num_partitions or submesh or 1, devices, ici_mesh_shape, dcn_mesh_shape
-        )
+    def __init__(self, mesh: Mesh, logical_axis_rules: LogicalAxisRules | None = None):
+        self.mesh = mesh
         rules = standard_logical_axis_rules() if logical_axis_rules is None else logical_axis_rules
-        self._batch_axes = tuple(a for a in ("replica", "data") if a in self.mesh.axis_names)
+        self._batch_axes = tuple(a for a in ("replica", "data") if a in mesh.axis_names)
         if len(self._batch_axes) > 1:
             rules = [(n, self._batch_axes if n == "batch" else m) for n, m in rules]
         self.logical_axis_rules = tuple((name, mesh_axes) for name, mesh_axes in rules)
@@ -328,6 +304,7 @@ class PjitPartitioner:
         finally:
             _context.reset(token)
 
+    @abc.abstractmethod
     def partition(
         self,
         fn: Callable[..., Any],
@@ -336,7 +313,7 @@ class PjitPartitioner:
         static_argnums: int | Sequence[int] = (),
         donate_argnums: int | Sequence[int] = (),
     ) -> Any:
-        """`jax.jit` of `fn` on this mesh.
+        """Return `fn` as a program of all devices of the mesh.
 
         Args:
           fn: the function.
@@ -347,8 +324,73 @@ class PjitPartitioner:
           donate_argnums: arguments whose memory the result may take.
 
         Returns:
-          The jitted function (with `.lower`).
+          The compiled function, with `.lower` as of `jax.jit`.
         """
+
+    def compile(self, partitioned_fn: Any, *args: Any) -> Any:
+        """Compile what `partition` returned for arguments like `args` (arrays or their shapes)."""
+        return partitioned_fn.lower(*args).compile()
+
+    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows of a batch, [B / num_shards, ...], as global device arrays."""
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batch), self.data_sharding)
+        return {
+            name: jax.make_array_from_process_local_data(self.data_sharding, np.asarray(x))
+            for name, x in batch.items()
+        }
+
+
+#: Upstream's name of what partitioners with `pjit` derive from.
+BasePjitPartitioner = BasePartitioner
+
+
+class PjitPartitioner(BasePartitioner):
+    """Partitions with `jax.jit` and `NamedSharding`s.
+
+    Args:
+      num_partitions: devices along the mesh's `model` axis.
+      model_parallel_submesh: (x, y, z, core) alternative to num_partitions: their product.
+      params_on_devices: kept for configurations of upstream; parameters are always on devices.
+      backend: platform name such as "cpu"; None is JAX's default.
+      ici_mesh_shape: (replica, data, model) inside a slice, with dcn_mesh_shape across slices.
+      logical_axis_rules: see `standard_logical_axis_rules`, the default.
+
+    Raises:
+      PartitioningError: the devices cannot be arranged so.
+    """
+
+    def __init__(
+        self,
+        num_partitions: int | None = None,
+        model_parallel_submesh: Sequence[int] | None = None,
+        params_on_devices: bool = True,
+        backend: str | None = None,
+        ici_mesh_shape: Sequence[int] | None = None,
+        dcn_mesh_shape: Sequence[int] | None = None,
+        logical_axis_rules: LogicalAxisRules | None = None,
+    ):
+        submesh = None if model_parallel_submesh is None else math.prod(model_parallel_submesh)
+        if num_partitions and submesh and num_partitions != submesh:
+            raise PartitioningError(
+                f"num_partitions={num_partitions} and model_parallel_submesh="
+                f"{tuple(model_parallel_submesh or ())} disagree; give one of them."
+            )
+        if not params_on_devices:
+            raise PartitioningError("params_on_devices=False is not supported; leave it True.")
+        devices = jax.devices(backend)
+        mesh = create_mesh(num_partitions or submesh or 1, devices, ici_mesh_shape, dcn_mesh_shape)
+        super().__init__(mesh, logical_axis_rules)
+
+    def partition(
+        self,
+        fn: Callable[..., Any],
+        in_axis_resources: Any,
+        out_axis_resources: Any,
+        static_argnums: int | Sequence[int] = (),
+        donate_argnums: int | Sequence[int] = (),
+    ) -> Any:
+        """Return `jax.jit` of `fn` on this mesh; see `BasePartitioner.partition`."""
 
         @functools.wraps(fn)
         def on_mesh(*args):
@@ -362,15 +404,6 @@ class PjitPartitioner:
             static_argnums=static_argnums,
             donate_argnums=donate_argnums,
         )
-
-    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process's rows of a batch, [B / num_shards, ...], as global device arrays."""
-        if jax.process_count() == 1:
-            return jax.device_put(dict(batch), self.data_sharding)
-        return {
-            name: jax.make_array_from_process_local_data(self.data_sharding, np.asarray(x))
-            for name, x in batch.items()
-        }
 
 
 class ModelBasedPjitPartitioner:

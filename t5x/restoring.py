@@ -24,7 +24,7 @@ from t5x.checkpoints.loading import (
     latest_checkpoint,
 )
 from t5x.checkpoints.transformations import transform_restored
-from t5x.partitioning import PjitPartitioner
+from t5x.partitioning import BasePartitioner
 from t5x.state_utils import AssignmentMap, assign
 from t5x.train_state import FlaxOptimTrainState, InferenceState
 
@@ -52,7 +52,7 @@ class TrainStateInitializer:
         optimizer_def: Any,
         init_fn: Callable[..., Mapping[str, Tree]],
         input_shapes: Mapping[str, Any],
-        partitioner: PjitPartitioner,
+        partitioner: BasePartitioner,
         model: Any = None,
         input_types: Mapping[str, Any] | None = None,
     ):

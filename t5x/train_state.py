@@ -6,7 +6,7 @@ is the layout of every checkpoint, as in T5X.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import flax.serialization
 import flax.struct
@@ -48,6 +48,67 @@ def check_params_axes(params: Tree, params_axes: Tree) -> None:
         raise ValueError("The params_axes do not fit the params:\n  " + "\n  ".join(problems))
 
 
+@runtime_checkable
+class TrainState(Protocol):
+    """What trainers, evaluators and checkpoints ask of a state.
+
+    `FlaxOptimTrainState` and `InferenceState` offer it; so may a state of your own.
+    """
+
+    @property
+    def step(self) -> Any:
+        """int32 scalar: updates done."""
+        ...
+
+    @property
+    def params(self) -> Tree:
+        """The model's parameters."""
+        ...
+
+    @property
+    def eval_params(self) -> Tree:
+        """The parameters that are evaluated."""
+        ...
+
+    @property
+    def param_states(self) -> Tree:
+        """The optimizer's slots."""
+        ...
+
+    @property
+    def flax_mutables(self) -> Tree:
+        """Other collections of the model."""
+        ...
+
+    def state_dict(self) -> dict[str, Tree]:
+        """Return nested dicts of arrays, in the layout of the checkpoints."""
+        ...
+
+    def restore_state(self, state_dict: Mapping[str, Tree]) -> Self:
+        """Return this state with the values of a `state_dict()`."""
+        ...
+
+    def replace_params(self, params: Tree) -> Self:
+        """Return this state with other parameters."""
+        ...
+
+    def replace_flax_mutables(self, flax_mutables: Tree) -> Self:
+        """Return this state with other mutable collections."""
+        ...
+
+    def replace_step(self, step: Any) -> Self:
+        """Return this state with another step number."""
+        ...
+
+    def apply_gradient(self, grads: Tree, learning_rate: Any, flax_mutables: Any = None) -> Self:
+        """Return the state after one update."""
+        ...
+
+    def as_logical_axes(self) -> Self:
+        """Return this state with the logical axis names in place of each array."""
+        ...
+
+
 class FlaxOptimTrainState(flax.struct.PyTreeNode):
     """Parameters, optimizer state, step and mutable collections, as one pytree.
 
@@ -76,12 +137,13 @@ class FlaxOptimTrainState(flax.struct.PyTreeNode):
         if params_axes is not None:
             check_params_axes(params, params_axes)
         if hasattr(optimizer_def, "set_param_axes"):
-            if params_axes is None:
+            if params_axes is not None:
+                optimizer_def.set_param_axes(flax_partitioning.get_axis_names(params_axes))
+            elif getattr(optimizer_def, "logical_factor_rules", True) is not None:
                 raise ValueError(
                     f"{type(optimizer_def).__name__} reads the parameters' logical axes, but the "
                     "model has no 'params_axes'; create its parameters with param_with_axes."
                 )
-            optimizer_def.set_param_axes(flax_partitioning.get_axis_names(params_axes))
         return cls(
             _optimizer=optimizer_def.create(params),
             params_axes=params_axes,
@@ -211,6 +273,15 @@ class InferenceState(flax.struct.PyTreeNode):
     def eval_params(self) -> Tree:
         """The parameters."""
         return self.params
+
+    @property
+    def param_states(self) -> Tree:
+        """No slots."""
+        return {}
+
+    def apply_gradient(self, grads: Tree, learning_rate: Any, flax_mutables: Any = None) -> Self:
+        """Raise TypeError: there is no optimizer."""
+        raise TypeError("An InferenceState has no optimizer; train a FlaxOptimTrainState.")
 
     def replace_params(self, params: Tree) -> Self:
         return self.replace(params=params)

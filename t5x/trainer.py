@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
-from t5x.partitioning import PartitioningError, PjitPartitioner, with_sharding_constraint
+from t5x.partitioning import BasePartitioner, PartitioningError, with_sharding_constraint
 from t5x.training.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.training.weight_metrics import WeightMetricsComputer
 
@@ -60,7 +60,7 @@ class Trainer:
         self,
         model: Any,
         train_state: Any,
-        partitioner: PjitPartitioner,
+        partitioner: BasePartitioner,
         eval_names: Any = (),
         summary_dir: str | None = None,
         train_state_axes: Any = None,
@@ -160,7 +160,9 @@ class Trainer:
             out_axis_resources=(self._axes, whole, whole),
             donate_argnums=(0, 1, 2),
         )
-        compiled = step.lower(self.train_state, self._totals, self._first, batch).compile()
+        compiled = self.partitioner.compile(
+            step, self.train_state, self._totals, self._first, batch
+        )
         by_formula = self.model.train_step_flops(self.train_state.params, batch) or 0.0
         # XLA counts the body of a loop once.
         by_xla = _flops(compiled) * self.num_microbatches
@@ -222,7 +224,9 @@ class Trainer:
             in_axis_resources=(self._axes, self.partitioner.data_partition_spec),
             out_axis_resources=PartitionSpec(),
         )
-        self._compiled_eval[_shapes(batch)] = step.lower(self.train_state, batch).compile()
+        self._compiled_eval[_shapes(batch)] = self.partitioner.compile(
+            step, self.train_state, batch
+        )
 
     def _run_eval(self, batch: Batch) -> MetricsMap:
         shapes = _shapes(batch)

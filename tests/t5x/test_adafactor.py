@@ -207,3 +207,35 @@ def test_mistakes_are_named():
         adafactor.Adafactor().create(params).apply_gradient(params)
     with pytest.raises(TypeError, match="momentum"):
         adafactor.Adafactor().create(params).apply_gradient(params, momentum=1)
+
+
+def test_rules_by_name_factor_t5_as_rules_by_axes_do():
+    shapes = {
+        "token_embedder/embedding": ((150, 130), ("vocab", "embed")),
+        "encoder/layers_0/attention/query/kernel": ((130, 140), ("embed", "joined_kv")),
+        "encoder/layers_0/attention/out/kernel": ((140, 130), ("joined_kv", "embed")),
+        "decoder/layers_1/encoder_decoder_attention/value/kernel": (
+            (130, 140),
+            ("embed", "joined_kv"),
+        ),
+        "decoder/layers_1/mlp/wi_0/kernel": ((130, 160), ("embed", "mlp")),
+        "decoder/layers_1/mlp/wo/kernel": ((160, 130), ("mlp", "embed")),
+        "decoder/logits_dense/kernel": ((130, 150), ("embed", "vocab")),
+        "decoder/relpos_bias/rel_embedding": ((4, 32), ("heads", "relpos_buckets")),
+        "decoder/decoder_norm/scale": ((130,), ("embed",)),
+        "encoder/layers_0/pre_mlp_layer_norm/scale": ((130,), ("embed",)),
+        "decoder/decoder/mlp/wo/kernel": ((160, 130), ("mlp", "embed")),
+    }
+    params = {name: jnp.zeros(shape) for name, (shape, _) in shapes.items()}
+    by_axes = rule_with_rules()
+    by_axes.set_param_axes(unflat({n: PartitionSpec(*axes) for n, (_, axes) in shapes.items()}))
+    by_name = adafactor.Adafactor(factor_map=adafactor.standard_factor_rules())
+    expected, found = (
+        jax.tree.map(jnp.shape, jax.eval_shape(rule.init_state, unflat(params)).param_states)
+        for rule in (by_axes, by_name)
+    )
+    assert found == expected
+    assert found["token_embedder"]["embedding"].v == (1,)
+    small = by_name.init_state(unflat({"decoder/layers_1/mlp/wo/kernel": jnp.zeros((6, 5))}))
+    assert small.param_states["decoder"]["layers_1"]["mlp"]["wo"]["kernel"].v_row.size == 5
+    assert adafactor.standard_factor_rules()["anything/else"] == adafactor.HEURISTIC_RULE

@@ -1,4 +1,6 @@
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import gin
@@ -217,6 +219,66 @@ def test_flags_know_the_names_that_files_give_to_modules(tmp_path, name, how):
         assert gin.query_parameter(f"{function}.{parameter}") == "flag"
         assert gin.query_parameter("a/PjitPartitioner.num_partitions") == 2
         assert gin.query_parameter(f"{function}.partitioner").scopes == ["a"]
+    finally:
+        gin.clear_config()
+        gin.config._LOCATION_PREFIXES[:] = [""]
+
+
+# A script of upstream's shape: a configurable function, flags, and gin read in `main`.
+SCRIPT = """
+import gin
+from absl import flags
+from t5x import gin_utils
+
+flags.DEFINE_multi_string("gin_file", None, "")
+flags.DEFINE_multi_string("gin_bindings", [], "")
+flags.DEFINE_list("gin_search_paths", ["."], "")
+
+@gin.configurable
+def work(size, name="none"):
+    print("size", size, "name", name, "locked", gin.config.config_is_locked())
+
+def main(argv):
+    values = flags.FLAGS
+    gin_utils.parse_gin_flags(values.gin_search_paths, values.gin_file, values.gin_bindings)
+    work()
+
+if __name__ == "__main__":
+    gin_utils.run(main)
+"""
+
+
+def test_a_script_of_upstreams_shape_runs(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "work.gin").write_text("SIZE = 3\nwork.size = %SIZE\n")
+    command = [sys.executable, "script.py", "--gin_file=work.gin"]
+
+    def run(*flags):
+        return subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True)
+
+    done = run("--gin.SIZE=5", "--gin.work.name=/a/path")
+    assert (done.returncode, done.stdout) == (0, "size 5 name /a/path locked True\n"), done.stderr
+    failed = run("--gin.SIZ=5")
+    assert failed.returncode != 0
+    assert "--gin.SIZ: no gin file has this macro. Did you mean SIZE?" in failed.stderr
+
+
+def test_parse_gin_flags_adds_to_the_configuration(tmp_path):
+    @gin.configurable(module="test_gin_utils")
+    def sized(size, other=0):
+        return size, other
+
+    (tmp_path / "a.gin").write_text("sized.size = 3\nunknown.thing = 4\n")
+    gin.clear_config()
+    try:
+        gin.bind_parameter("sized.other", 7)
+        with pytest.raises(gin_utils.GinError, match="unknown"):
+            gin_utils.parse_gin_flags([tmp_path], ["a.gin"], [])
+        gin_utils.parse_gin_flags([tmp_path], ["a.gin"], [], skip_unknown=True)
+        assert sized() == (3, 7)
+        assert gin.config.config_is_locked()
+        gin_utils.parse_gin_flags([], [], ["sized.size = 4"], finalize_config=False)
+        assert sized() == (4, 7)
     finally:
         gin.clear_config()
         gin.config._LOCATION_PREFIXES[:] = [""]

@@ -58,6 +58,26 @@ def test_devices_must_divide():
         PjitPartitioner(num_partitions=2, model_parallel_submesh=(1, 1, 2, 2))
 
 
+def test_other_partitioners_define_how_a_function_is_compiled():
+    class Counting(partitioning.BasePartitioner):
+        calls = 0
+
+        def partition(self, fn, in_axis_resources, out_axis_resources, *args, **kwargs):
+            self.calls += 1
+            sharding = self.shardings(in_axis_resources)
+            return jax.jit(fn, in_shardings=sharding, out_shardings=self.replicated)
+
+    with pytest.raises(TypeError, match="abstract"):
+        partitioning.BasePartitioner(partitioning.create_mesh(1, jax.devices()))  # type: ignore
+    partitioner = Counting(partitioning.create_mesh(1, jax.devices()[:1]))
+    assert partitioner.get_data_layout(3).batch_size == 3
+    double = partitioner.partition(lambda x: 2 * x, P("data"), P())
+    compiled = partitioner.compile(double, jax.ShapeDtypeStruct((3,), jnp.float32))
+    assert compiled(jnp.ones(3)).tolist() == [2, 2, 2]
+    assert partitioner.calls == 1
+    assert issubclass(PjitPartitioner, partitioning.BasePjitPartitioner)
+
+
 def test_slices_must_multiply_to_the_devices():
     with pytest.raises(PartitioningError, match="number of devices, 1"):
         PjitPartitioner(ici_mesh_shape=(1, 2, 2), dcn_mesh_shape=(2, 1, 1))
