@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def prepared_takes(directory: str) -> Source:
-    """Takes that `scripts/prepare_dataset.py rendered_drums` wrote.
+    """Takes that `musax prepare rendered-drums` wrote.
 
     Raises:
       FileNotFoundError: there are no shards.
@@ -36,7 +36,7 @@ def prepared_takes(directory: str) -> Source:
     if not splits:
         raise FileNotFoundError(
             f"{directory}: no train-*.array_record there; make them with "
-            "scripts/prepare_dataset.py rendered_drums"
+            "musax prepare rendered-drums"
         )
     return ArrayRecordSource(splits)
 

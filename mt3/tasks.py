@@ -30,7 +30,7 @@ def rendered_midi_task(
     colour_db: float = 0.0,
     segments_per_take: int = 32,
 ) -> Task:
-    """Transcription of takes that `scripts/prepare_dataset.py rendered_midi` wrote.
+    """Transcription of takes that `musax prepare rendered-midi` wrote.
 
     Args:
       directory: the folder of shards; its splits are those whose shards are there.
@@ -51,7 +51,7 @@ def rendered_midi_task(
     if not splits:
         raise FileNotFoundError(
             f"{directory}: no train-*.array_record there; make them with "
-            "scripts/prepare_dataset.py rendered_midi"
+            "musax prepare rendered-midi"
         )
     codec = build_codec(vocab_config)
     vocabulary = vocabulary_from_codec(codec)

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from musax.commands import cdcd, compose, drums, export, models, render, train, transcribe
+from musax.commands import cdcd, compose, drums, export, models, prepare, render, train, transcribe
 from musax.commands.console import report_error
 from musax.commands.options import Parser
 
-COMMANDS = (transcribe, drums, compose, cdcd, render, models, train, export)
+COMMANDS = (transcribe, drums, compose, cdcd, render, models, prepare, train, export)
 
 _EPILOG = """\
 examples:

@@ -2,7 +2,7 @@
 """Scores drum transcription on takes and recordings whose hits are known, all in one run.
 
 Examples:
-  # takes of scripts/prepare_dataset.py rendered_drums --no-vary, and real recordings
+  # takes of musax prepare rendered-drums --no-vary, and real recordings
   scripts/evaluate_drums.py --takes seen=data/drums_seen --takes unseen=data/drums_unseen \\
       --mdb data/mdb_drums --model drums-small
 

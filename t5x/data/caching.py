@@ -201,7 +201,7 @@ def check_not_required(task: Task, split: str) -> None:
     if any(isinstance(step, CacheDatasetPlaceholder) and step.required for step in steps):
         raise ValueError(
             f"task {task.name!r} is only read from a cache, and split {split!r} has none in "
-            f"{[str(folder) for folder in cache_dirs()]}: scripts/prepare_dataset.py task "
-            f"{task.name} --split {split} --out FOLDER, then use_cached=True and "
+            f"{[str(folder) for folder in cache_dirs()]}: musax prepare task "
+            f"{task.name} --split {split} -o FOLDER, then use_cached=True and "
             f"{_ENVIRONMENT}=FOLDER"
         )

@@ -170,7 +170,7 @@ def read_info(folder: str | os.PathLike, split: str) -> dict[str, Any] | None:
         if begun or path.exists():
             raise ValueError(
                 f"{folder}: split {split!r} was not written to its end (no "
-                f"{marker_path(folder, split).name}); run scripts/prepare_dataset.py again with "
+                f"{marker_path(folder, split).name}); prepare it again with "
                 "the same arguments, it continues"
             )
         return None

@@ -120,7 +120,7 @@ def check_shards(paths: Sequence[str | os.PathLike]) -> None:
         if missing:
             raise ValueError(
                 f"{name}: {len(missing)} of {count} shards are missing, the first is number "
-                f"{missing[0]}; write the dataset to its end (scripts/prepare_dataset.py, the same "
+                f"{missing[0]}; prepare the dataset to its end (the same "
                 "command again) or remove the shards of an older one"
             )
 

@@ -1,4 +1,4 @@
-"""Training and evaluating side by side: scripts/train_cdcd.py, cdcd.metrics, its script."""
+"""Training and evaluating side by side: cdcd.side_by_side, cdcd.metrics, its script."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdcd import metrics
+from cdcd import metrics, side_by_side
 from cdcd.contents import Melody
 from cdcd.export import export
 from cdcd.runs import load_model, load_run
@@ -48,19 +48,18 @@ def runs(data, tmp_path_factory):
     flags = [f"--gin.{name}={value!r}" for name, value in SIZES.items()]
     names = ["cdcd", "mdlm", "ar", "judge"]
     config = ["--config", "configs/cdcd/letters.gin", "--data", str(data)]
-    main = load_script("train_cdcd").main
+    main = side_by_side.main
     assert main([str(folder), *config, "--steps", "1", "--models", *names, *flags]) == 0
     return folder
 
 
 def test_equal_operations(runs, data):
-    script = load_script("train_cdcd")
     config, sizes = Path("configs/cdcd/letters.gin"), [f"{k}={v!r}" for k, v in SIZES.items()]
 
     def flops(name, others):
-        variant = script.VARIANTS[name]
-        files = script.gin_files(config, variant)
-        return script.step_flops(files, script.macros_of(variant, str(data), others))
+        variant = side_by_side.VARIANTS[name]
+        files = side_by_side.gin_files(config, variant)
+        return side_by_side.step_flops(files, side_by_side.macros_of(variant, str(data), others))
 
     full = {name: flops(name, []) for name in ("cdcd", "ar", "mdlm", "unconditioned")}
     assert full["ar"] == full["mdlm"] > full["cdcd"] > full["unconditioned"]
@@ -77,26 +76,24 @@ def test_equal_operations(runs, data):
     "task", ["melody", "melody_gpu", "letters", "letters_gpu", "text8", "text8_gpu"]
 )
 def test_every_variant_of_a_task_has_its_files(task):
-    script = load_script("train_cdcd")
-    for variant in script.VARIANTS.values():
-        files = script.gin_files(Path(f"configs/cdcd/{task}.gin"), variant)
+    for variant in side_by_side.VARIANTS.values():
+        files = side_by_side.gin_files(Path(f"configs/cdcd/{task}.gin"), variant)
         assert all(Path(file).is_file() for file in files), files
 
 
 def test_data_is_a_folder_or_a_file(data, tmp_path):
-    script = load_script("train_cdcd")
     (tmp_path / "text8").touch()
-    ar, unwarped = script.VARIANTS["ar"], script.VARIANTS["unwarped"]
-    assert script.macros_of(ar, str(data)) == [f"DATA_DIR={str(data)!r}"]
+    ar, unwarped = side_by_side.VARIANTS["ar"], side_by_side.VARIANTS["unwarped"]
+    assert side_by_side.macros_of(ar, str(data)) == [f"DATA_DIR={str(data)!r}"]
     file = f"DATA_FILE={str(tmp_path / 'text8')!r}"
-    assert script.macros_of(unwarped, str(tmp_path / "text8"), ["WARP=True", "LAYERS=2"]) == [
+    assert side_by_side.macros_of(unwarped, str(tmp_path / "text8"), ["WARP=True", "LAYERS=2"]) == [
         file,
         "LAYERS=2",
         "WARP=False",
     ]
     config = ["--config", "configs/cdcd/text8_gpu.gin", "--data", str(tmp_path / "none")]
-    with pytest.raises(SystemExit, match="train_cdcd: Macro DATA_FILE is required"):
-        script.main([str(tmp_path), *config])
+    with pytest.raises(SystemExit, match="side_by_side: Macro DATA_FILE is required"):
+        side_by_side.main([str(tmp_path), *config])
 
 
 def test_the_judge_reads_other_files(runs):

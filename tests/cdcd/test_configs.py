@@ -14,7 +14,7 @@ from tests.cdcd.tiny import clear_gin
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Folders as lakh64's and as those of `scripts/prepare_text.py`."""
+    """Folders as lakh64's and as those of `musax prepare text`."""
     folder = tmp_path_factory.mktemp("data")
     onset = np.arange(64.0)
     notes = make_notes(onset, onset + 1, 60 + np.arange(64) % 12)

@@ -94,7 +94,7 @@ def test_level_moves_the_log_spectrum_and_keeps_the_floor():
 
 
 def test_missing_shards_and_wrong_rates_are_named(tmp_path, takes):
-    with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py"):
+    with pytest.raises(FileNotFoundError, match=r"musax prepare"):
         make_task(tmp_path)
     task = make_task(takes[0], spectrogram_config=SpectrogramConfig(sample_rate=8000, hi_hz=4000))
     with pytest.raises(ValueError, match=r"16000 Hz.*8000 Hz"):

@@ -1,11 +1,9 @@
 """Takes of drums: deterministic, aligned, and rich in what is rare."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from musax.cli import main
 from musax.datasets.drum_variations import (
     cut_drums,
     drop_doubles,
@@ -19,8 +17,6 @@ from musax.datasets.rendered_midi import take_notes
 from musax.notes import empty_notes, make_notes, validate_notes
 from t5x.data.records import read_array_record
 from tests.tiny_drums import beat, write_groove, write_kit
-
-SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_dataset.py"
 
 
 @pytest.fixture(scope="module")
@@ -162,26 +158,37 @@ def test_doubles_are_dropped():
 
 
 def test_the_command_writes_shards_and_continues(groove, kits, tmp_path, capsys):
-    main = runpy.run_path(str(SCRIPT))["main"]
     out = tmp_path / "out"
-    arguments = ["rendered_drums", "--groove", str(groove), "--kit", kits[0], "--out", str(out)]
+    arguments = ["prepare", "rendered-drums", "--groove", str(groove), "--kit", kits[0]]
+    arguments += ["-o", str(out)]
     arguments += ["--seconds", "1", "--takes", "2", "--shards", "2", "--workers", "1"]
-    main(arguments)
+    assert main(arguments) == 0
     assert "4 examples in 2 shards of train" in capsys.readouterr().out
     take = next(read_array_record(out / "train-00001-of-00002.array_record"))
     assert take["audio"].shape == (44100,)
     assert take["kit"] in ("All", "mixed", "virtual")
     (out / "train-00000-of-00002.array_record").unlink()
     stamp = (out / "train-00001-of-00002.array_record").stat().st_mtime_ns
-    main(arguments)
+    assert main(arguments) == 0
     assert (out / "train-00001-of-00002.array_record").stat().st_mtime_ns == stamp
-    with pytest.raises(SystemExit, match="no such drum kit"):
-        main([*arguments, "--kit", "nowhere"])
+    assert main([*arguments, "--kit", "nowhere"]) == 2
+    assert "no such drum kit" in capsys.readouterr().err
+    assert main([*arguments, "--direct_num_workers=4"]) == 2
+    assert "--direct_num_workers=4 (options for Beam need --runner)" in capsys.readouterr().err
 
 
 def test_the_command_writes_a_small_egmd(groove, kits, tmp_path, capsys):
-    main = runpy.run_path(str(SCRIPT))["main"]
-    arguments = ["egmd_mini", "--groove", str(groove), "--kit", kits[0], "--kit", kits[1]]
-    main([*arguments, "--split", "test", "--out", str(tmp_path / "out"), "--workers", "1"])
+    arguments = [
+        "prepare",
+        "egmd-mini",
+        "--groove",
+        str(groove),
+        "--kit",
+        kits[0],
+        "--kit",
+        kits[1],
+    ]
+    arguments += ["--split", "test", "-o", str(tmp_path / "out"), "--workers", "1"]
+    assert main(arguments) == 0
     assert "2 recordings of test" in capsys.readouterr().out
     assert {p.kit_name for p in read_groove(tmp_path / "out")} == set(kits[:2])

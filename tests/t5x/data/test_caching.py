@@ -4,9 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +28,6 @@ from t5x.inference.data import make_readers
 from t5x.utils import DatasetConfig
 
 LENGTHS = {"inputs": 8, "targets": 8}
-SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_dataset.py"
 
 
 def _numbers(shard, fail_at=None):
@@ -199,7 +196,7 @@ def test_evaluation_of_what_has_to_be_cached(folder):
     steps = [CacheDatasetPlaceholder(required=True), tokenize]
     needed = Task("t", {"test": ROWS}, steps, FEATURES, [_count])
     for use_cached in (False, True):
-        with pytest.raises(ValueError, match=r"only read from a cache.*prepare_dataset\.py task t"):
+        with pytest.raises(ValueError, match=r"only read from a cache.*musax prepare task t"):
             Evaluator(needed, EncDecFeatureConverter(pack=False), "test", use_cached=use_cached)
 
 
@@ -223,7 +220,7 @@ def test_bad_caches_are_explained(task, folder):
         caching.split_steps(Task("t", {}, steps, FEATURES))
     needed = Task("t", {"train": ROWS}, [CacheDatasetPlaceholder(required=True)], FEATURES)
     for use_cached in (False, True):
-        with pytest.raises(ValueError, match=r"only read from a cache.*prepare_dataset\.py task t"):
+        with pytest.raises(ValueError, match=r"only read from a cache.*musax prepare task t"):
             _batches(needed, use_cached=use_cached)
 
 
@@ -232,36 +229,6 @@ def test_a_placeholder_moves_the_border():
     done, rest = caching.split_steps(Task("t", {}, steps, FEATURES))
     assert done == (_twice,)
     assert rest[1:] == (tokenize, append_eos_after_trim)
-
-
-def _run_script(*arguments):
-    command = [sys.executable, str(SCRIPT), "task", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_command_line(tmp_path):
-    arguments = (
-        "shakespeare_punctuation",
-        "--split",
-        "validation",
-        "--shards",
-        "2",
-        "--workers",
-        "1",
-    )
-    arguments += ("--module", "t5x.examples.shakespeare.tasks", "--out", str(tmp_path))
-    done = _run_script(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert "3300 examples in 2 shards of validation" in done.stdout
-    info = read_info(tmp_path / "shakespeare_punctuation", "validation")
-    assert info is not None
-    assert info["preprocessors"] == ["with_sentinels"]
-
-
-def test_command_line_mistakes(tmp_path):
-    done = _run_script("nothing", "--out", str(tmp_path), "--colour", "red")
-    assert done.returncode == 2
-    assert "unknown arguments --colour red" in done.stderr
 
 
 def test_folders_come_from_flag_and_environment(tmp_path, monkeypatch):

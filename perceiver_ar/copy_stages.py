@@ -1,16 +1,16 @@
-#!/usr/bin/env python
-"""Trains Perceiver AR to copy 8,192 or 131,072 tokens, on short sequences first.
+"""Train Perceiver AR to copy 8,192 or 131,072 tokens, on short sequences first.
 
 Each stage is a run of `t5x.train` with configs/perceiver_ar/copy_staged.gin in a folder of its own,
 named by the length of its sequences, and begins with what the one before has learnt. Called again,
-it goes on where it stopped. What is not an option of its own goes to `t5x.train`.
+it continues where it stopped. Other options are those of `t5x.train`.
 
 Examples:
   # ten minutes on two cores of a laptop
-  scripts/train_copy.py runs/copy_8192
+  python -m perceiver_ar.copy_stages runs/copy_8192
 
   # for a GPU
-  scripts/train_copy.py runs/copy_131072 --length 131072 --gin.ATTENTION_KERNEL='"fused"'
+  python -m perceiver_ar.copy_stages runs/copy_131072 --length 131072 \\
+      --gin.ATTENTION_KERNEL='"fused"'
 """
 
 import argparse

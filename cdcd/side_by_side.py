@@ -1,20 +1,19 @@
-#!/usr/bin/env python
-"""Trains models of cdcd side by side, with equal numbers of floating-point operations.
+"""Train models of cdcd side by side, with equal numbers of floating-point operations.
 
 The number of steps is given for continuous diffusion; the others, from the same trunk and of about
 as many parameters, have as many operations. Each is a run of `t5x.train` in a folder of its own.
-Called again, it goes on where it stopped. What is not an option of its own goes to `t5x.train`.
+Called again, it continues where it stopped. Other options are those of `t5x.train`.
 
 Examples:
   # an hour on two cores: continuous diffusion, masked diffusion, the autoregressive model
-  scripts/train_cdcd.py runs/melody --config configs/cdcd/melody.gin --data data/lakh64
+  python -m cdcd.side_by_side runs/melody --config configs/cdcd/melody.gin --data data/lakh64
 
   # the judge of their samples, and what is missing without a part of the method
-  scripts/train_cdcd.py runs/melody --config configs/cdcd/melody.gin --data data/lakh64 \\
+  python -m cdcd.side_by_side runs/melody --config configs/cdcd/melody.gin --data data/lakh64 \\
       --models judge unwarped unconditioned --steps 1500
 
   # on a GPU, 28 million parameters and half of text8
-  scripts/train_cdcd.py runs/text8 --config configs/cdcd/text8_gpu.gin --data data/text8 \\
+  python -m cdcd.side_by_side runs/text8 --config configs/cdcd/text8_gpu.gin --data data/text8 \\
       --models cdcd mdlm ar judge --steps 50000
 """
 
@@ -29,7 +28,7 @@ import jax
 
 from t5x.run_config import read_configuration
 
-CONFIGS = Path("configs/cdcd")
+CONFIGS = Path("configs/cdcd")  # gin finds it, see `t5x.gin_utils`
 
 
 class Variant(NamedTuple):
@@ -104,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference = configured("cdcd")[2]
         chosen = {name: configured(name) for name in args.models}
     except ValueError as error:
-        raise SystemExit(f"train_cdcd: {error}") from error
+        raise SystemExit(f"side_by_side: {error}") from error
     for name, (files, own, flops) in chosen.items():
         steps = round(args.steps * reference / flops)
         own += [f"TRAIN_STEPS={steps}", f"MODEL_DIR={str(args.folder / name)!r}"]
