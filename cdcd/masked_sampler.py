@@ -5,7 +5,7 @@ Letters in shapes: B batch, L length, V vocabulary.
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,19 @@ from cdcd.denoising import Params
 from cdcd.sampler import SPECIAL_IDS, Rows, check_finite, check_rows
 from t5x.decoding.logit_masks import NEG_INF
 
-if TYPE_CHECKING:
-    from cdcd.baselines import MaskedDiffusionModel
+
+class MaskPredictor(Protocol):
+    """What sampling needs of a model, such as `cdcd.baselines.MaskedDiffusionModel`."""
+
+    module: Any
+
+    def logits(self, params: Params, tokens: Array, masked: Array, valid: Array | None) -> Array:
+        """Return logits float32 [B, L, V] of all tokens, with those `masked` bool [B, L] hidden."""
+        ...
 
 
 def sample_masked(
-    model: "MaskedDiffusionModel",
+    model: MaskPredictor,
     params: Params,
     rows: Rows,
     rng: Array,
@@ -29,7 +36,7 @@ def sample_masked(
     temperature: float = 1.0,
     never: Sequence[int] = SPECIAL_IDS,
 ) -> Array:
-    """Makes the positions of rows that are not given; those never change.
+    """Sample the positions of rows that are not given; those that are given never change.
 
     From time t to the next, s, a masked position is unmasked with probability (t - s) / t, as one
     of the tokens that the network finds likely.
@@ -41,7 +48,7 @@ def sample_masked(
       rng: random key.
       steps: network evaluations.
       temperature: divides the logits.
-      never: ids that are not made.
+      never: ids that are not sampled.
 
     Returns:
       int32 [B, L].
@@ -53,15 +60,14 @@ def sample_masked(
     check_rows(rows, model.module.config.vocab_size)
     if steps < 1 or temperature <= 0:
         raise ValueError(f"steps={steps}, temperature={temperature}: expected positive numbers")
-    warmth = jnp.float32(temperature)
-    tokens, good = _sample(model, steps, tuple(never), params, rows, rng, warmth)
+    tokens, good = _sample(model, steps, tuple(never), params, rows, rng, jnp.float32(temperature))
     check_finite(good)
     return tokens
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _sample(
-    model: "MaskedDiffusionModel",
+    model: MaskPredictor,
     steps: int,
     never: tuple[int, ...],
     params: Params,

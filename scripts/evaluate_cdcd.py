@@ -43,7 +43,7 @@ from musax.metrics import generated, sequences
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
 from musax.plots import save_figure
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.files import write_json
 
 PARTS = ("likelihood", "frontier", "samples", "infill", "notes", "words", "speed")

@@ -29,7 +29,7 @@ from cdcd.mbr import UTILITIES, choose
 from cdcd.pronunciation import pronunciation_errors
 from cdcd.runs import TrainedRun, load_run
 from musax.metrics.bootstrap import bootstrap_mean
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.decoding import beam_search, temperature_sample
 from t5x.files import write_json
 from t5x.models import EncoderDecoderModel

@@ -17,6 +17,7 @@ import numpy as np
 
 from t5x import utils
 from t5x.checkpoints import save_safetensors
+from t5x.data import lookup
 from t5x.files import write_json
 from t5x.gin_utils import GinError
 from t5x.inference.data import BatchMaker
@@ -374,12 +375,7 @@ def check(
 
 def _task_features(task: Any, model: Any) -> Mapping[str, Any]:
     if task is not None:
-        from t5x.data.seqio import bridge
-        from t5x.data.tasks import get_mixture_or_task
-
-        native = bridge.find(task)
-        source = native.provider if native is not None else get_mixture_or_task(task)
-        return source.output_features
+        return lookup.find_provider(task).output_features
     found = {}
     for name, attribute in (("inputs", "input_vocabulary"), ("targets", "output_vocabulary")):
         vocabulary = getattr(model, attribute, None)

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t5x.checkpoints.retention import Checkpointer
 from t5x.compilation_cache import enable_compilation_cache
+from t5x.data.lookup import find_provider
 from t5x.gin_utils import GinError
 from t5x.partitioning import PjitPartitioner
 from t5x.restoring import TrainStateInitializer
@@ -208,7 +209,7 @@ def get_vocabulary(cfg: DatasetConfig) -> tuple[Any, Any]:
 
     A language model's task has no inputs, so both are that of its targets.
     """
-    features = _provider(cfg.mixture_or_task_name).output_features
+    features = find_provider(cfg.mixture_or_task_name).output_features
     targets = features["targets"].vocabulary
     return (features["inputs"].vocabulary if "inputs" in features else targets), targets
 
@@ -224,7 +225,7 @@ def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
     """
     if not hasattr(model, "output_vocabulary") or cfg.mixture_or_task_name is None:
         return
-    if "targets" not in _provider(cfg.mixture_or_task_name).output_features:
+    if "targets" not in find_provider(cfg.mixture_or_task_name).output_features:
         return
     for kind, of_data, of_model in zip(
         ("input", "output"),
@@ -353,7 +354,7 @@ def get_training_eval_datasets(
     batches come every time.
     """
     layout = partitioner.get_data_layout(cfg.batch_size)
-    source = _provider(cfg.mixture_or_task_name)
+    source = find_provider(cfg.mixture_or_task_name)
     result = {}
     for task in getattr(source, "tasks", [source]):
         batches = get_dataset(
@@ -365,20 +366,6 @@ def get_training_eval_datasets(
         )
         result[task.name] = FirstBatches(batches, eval_steps)
     return result
-
-
-def _provider(name: Any) -> Any:
-    """The task or mixture of a name, ours or seqio's."""
-    from t5x import data
-    from t5x.data.seqio import bridge
-
-    try:
-        return data.get_mixture_or_task(name)
-    except ValueError:
-        native = bridge.find(name)
-        if native is None:
-            raise
-        return native.provider
 
 
 class FirstBatches:

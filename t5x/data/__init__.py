@@ -1,7 +1,7 @@
 """Tasks, feature converters and the grain input pipeline.
 
-The names of `pipeline`, `evaluation` and `seqio.bridge` are loaded when first asked for, so that
-declaring a task does not import grain, and nothing here imports TensorFlow.
+The names in `_LAZY` are loaded when first asked for, so that declaring a task does not import
+grain, and nothing here imports TensorFlow.
 """
 
 import importlib
@@ -37,7 +37,6 @@ from t5x.data.tasks import (
     Task,
     TaskRegistry,
     get_mixture_or_task,
-    mixing_rate_num_examples,
 )
 from t5x.data.vocabularies import (
     ByteVocabulary,
@@ -56,6 +55,7 @@ _LAZY = {
     "TensorBoardLogger": "evaluation_loggers",
     "TFExampleSource": "tfrecord",
     "TextLineSource": "text_lines",
+    "mixing_rate_num_examples": "caching",
     "to_seqio": "seqio.bridge",
 }
 

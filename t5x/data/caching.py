@@ -205,3 +205,20 @@ def check_not_required(task: Task, split: str) -> None:
             f"{task.name} --split {split} -o FOLDER, then use_cached=True and "
             f"{_ENVIRONMENT}=FOLDER"
         )
+
+
+def mixing_rate_num_examples(
+    task: Task,
+    maximum: int | None = None,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+    split: str = "train",
+) -> float:
+    """min(scale * number of examples, maximum) ** (1 / temperature), as seqio's.
+
+    Counted are the cached examples of a task that has a cache, else its input examples.
+    """
+    rate = (cached_task(task, split) or task).num_input_examples(split) * scale
+    if maximum:
+        rate = min(rate, maximum)
+    return rate ** (1.0 / temperature)

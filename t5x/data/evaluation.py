@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from t5x.data import caching
+from t5x.data import caching, lookup
 from t5x.data.converters import FeatureConverter
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.data.preprocessors import injected_parameters
-from t5x.data.tasks import Mixture, Task, get_mixture_or_task
+from t5x.data.seqio.bridge import NativeSource
+from t5x.data.seqio.tasks import evaluation_tasks
+from t5x.data.tasks import Mixture, Task
 
 Batch = dict[str, np.ndarray]
 PREDICT, PREDICT_WITH_AUX, SCORE = "predict", "predict_with_aux", "score"
@@ -252,15 +254,9 @@ def _tasks(
     use_cached: bool,
 ) -> list[Task]:
     """The tasks of a name, of this registry or else of seqio's."""
-    try:
-        source = get_mixture_or_task(name)
-    except ValueError:
-        from t5x.data.seqio import bridge, tasks
-
-        native = bridge.find(name)
-        if native is None:
-            raise
-        return tasks.evaluation_tasks(native.provider, sequence_length, seed, use_cached)
+    source = lookup.find(name)
+    if isinstance(source, NativeSource):
+        return evaluation_tasks(source.provider, sequence_length, seed, use_cached)
     return source.tasks if isinstance(source, Mixture) else [source]
 
 

@@ -8,20 +8,21 @@ not depend on the number of workers, and the state of the iterator is a place an
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
 
-from t5x.data import batching, caching, order
+from t5x.data import batching, caching, lookup, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
-from t5x.data.features import trim_features, validate_features
+from t5x.data.examples import ExampleMaker
 from t5x.data.packing import axis_limits
 from t5x.data.prefetch import ThreadPrefetch
-from t5x.data.preprocessors import PreprocessorChain
-from t5x.data.tasks import Mixture, Task, get_mixture_or_task
+from t5x.data.tasks import Mixture, Task
+from t5x.moved import moved_names
+
+__getattr__ = moved_names(__name__, {"task_examples": "t5x.data.examples"})
 
 STATE_VERSION = 1
 _WORKER_BUFFER = 16
@@ -43,55 +44,7 @@ class _Settings:
     cached: str | None = None  # names of the tasks that are read from a cache
 
 
-class ExampleMaker:
-    """`Place` -> list of prepared examples; runs in the worker processes."""
-
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        sequences: Sequence[Sequence[dict]],
-        lengths: Mapping[str, Any],
-        converter: FeatureConverter,
-        seed: int,
-        trim: bool,
-    ):
-        # Not the tasks themselves: what they hold otherwise need not be picklable.
-        self._names = [task.name for task in tasks]
-        self._features = [task.output_features for task in tasks]
-        self._sequences = list(sequences)
-        self._lengths = lengths
-        self._converter = converter
-        self._trim = trim
-        self._chains = [
-            PreprocessorChain(task.preprocessors, task.output_features, lengths, seed)
-            for task in tasks
-        ]
-
-    def task_examples(self, place: order.Place) -> list[dict]:
-        """Preprocessed, checked and trimmed examples, before the feature converter."""
-        name, features = self._names[place.component], self._features[place.component]
-        try:
-            raw = self._sequences[place.component][place.index]
-            examples = self._chains[place.component](raw, place.epoch, place.index)
-            examples = [validate_features(e, features, name) for e in examples]
-        except Exception as e:
-            e.add_note(f"while making example {place.index} of task {name!r}")
-            raise
-        if not self._trim:
-            return examples
-        return [trim_features(e, self._lengths, features) for e in examples]
-
-    def __call__(self, place: order.Place) -> list[dict]:
-        examples = self.task_examples(place)
-        try:
-            return [self._converter.prepare(e, self._lengths) for e in examples]
-        except ValueError as e:
-            name = self._names[place.component]
-            e.add_note(f"while converting example {place.index} of task {name!r}")
-            raise
-
-
-class _From:
+class _OffsetPlaces:
     """The places of an order from `start` on."""
 
     def __init__(self, places, start: int):
@@ -121,7 +74,7 @@ class GrainElements:
             return iter(())
         threads = self._num_read_threads
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        dataset = grain.MapDataset.source(_From(self._places, start)).map(self._maker)
+        dataset = grain.MapDataset.source(_OffsetPlaces(self._places, start)).map(self._maker)
         elements = dataset.to_iter_dataset(options)
         if self._num_workers:
             if not flags.FLAGS.is_parsed():  # grain reads absl flags, outside absl.app too
@@ -335,7 +288,7 @@ def get_dataset(
         raise ValueError(
             "length_buckets gives each shard its own batch shapes; use it with num_shards=1"
         )
-    source = _find(task_or_mixture)
+    source = lookup.find(task_or_mixture)
 
     def make_batches(seed: int) -> BatchIterator:
         settings = _Settings(source.name, split, shuffle, seed, shard_index, num_shards, num_epochs)
@@ -361,26 +314,6 @@ def get_dataset(
     iterator.batch_size = rows
     iterator.model_feature_lengths = dict(converter.get_model_feature_lengths(lengths))
     return iterator
-
-
-def task_examples(
-    task: Task,
-    split: str,
-    task_feature_lengths: Mapping[str, Any] | None = None,
-    *,
-    seed: int = 0,
-    shuffle: bool = False,
-    trim_output_features: bool = True,
-    num_examples: int | None = None,
-) -> Iterator[dict]:
-    """One pass over the preprocessed examples of a task, without converting or batching."""
-    sequence = task.sequence(split)
-    lengths = dict(task_feature_lengths or {})
-    converter = PassThroughFeatureConverter()
-    maker = ExampleMaker([task], [sequence], lengths, converter, seed, trim_output_features)
-    places = order.TaskOrder(len(sequence), shuffle, seed)
-    made = (maker.task_examples(places.place(i)) for i in range(len(sequence)))
-    return itertools.islice(itertools.chain.from_iterable(made), num_examples)
 
 
 def _from_caches(tasks: Sequence[Task], settings: _Settings, use_cached: bool):
@@ -431,15 +364,3 @@ def _converter(converter, pack: bool) -> FeatureConverter:
     if pack and not converter.pack:
         raise ValueError("pack=True, but the feature_converter was made with pack=False")
     return converter
-
-
-def _find(name):
-    try:
-        return get_mixture_or_task(name)
-    except ValueError:
-        from t5x.data.seqio import bridge
-
-        native = bridge.find(name)
-        if native is None:
-            raise
-        return native

@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 from t5x.data.features import Feature
 from t5x.data.sources import FunctionSource, Source, check_split
+from t5x.moved import moved_names
+
+__getattr__ = moved_names(__name__, {"mixing_rate_num_examples": "t5x.data.caching"})
 
 Rate = float | int | Callable[["Task"], float]
 
@@ -152,25 +155,6 @@ def _rate_value(rate: Rate, member, mixture_name: str) -> float:
             "rates must be positive"
         )
     return value
-
-
-def mixing_rate_num_examples(
-    task: Task,
-    maximum: int | None = None,
-    scale: float = 1.0,
-    temperature: float = 1.0,
-    split: str = "train",
-) -> float:
-    """min(scale * number of examples, maximum) ** (1 / temperature), as seqio's.
-
-    Counted are the cached examples of a task that has a cache, else its input examples.
-    """
-    from t5x.data.caching import cached_task
-
-    rate = (cached_task(task, split) or task).num_input_examples(split) * scale
-    if maximum:
-        rate = min(rate, maximum)
-    return rate ** (1.0 / temperature)
 
 
 class _Registry:

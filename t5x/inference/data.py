@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from t5x.data import lookup
 from t5x.data.batching import START, ExampleStream
 from t5x.data.caching import read_by
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
+from t5x.data.examples import ExampleMaker
 from t5x.data.order import TaskOrder
-from t5x.data.pipeline import ExampleMaker
-from t5x.data.seqio import bridge
-from t5x.data.tasks import Mixture, Task, get_mixture_or_task
+from t5x.data.seqio.bridge import NativeSource
+from t5x.data.tasks import Mixture, Task
 
 ID, PART = "_id", "_part"
 Example = dict[str, Any]
@@ -59,11 +60,11 @@ class TaskReader:
     def _elements(self, start: int) -> Iterator[list[Example]]:
         for number in range(start, self._order.shard_size):
             place = self._order.place(number)
-            made = self._maker.task_examples(place)
-            if len(made) == 1:
-                yield [{ID: place.index, **made[0]}]
+            examples = self._maker.task_examples(place)
+            if len(examples) == 1:
+                yield [{ID: place.index, **examples[0]}]
             else:
-                yield [{ID: place.index, PART: part, **one} for part, one in enumerate(made)]
+                yield [{ID: place.index, PART: part, **one} for part, one in enumerate(examples)]
 
 
 class SeqioReader:
@@ -106,15 +107,11 @@ def make_readers(cfg: Any, shard_id: int, num_shards: int) -> list[Any]:
     """
     if not 0 <= shard_id < num_shards:
         raise ValueError(f"shard_id={shard_id} is not in [0, num_shards={num_shards}).")
-    try:
-        source = get_mixture_or_task(cfg.mixture_or_task_name)
-    except ValueError:
-        native = bridge.find(cfg.mixture_or_task_name)
-        if native is None:
-            raise
+    source = lookup.find(cfg.mixture_or_task_name)
+    if isinstance(source, NativeSource):
         import seqio
 
-        tasks = seqio.get_subtasks(native.provider)
+        tasks = seqio.get_subtasks(source.provider)
         return [SeqioReader(task, cfg, shard_id, num_shards) for task in tasks]
     tasks = source.tasks if isinstance(source, Mixture) else [source]
     tasks = read_by(tasks, cfg.split, cfg.use_cached)

@@ -15,7 +15,7 @@ from cdcd.pronunciation import (
 )
 from musax.datasets.splits import hash_split
 from t5x.data import EncDecFeatureConverter, Evaluator, JSONLogger, get_dataset
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 
 LINES = """\
 'bout B AW1 T

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cdcd.text import TEXT8_SIZE, normalise_text8, text8_task, text_task, vocabulary_of
 from cdcd.vocabularies import LettersVocabulary
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.data.vocabularies import ByteVocabulary
 from t5x.examples.shakespeare.plays import load_plays
 from tests.cdcd.batches import batches, rows

@@ -4,7 +4,7 @@ import numpy as np
 
 from perceiver_ar.feature_converter import PerceiverARFeatureConverter
 from t5x.data import get_dataset, to_seqio
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 
 
 def lengths(length):

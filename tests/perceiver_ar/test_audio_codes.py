@@ -18,7 +18,7 @@ from perceiver_ar.audio_codes import (
 )
 from perceiver_ar.generation import generate
 from perceiver_ar.sampler import Sampler
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from tests.perceiver_ar.batches import assert_seqio_agrees, batches, lengths, scored
 from tests.perceiver_ar.reference import tiny
 

@@ -22,7 +22,7 @@ from perceiver_ar.images import (
     tokens_to_image,
 )
 from perceiver_ar.sampler import Sampler
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.data.sources import TfdsSource
 from tests.perceiver_ar.batches import assert_seqio_agrees, batches, scored
 from tests.perceiver_ar.reference import tiny

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perceiver_ar.text import text_task
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.data.vocabularies import text_vocabulary
 from t5x.examples.shakespeare.plays import load_plays
 from tests.perceiver_ar.batches import assert_seqio_agrees, batches, lengths, scored

@@ -77,7 +77,7 @@ def test_gin_files_parse(file):
     gin.clear_config()
     gin_utils._search_packages_safely()
     for folder in (ROOT, ROOT / "t5x" / "configs"):
-        gin_utils._add_search_path(str(folder))
+        gin.add_config_file_search_path(str(folder))
     main = next((m for name, m in SCRIPTS.items() if file.name.startswith(name)), train)
     with gin_utils._standing_for_main(main), gin_utils._quiet_search():
         gin.parse_config_file(str(file))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
+from t5x.data.examples import ExampleMaker
 from t5x.data.features import Feature
 from t5x.data.order import Place
-from t5x.data.pipeline import ExampleMaker
 from t5x.data.tasks import Mixture, Task, get_mixture_or_task
 from t5x.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 
@@ -195,7 +195,7 @@ class _NativeElements:
 
 
 def find(name: Any) -> NativeSource | None:
-    """The seqio task or mixture of a name, if the program has imported seqio and it is there."""
+    """Return the seqio task or mixture of a name; None if it has none or was not imported."""
     seqio = sys.modules.get("seqio")
     if seqio is None:
         return None

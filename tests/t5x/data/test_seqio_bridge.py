@@ -18,7 +18,7 @@ from t5x.data import (
     get_dataset,
     to_seqio,
 )
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.data.preprocessors import append_eos_after_trim, tokenize
 from t5x.data.seqio.bridge import find
 

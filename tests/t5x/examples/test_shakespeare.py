@@ -5,7 +5,7 @@ import pytest
 
 from t5x import train
 from t5x.data import EncDecFeatureConverter, TaskRegistry, get_dataset
-from t5x.data.pipeline import task_examples
+from t5x.data.examples import task_examples
 from t5x.examples.shakespeare import fill_in, plays, punctuation, tasks
 
 LENGTHS = {"inputs": 128, "targets": 56}
