@@ -1,4 +1,4 @@
-"""Audio files to float32 arrays and back: decoding, mixing down, resampling, streaming.
+"""Convert audio files to float32 arrays and back: decode, mix down, resample, stream, write.
 
 Audio is float32 [samples] or [samples, channels] with full scale 1.0, always beside its sample
 rate in Hz. Reading goes through libsndfile (WAV, FLAC, MP3, Ogg Vorbis/Opus, AIFF, CAF, …),
@@ -9,7 +9,6 @@ in bounded memory.
 import contextlib
 import dataclasses
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +17,27 @@ import numpy as np
 import soundfile
 import soxr
 
-from t5x.files import atomic_path
+from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, reason
+from musax._audio_writing import audio_writer, normalize_peak, save_audio
+
+__all__ = [
+    "AudioError",
+    "AudioInfo",
+    "AudioWarning",
+    "ResampleStream",
+    "audio_info",
+    "audio_writer",
+    "check_audio",
+    "load_audio",
+    "normalize_peak",
+    "resample",
+    "save_audio",
+    "stream_audio",
+    "to_mono",
+]
 
 _BLOCK_FRAMES = 1 << 16
 _QUALITY = "HQ"
-_LIBRARY_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, AssertionError)
-
-
-class AudioError(ValueError):
-    """An audio file cannot be read or written; the message names it and says what to do."""
-
-
-class AudioWarning(UserWarning):
-    """Audio was read or written, but not all of it as it should be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +141,7 @@ def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
     while True:
         try:
             block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except _LIBRARY_ERRORS as error:
+        except LIBRARY_ERRORS as error:
             problem, block = error, np.zeros((0, 1), np.float32)
         if not len(block):
             break
@@ -178,18 +185,14 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
         raise AudioError(f"{path}: the file is empty (0 bytes); export or download it again")
     try:
         file = soundfile.SoundFile(location)
-    except (*_LIBRARY_ERRORS, TypeError) as error:
+    except (*LIBRARY_ERRORS, TypeError) as error:
         raise AudioError(
-            f"{path}: not audio that libsndfile can read ({_reason(error)}); expected WAV, FLAC, "
+            f"{path}: not audio that libsndfile can read ({reason(error)}); expected WAV, FLAC, "
             "MP3, Ogg, AIFF or CAF. Convert other formats first, for example: "
             f"ffmpeg -i {location.name} {location.stem}.wav"
         ) from error
     with file:
         yield file
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "error_string", None) or str(error) or type(error).__name__
 
 
 # ---------------------------------------------------------------------------------- conversions
@@ -297,98 +300,3 @@ def _check_rate(rate, name: str):
     if rate is not None and not (rate > 0 and np.isfinite(rate)):
         raise ValueError(f"{name}={rate}: a sample rate must be positive (Hz)")
     return rate
-
-
-# --------------------------------------------------------------------------------------- writing
-
-
-def save_audio(
-    path: str | os.PathLike, samples: np.ndarray, rate: int, *, subtype: str | None = None
-) -> None:
-    """Write an audio file; it appears complete or not at all.
-
-    Peak policy: audio within full scale is written as it is. Audio beyond full scale is scaled
-    down as a whole to peak at full scale, with an `AudioWarning` that gives the gain; formats of
-    floating-point samples hold any level and are never scaled. Nothing is clipped.
-
-    Args:
-      path: the suffix chooses the format (.wav, .flac, .ogg, .mp3, .aiff, …).
-      samples: float [samples] or [samples, channels], full scale 1.0.
-      rate: Hz.
-      subtype: libsndfile's name of the sample format ("PCM_24", "FLOAT"); None is the format's
-        default, for WAV 16-bit integers.
-
-    Raises:
-      AudioError: for an unknown suffix, a missing folder, samples that are not finite floats, a
-        rate the format does not know, or a full disk.
-    """
-    target = Path(path).expanduser()
-    samples = _check_samples(path, np.asarray(samples))
-    file_format = _format_of(path, target)
-    subtype = subtype or soundfile.default_subtype(file_format)
-    if not soundfile.check_format(file_format, subtype):
-        known = ", ".join(soundfile.available_subtypes(file_format))
-        raise AudioError(f"{path}: {file_format} has no subtype {subtype}; use one of {known}")
-    if subtype not in ("FLOAT", "DOUBLE"):
-        samples = _fit_full_scale(path, samples)
-    if not target.parent.is_dir():
-        raise AudioError(f"{path}: the folder {target.parent} does not exist; create it first")
-    try:
-        with atomic_path(target) as temporary:
-            soundfile.write(
-                os.fspath(temporary), samples, int(rate), subtype=subtype, format=file_format
-            )
-    except (*_LIBRARY_ERRORS, TypeError, ValueError) as error:
-        raise AudioError(_write_problem(path, target, samples, error)) from error
-
-
-def _fit_full_scale(path, samples: np.ndarray) -> np.ndarray:
-    """Return the samples, scaled down with a warning if they exceed full scale."""
-    peak = float(np.abs(samples).max(initial=0.0))
-    if peak <= 1.0:
-        return samples
-    warnings.warn(
-        f"{path}: peak {peak:.3f} exceeds full scale; scaled by "
-        f"{-20 * np.log10(peak):.1f} dB so that nothing clips",
-        AudioWarning,
-        stacklevel=3,
-    )
-    return samples / np.float32(peak)
-
-
-def normalize_peak(audio: np.ndarray, peak: float = 0.9) -> np.ndarray:
-    """Return `audio` scaled so that its largest magnitude is `peak`; silence stays silence."""
-    largest = float(np.abs(audio).max(initial=0.0))
-    return audio * np.float32(peak / largest) if largest > 0 else audio
-
-
-def _check_samples(path, samples: np.ndarray) -> np.ndarray:
-    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError(
-            f"{path}: expected float samples [samples] or [samples, channels] with full scale 1.0, "
-            f"got {samples.dtype} {samples.shape}"
-        )
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: the samples to write hold NaN or infinity; find out where from")
-    return samples.astype(np.float32, copy=False)
-
-
-def _format_of(path, target: Path) -> str:
-    name = target.suffix.lstrip(".").upper()
-    name = {"AIF": "AIFF", "OPUS": "OGG", "OGA": "OGG"}.get(name, name)
-    if name not in soundfile.available_formats() or name == "RAW":
-        raise AudioError(f"{path}: unknown audio suffix {target.suffix!r}; use .wav, .flac or .ogg")
-    return name
-
-
-def _write_problem(path, target: Path, samples: np.ndarray, error: BaseException) -> str:
-    free = shutil.disk_usage(target.parent).free
-    if free < 4 * samples.size:
-        return f"{path}: no space left to write ({free} bytes free); free some or write elsewhere"
-    if not os.access(target.parent, os.W_OK):
-        return f"{path}: no permission to write into {target.parent}; choose another folder"
-    reason = _reason(error)
-    return (
-        f"{path}: cannot be written ({reason}); check the disk and its quota, and that the format "
-        "knows this sample rate and number of channels (WAV knows all)"
-    )

@@ -13,6 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musax import _audio_writing
 from musax import audio as A
 from musax.audio import AudioError, AudioWarning, load_audio, resample, save_audio, stream_audio
 
@@ -249,6 +250,33 @@ def test_only_what_exceeds_full_scale_is_scaled_and_float_keeps_all(tmp_path):
     np.testing.assert_array_equal(load_audio(tmp_path / "b.wav")[0], audio)
 
 
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_blocks_make_the_file_of_the_whole(tmp_path, scale):
+    audio = A.normalize_peak(tones(0.2, 8000, 2), scale)
+    expected = pytest.warns(AudioWarning, match="peak") if scale > 1 else contextlib.nullcontext()
+    with expected:
+        save_audio(tmp_path / "whole.wav", audio, 8000)
+    with expected, A.audio_writer(tmp_path / "blocks.wav", 8000) as write:
+        for block in np.split(audio, [0, 1, 700]):
+            write(block)
+        assert not (tmp_path / "blocks.wav").exists()
+    assert (tmp_path / "blocks.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    failing = contextlib.ExitStack()
+    write = failing.enter_context(A.audio_writer(tmp_path / "blocks.wav", 8000))
+    write(audio)
+    with pytest.raises(AudioError, match=r"block of \(5,\), after blocks of"), failing:
+        write(np.zeros(5))
+    failing = A.audio_writer(tmp_path / "d.wav", 8000)
+    failing.__enter__()(audio)
+    assert not failing.__exit__(ValueError, ValueError("the model failed"), None)
+    with pytest.raises(AudioError, match="no samples"), A.audio_writer(tmp_path / "c.wav", 8000):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.wav", "blocks.wav"}
+    np.testing.assert_array_equal(
+        load_audio(tmp_path / "blocks.wav")[0], load_audio(tmp_path / "whole.wav")[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "samples", "rate", "message"),
     [
@@ -301,7 +329,9 @@ def test_no_space_is_said_plainly(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full)
-    monkeypatch.setattr(A.shutil, "disk_usage", lambda _: type("U", (), {"free": 10})())
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    monkeypatch.setattr(
+        _audio_writing.shutil, "disk_usage", lambda _: type("U", (), {"free": 10})()
+    )
     with pytest.raises(AudioError, match="no space left"):
         save_audio(tmp_path / "a.wav", np.zeros(1000), 16000)
