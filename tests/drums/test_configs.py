@@ -1,8 +1,6 @@
 """The configurations of drums build their models and a batch; small.gin trains in its own test."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from drums.export import read_run_config
 from musax.notes import make_notes
 from t5x.data.records import write_array_record
+from tests import running
 
 RATE = 44100
 #: Those that include all the others, and how many parameters they have.
@@ -32,12 +31,9 @@ def data(tmp_path_factory):
 
 
 def train(config, data, run, *options):
-    command = [sys.executable, "-m", "t5x.train", f"--gin_file=configs/drums/{config}.gin"]
-    command += [f"--gin.DATA_DIR='{data}'", f"--gin.MODEL_DIR='{run}'", "--gin.BATCH_SIZE=2"]
-    command += ["--gin.train/utils.DatasetConfig.num_workers=0", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    flags = [f"--gin.DATA_DIR='{data}'", f"--gin.MODEL_DIR='{run}'", "--gin.BATCH_SIZE=2"]
+    flags += ["--gin.train/utils.DatasetConfig.num_workers=0", *options]
+    return running.train(f"configs/drums/{config}.gin", *flags)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

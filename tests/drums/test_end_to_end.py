@@ -1,8 +1,5 @@
 """The small configuration, trained by its own command on two bars until it transcribes them."""
 
-import subprocess
-import sys
-
 import numpy as np
 
 from drums.export import export
@@ -13,6 +10,7 @@ from musax.notes import make_notes, sort_notes
 from musax.rendering.drum_kits import virtual_drum_kit
 from musax.rendering.drum_sampler import render_drums
 from t5x.data.records import write_array_record
+from tests.running import train
 
 RATE, BEAT_S, REPEATS = 44100, 0.5, 3
 
@@ -71,9 +69,7 @@ def test_a_trained_model_transcribes_its_two_bars(tmp_path):
         "train_script.train.eval_period": 0,
         "train/utils.DatasetConfig.num_workers": 0,
     }
-    command = [sys.executable, "-m", "t5x.train", "--gin_file=configs/drums/small.gin"]
-    command += [f"--gin.{name}={value}" for name, value in settings.items()]
-    subprocess.run(command, check=True)
+    train("configs/drums/small.gin", settings=settings)
 
     data = str(tmp_path / "data")
     folder = export(tmp_path / "run", tmp_path / "model", "# Two bars\n", tune_on=data)

@@ -1,8 +1,5 @@
 """The tiny configuration, trained by its own command on one bar until it transcribes that bar."""
 
-import subprocess
-import sys
-
 import numpy as np
 
 from mt3.export import export
@@ -11,6 +8,7 @@ from musax.metrics.transcription import onset_offset_scores, onset_scores
 from musax.notes import make_notes
 from musax.rendering.virtual_piano import VirtualPiano
 from t5x.data.records import write_array_record
+from tests.running import train
 
 RATE, BAR_S, REPEATS = 16000, 1.6, 6
 BAR = make_notes(
@@ -41,7 +39,6 @@ def test_a_trained_model_transcribes_its_bar(tmp_path):
     }
     for split in ("train", "valid"):
         write_array_record(tmp_path / "data" / f"{split}-00000-of-00001.array_record", [take])
-    command = [sys.executable, "-m", "t5x.train", "--gin_file=configs/mt3/tiny_piano.gin"]
     settings = {
         "DATA_DIR": f'"{tmp_path / "data"}"',
         "MODEL_DIR": f'"{tmp_path / "run"}"',
@@ -64,10 +61,7 @@ def test_a_trained_model_transcribes_its_bar(tmp_path):
         "train.train.eval_period": 0,
         "utils.SaveCheckpointConfig.period": None,
     }
-    subprocess.run(
-        command + [f"--gin.{name}={value}" for name, value in settings.items()],
-        check=True, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+    train("configs/mt3/tiny_piano.gin", settings=settings)
 
     model = Transcriber.from_pretrained(export(tmp_path / "run", tmp_path / "model", "# A bar\n"))
     found = model.transcribe(0.5 * audio, RATE).notes

@@ -1,8 +1,6 @@
 """The configurations: the copy task trained until it copies, the others shown."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,16 +11,14 @@ from perceiver_ar.generation import generate
 from perceiver_ar.sampler import Sampler
 from t5x.checkpoints import load_params
 from t5x.examples.shakespeare.plays import load_plays
+from tests import running
 
 SYMBOLS, LENGTH = 16, 32
 
 
 def train(run, *options, config="copy"):
-    command = [sys.executable, "-m", "t5x.train", f"--gin_file=configs/perceiver_ar/{config}.gin"]
-    command += [f"--gin.MODEL_DIR='{run}'", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    config = f"configs/perceiver_ar/{config}.gin"
+    return running.train(config, f"--gin.MODEL_DIR='{run}'", *options)
 
 
 def test_a_trained_model_copies(tmp_path):

@@ -2,25 +2,23 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from perceiver_ar import copy_stages
+
+from tests.running import train
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_reference_sweep_has_its_size(tmp_path):
-    command = [sys.executable, "-m", "t5x.train", "--dry_run", f"--gin.MODEL_DIR='{tmp_path}'"]
-    command.append("--gin_file=configs/perceiver_ar/copy_131072.gin")
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    config = "configs/perceiver_ar/copy_131072.gin"
+    shown = train(config, "--dry_run", f"--gin.MODEL_DIR='{tmp_path}'")
     d, v, layers, positions = 1024, 259, 6, 131_073
     cross_and_ends = 12 * d**2 + 15 * d + d**2 + d + 2 * d + 2 * d * v + v
     expected = layers * (12 * d**2 + 13 * d) + cross_and_ends + positions * d
-    assert f"{expected:,} numbers" in done.stdout
-    assert re.search(r"decoder_input_tokens +8x131072 ", done.stdout)
+    assert f"{expected:,} numbers" in shown
+    assert re.search(r"decoder_input_tokens +8x131072 ", shown)
 
 
 def test_the_file_is_the_last_stage_by_itself(tmp_path):
