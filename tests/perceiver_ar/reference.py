@@ -1,5 +1,6 @@
 """The reference's vectors, and tiny networks of random parameters."""
 
+import functools
 import json
 
 import jax
@@ -62,7 +63,11 @@ def tree_of(data, config, prefix="params/"):
 
 def tiny(seed=0, **changes):
     """(config, network, random parameters); nothing is compiled."""
-    config = PerceiverARConfig(**{**TINY, **changes})
+    return _tiny(PerceiverARConfig(**{**TINY, **changes}), seed)
+
+
+@functools.cache
+def _tiny(config, seed):
     network = PerceiverAR(config)
     shape = (1, config.max_context_length)
     coordinates = 1 if config.rotary else len(config.input_idx_size)
@@ -89,8 +94,15 @@ def random_tokens(lengths, size=24, classes=19, seed=0):
     return np.where(np.arange(size) < np.asarray(lengths)[:, None], tokens, 0).astype(np.int32)
 
 
-def logits_of(network, params, tokens, positions=None, **options):
-    def run(params, tokens, positions):
-        return network.apply({"params": params}, tokens, positions, **options)
+@functools.cache
+def _apply(network, num_latents):
+    return jax.jit(
+        lambda params, tokens, positions, options: network.apply(
+            {"params": params}, tokens, positions, num_latents=num_latents, **options
+        )
+    )
 
-    return np.asarray(jax.jit(run)(params, tokens, positions))
+
+def logits_of(network, params, tokens, positions=None, num_latents=None, **options):
+    """Logits as an array; compiled once for a network and shapes."""
+    return np.asarray(_apply(network, num_latents)(params, tokens, positions, options))

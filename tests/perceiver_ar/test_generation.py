@@ -16,11 +16,13 @@ from perceiver_ar.network import PerceiverAR
 from perceiver_ar.optimizers import optimizer
 from perceiver_ar.preprocessors import evaluation_windows, number_positions, take_block
 from perceiver_ar.sampler import Sampler
+from tests.cases import slow_but
 from tests.perceiver_ar.reference import (
     ABSOLUTE,
     config_of,
     golden,
     load,
+    logits_of,
     random_tokens,
     tiny,
     tree_of,
@@ -45,6 +47,17 @@ VARIANTS = {
 }
 
 
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _forced(sampler, params, tokens, prompts, start, steps):
+    def body(cache, i):
+        index = start + i
+        token = jnp.take_along_axis(tokens, index[:, None], axis=1)[:, 0]
+        logits, cache = sampler.step(params, cache, tokens, index, token)
+        return cache, (logits, cache.fill)
+
+    return jax.lax.scan(body, sampler.prefill(params, prompts), jnp.arange(steps))[1]
+
+
 def force(sampler, params, tokens, prompts):
     """Logits [B, L, V] and fills [B, L] after each token from the last of the prompts on.
 
@@ -52,19 +65,8 @@ def force(sampler, params, tokens, prompts):
     """
     start = lengths_of(prompts) - 1
     steps = int((np.count_nonzero(tokens, axis=1) - np.asarray(start)).min())
-    params = sampler.parameters(params)
-
-    @jax.jit
-    def run(params, tokens, prompts):
-        def body(cache, i):
-            index = start + i
-            token = jnp.take_along_axis(tokens, index[:, None], axis=1)[:, 0]
-            logits, cache = sampler.step(params, cache, tokens, index, token)
-            return cache, (logits, cache.fill)
-
-        return jax.lax.scan(body, sampler.prefill(params, prompts), jnp.arange(steps))[1]
-
-    logits, fills = run(params, jnp.asarray(tokens), jnp.asarray(prompts))
+    arrays = (sampler.parameters(params), jnp.asarray(tokens), jnp.asarray(prompts))
+    logits, fills = _forced(sampler, *arrays, jnp.asarray(start), steps)
     return np.asarray(logits).swapaxes(0, 1), np.asarray(fills).swapaxes(0, 1)
 
 
@@ -82,13 +84,9 @@ def stateless(config, params, tokens, blocks):
         rows = [np.asarray(part[name]).reshape(len(part["inputs"]), -1)[:, 0] for part in parts]
         return np.stack([np.pad(row, (0, size - len(row))) for row in rows])
 
-    logits = np.asarray(
-        jax.jit(functools.partial(network.apply, num_latents=count))(
-            {"params": params},
-            padded("inputs"),
-            padded("positions"),
-            latent_counts=np.array([part["latent_counts"] for part in parts]),
-        )
+    counts = np.array([part["latent_counts"] for part in parts])
+    logits = logits_of(
+        network, params, padded("inputs"), padded("positions"), count, latent_counts=counts
     )
     scored = [int(part["loss_weights"].sum()) for part in parts]
     return np.concatenate([row[count - n :] for row, n in zip(logits, scored)])
@@ -113,7 +111,7 @@ def test_logits_tokens_and_fills_of_the_reference(path):
 SCHEDULES = [LatentSchedule(8, refill=3), LatentSchedule(6, refill=5, first_fill=2)]
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("changes", slow_but(["rotary", "two latents, more crosses"], VARIANTS))
 def test_cached_is_stateless_with_the_same_latents(changes):
     """Prompts of unequal lengths, one of them longer than the latents; blocks begin row by row."""
     config, _, params = tiny(**changes)
@@ -271,10 +269,11 @@ def test_the_model_continues_prompts():
     np.testing.assert_array_equal(found[1, :16], expected[1, 0, 9:])
 
 
-@pytest.mark.parametrize("rows", [1, 2])
-def test_latents_of_a_new_block_are_computed_only_where_one_begins(rows):
+@pytest.mark.optimized
+def test_latents_of_a_new_block_are_computed_only_where_one_begins():
     """XLA moves out of a loop, into every step, what does not depend on the loop's state."""
     config, _, params = tiny()
+    rows = 2
     sampler = Sampler(config, 24, LatentSchedule(8, refill=6))
     tokens = jnp.asarray(random_tokens([24] * rows))
     cache = sampler.prefill(params, tokens[:, :10])

@@ -11,6 +11,7 @@ from perceiver_ar.checkpoints import stack_layers
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.network import PerceiverAR
 from t5x.losses import compute_weighted_cross_entropy
+from tests.cases import slow_but
 from tests.perceiver_ar.reference import (
     ABSOLUTE,
     TINY,
@@ -55,7 +56,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention_block": 5, "head_group_size": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    slow_but(["whole"], {"whole": {}, "blocks": {"attention_block": 5, "head_group_size": 2}}),
+)
 @pytest.mark.parametrize("path", network_files())
 def test_logits_loss_and_gradients_of_the_reference(path, changes):
     data = load(path)
@@ -105,7 +109,9 @@ def positions_for(config, shape):
     return np.stack([1 + index // 12 % 5, 1 + index // 3 % 4, 1 + index % 3], axis=-1)
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "changes", slow_but(["absolute", "more crosses", "blocks", "scanned"], VARIANTS)
+)
 def test_later_tokens_change_nothing(changes):
     config, network, params = tiny(**changes)
     run = jax.jit(lambda tokens: network.apply({"params": params}, tokens))
@@ -120,9 +126,15 @@ def test_later_tokens_change_nothing(changes):
         assert np.abs(before[row, latent:] - after[row, latent:]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["rotary", "absolute", "two latents", "blocks"])
-def test_padding_changes_nothing_and_latents_may_be_left_out(name):
-    _, network, params = tiny(**VARIANTS[name])
+@pytest.mark.parametrize(
+    "changes",
+    slow_but(
+        ["rotary"],
+        {name: VARIANTS[name] for name in ("rotary", "absolute", "two latents", "blocks")},
+    ),
+)
+def test_padding_changes_nothing_and_latents_may_be_left_out(changes):
+    _, network, params = tiny(**changes)
     tokens = random_tokens([13, 9])
     long, short = (logits_of(network, params, t) for t in (tokens, tokens[:, :13]))
     np.testing.assert_allclose(long, short, atol=2e-6)
@@ -273,7 +285,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("changes", slow_but(["dropout", "subset"], KINDS))
 def test_dropout_of_every_kind_is_random_and_causal(changes):
     _, network, params = tiny(**changes)
     tokens = random_tokens([24, 15])
@@ -334,6 +346,7 @@ def test_the_number_of_parameters():
         num_classes=259,
         max_context_length=12416,
         num_transformers_per_block=60,
+        scan_layers=True,  # traced once
         **{**IMAGE, "input_idx_size": (66, 66, 5)},
     )
     tokens = jnp.ones((1, 1024), jnp.int32)
