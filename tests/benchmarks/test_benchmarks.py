@@ -11,9 +11,10 @@ from benchmarks import harness, plain_tokenizer
 from mt3.vocabularies import VocabularyConfig, build_codec
 from musax.events.indexed import encode_and_index_events
 from musax.events.spec import NOTES_WITH_TIES
+from tests.cases import slow_but
 
 
-@pytest.mark.parametrize("name", command.NAMES)
+@pytest.mark.parametrize("name", slow_but(["tokenisation"], {name: name for name in command.NAMES}))
 def test_benchmark_reports_figures_of_both_sides(name):
     (rows,) = command.run([name], tiny=True).values()
     assert rows

@@ -12,6 +12,7 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from perceiver_ar import fused_attention
 from perceiver_ar.attention import AttentionOptions, attend
 from perceiver_ar.masks import NEVER
+from tests.cases import slow_but
 from tests.perceiver_ar.test_attention import example
 
 FUSED = AttentionOptions(kernel="fused")
@@ -61,13 +62,25 @@ def check(q, k, v, query_steps, key_steps, own_key):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (3, 150), (64, 64), (70, 193), (130, 64)])
-def test_cross_attention_of_lengths_that_do_and_do_not_divide(queries, keys):
+LENGTHS = [(5, 5), (3, 150), (64, 64), (70, 193), (130, 64)]
+
+
+@pytest.mark.parametrize(
+    "lengths", slow_but(["(3, 150)", "(64, 64)"], {str(lengths): lengths for lengths in LENGTHS})
+)
+def test_cross_attention_of_lengths_that_do_and_do_not_divide(lengths):
+    queries, keys = lengths
     # Rows of which the first sees two thirds of the keys, the second all but one.
     check(*example(queries, keys), own_key=False)
 
 
-@pytest.mark.parametrize(("latents", "missing"), [(9, 0), (70, 5), (130, 128), (130, 130)])
+@pytest.mark.parametrize(
+    ("latents", "missing"),
+    [
+        (70, 5),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((9, 0), (130, 128), (130, 130))),
+    ],
+)
 def test_self_attention_with_latents_that_have_no_position(latents, missing):
     q, k, v, steps, _ = example(latents, latents)
     steps = jnp.where(jnp.arange(latents) < missing, -1, steps)

@@ -108,42 +108,45 @@ def test_logits_tokens_and_fills_of_the_reference(path):
     np.testing.assert_array_equal(found[:, 0], data["tokens_cached_greedy"])
 
 
-SCHEDULES = [LatentSchedule(8, refill=3), LatentSchedule(6, refill=5, first_fill=2)]
+SCHEDULES = {
+    "long": LatentSchedule(8, refill=3),
+    "short": LatentSchedule(6, refill=5, first_fill=2),
+}
 
 
 @pytest.mark.parametrize("changes", slow_but(["rotary", "two latents, more crosses"], VARIANTS))
-def test_cached_is_stateless_with_the_same_latents(changes):
+@pytest.mark.parametrize("schedule", slow_but(["long"], SCHEDULES))
+def test_cached_is_stateless_with_the_same_latents(changes, schedule):
     """Prompts of unequal lengths, one of them longer than the latents; blocks begin row by row."""
     config, _, params = tiny(**changes)
     lengths = [3, 6, 12]
     tokens = random_tokens([24] * 3)
     prompts = np.where(np.arange(12) < np.array(lengths)[:, None], tokens[:, :12], 0)
-    for schedule in SCHEDULES[: 1 if changes else 2]:
-        sampler = Sampler(config, 24, schedule, block=7)
-        logits, fills = force(sampler, params, tokens, prompts)
-        for row, prompt in enumerate(lengths):
-            blocks = list(schedule.blocks(24, 24, prompt))
-            expected = stateless(config, params, tokens[row], blocks)
-            np.testing.assert_allclose(logits[row], expected[: logits.shape[1]], atol=1e-5)
-            wanted = [
-                latent - block.first_latent + 1
-                for block in blocks
-                for latent in range(block.first_scored, block.end)
-            ]
-            np.testing.assert_array_equal(fills[row], wanted[: fills.shape[1]])
+    sampler = Sampler(config, 24, schedule, block=7)
+    logits, fills = force(sampler, params, tokens, prompts)
+    for row, prompt in enumerate(lengths):
+        blocks = list(schedule.blocks(24, 24, prompt))
+        expected = stateless(config, params, tokens[row], blocks)
+        np.testing.assert_allclose(logits[row], expected[: logits.shape[1]], atol=1e-5)
+        wanted = [
+            latent - block.first_latent + 1
+            for block in blocks
+            for latent in range(block.first_scored, block.end)
+        ]
+        np.testing.assert_array_equal(fills[row], wanted[: fills.shape[1]])
 
 
-def test_beyond_the_context_a_block_sees_as_much_as_there_was_room_for():
+@pytest.mark.parametrize("prompt", slow_but(["5"], {"5": 5, "31": 31}))
+def test_beyond_the_context_a_block_sees_as_much_as_there_was_room_for(prompt):
     """60 tokens with a context of 24, kept in a ring."""
-    config, _, params = tiny(max_wavelength=60)
+    config, _, params = tiny(max_wavelength=60, num_transformers_per_block=1)
     schedule = LatentSchedule(8)
     tokens = random_tokens([60], 60)
-    for prompt in (5, 31):
-        sampler = Sampler(config, 60, schedule, block=7)
-        logits, _ = force(sampler, params, tokens, tokens[:, :prompt])
-        assert sampler.slots == 24
-        expected = stateless(config, params, tokens[0], schedule.blocks(60, 24, prompt))
-        np.testing.assert_allclose(logits[0], expected, atol=2e-5)
+    sampler = Sampler(config, 60, schedule, block=7)
+    logits, _ = force(sampler, params, tokens, tokens[:, :prompt])
+    assert sampler.slots == 24
+    expected = stateless(config, params, tokens[0], schedule.blocks(60, 24, prompt))
+    np.testing.assert_allclose(logits[0], expected, atol=2e-5)
 
 
 def test_what_was_sampled_has_the_likelihood_of_strided_evaluation():
@@ -177,10 +180,10 @@ def test_scanned_layers_sample_the_same():
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
-    config, _, params = tiny()
+    config, _, params = tiny(num_transformers_per_block=1)
     sampler = Sampler(config, 20, LatentSchedule(5, refill=2))
     options = {"temperature": 0.0, "eos_id": -1}
-    prompts = [[2, 7, 3, 9, 12, 4, 8], [2], [2, 5, 5]]
+    prompts = [[2, 7, 3, 9, 12, 4, 8], [2, 5, 5, 6, 3]]  # of one width: two programs
     together, _ = generate(sampler, params, prompts, **options)
     for row, prompt in enumerate(prompts):
         alone, _ = generate(sampler, params, [prompt], **options)
@@ -197,7 +200,7 @@ def biased(params, **logits):
 
 
 def test_padding_and_sos_are_never_sampled_and_eos_ends_a_row():
-    config, _, params = tiny()
+    config, _, params = tiny(num_transformers_per_block=1)
     sampler = Sampler(config, 20)
     params = biased(params, id_0=30.0, id_2=30.0)
     tokens, _ = generate(sampler, params, [[2], [2, 3]], rng=jax.random.PRNGKey(0), num_decodes=8)
@@ -214,7 +217,7 @@ def test_padding_and_sos_are_never_sampled_and_eos_ends_a_row():
 
 
 def test_the_distribution_can_be_cut_and_tokens_streamed():
-    config, _, params = tiny()
+    config, _, params = tiny(num_transformers_per_block=1)
     params = biased(params, id_5=40.0, id_6=39.0)
     sampler = Sampler(config, 24)
     seen = []

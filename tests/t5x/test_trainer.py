@@ -68,7 +68,7 @@ def toy_batch(rows=8, seed=0):
 
 
 @pytest.mark.parametrize("path", sorted(golden_dir("t5x").glob("train*.npz")), ids=lambda p: p.name)
-@pytest.mark.parametrize("num_microbatches", [None, 2])
+@pytest.mark.parametrize("num_microbatches", [2, pytest.param(None, marks=pytest.mark.slow)])
 def test_reference_trajectory(path, num_microbatches):
     with np.load(path) as data:
         z = {name: data[name] for name in data.files}
@@ -112,7 +112,15 @@ def test_reference_trajectory(path, num_microbatches):
 # ---------------------------------------------------------------------- microbatches
 
 
-@pytest.mark.parametrize("factor", [None, 13.0, "NUM_REAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE"])
+@pytest.mark.parametrize(
+    "factor",
+    [
+        None,
+        "NUM_REAL_TARGET_TOKENS",
+        pytest.param(13.0, marks=pytest.mark.slow),
+        pytest.param("AVERAGE_PER_SEQUENCE", marks=pytest.mark.slow),
+    ],
+)
 def test_microbatches_equal_the_whole_batch(factor):
     batch = toy_batch()
     results = []
