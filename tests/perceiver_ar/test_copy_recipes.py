@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from perceiver_ar import copy_stages
-
 from tests.running import train
 
 ROOT = Path(__file__).parents[2]
