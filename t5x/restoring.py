@@ -4,7 +4,7 @@ A run that resumes reads its own latest checkpoint whole. A run that starts from
 any format, may map names (`assignment_map`), and is checked name by name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from t5x.state_utils import AssignmentMap, assign
 from t5x.train_state import FlaxOptimTrainState, InferenceState
 
 Tree = Any
+RestoreConfig = Any  # t5x.utils.RestoreCheckpointConfig; that module imports this one
 
 
 class TrainStateInitializer:
@@ -69,8 +70,17 @@ class TrainStateInitializer:
         self.train_state_axes = partitioner.get_mesh_axes(self.global_train_state_shape)
         self._init = partitioner.partition(make, PartitionSpec(), self.train_state_axes)
 
-    def from_scratch(self, rng: jax.Array) -> Any:
-        """The initial state for random key `rng`."""
+    def from_scratch(self, rng: jax.Array | None) -> Any:
+        """Return the initial state for random key `rng`.
+
+        Raises:
+          ValueError: no key.
+        """
+        if rng is None:
+            raise ValueError(
+                "The checkpoint lacks a part of the state (or there is none), which is initialized "
+                "then: give a random key (init_rng)."
+            )
         return self._init(np.asarray(rng))  # every process has the same
 
     @property
@@ -95,20 +105,25 @@ class TrainStateInitializer:
 
     def from_checkpoint(
         self,
-        path: str | Path,
-        rng: jax.Array,
+        path: str | Path | Sequence[RestoreConfig],
+        rng: jax.Array | None = None,
         dtype: Any = None,
         assignment_map: AssignmentMap | None = None,
         strict: bool = True,
         fallback_to_scratch: bool = False,
         transformations: Iterable[Callable[..., Tree]] = (),
+        *,
+        ds_iter: Any = None,
+        init_rng: jax.Array | None = None,
     ) -> Any:
         """The state from a checkpoint of any format.
 
         A `.safetensors` file gives the parameters, and a fresh optimizer at step 0.
 
         Args:
-          path: see `t5x.checkpoints.load_params`.
+          path: see `t5x.checkpoints.load_params`. Or, as in upstream, the configurations of
+            `from_checkpoints` with its other arguments; the result is the state of their one
+            checkpoint, or None.
           rng: key of what is initialized rather than read.
           dtype: parameters are cast to it, and stored in the model's dtype.
           assignment_map: see `assign`.
@@ -120,7 +135,11 @@ class TrainStateInitializer:
 
         Raises:
           CheckpointError: lists what is missing, unknown or of another shape.
+          ValueError: something is initialized and there is no key, or configurations mean several
+            checkpoints.
         """
+        if not isinstance(path, str | Path):
+            return self._only_checkpoint(path, ds_iter, init_rng)
         expected = self.expected
         path = find_checkpoint(path)
         if checkpoint_kind(path) == "safetensors" and self._has_optimizer:
@@ -146,6 +165,79 @@ class TrainStateInitializer:
         chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
         tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
         return self.global_train_state_shape.restore_state(place(_cast(tree, dtype), expected))
+
+    def from_config(self, cfg: RestoreConfig, path: str | Path, rng: jax.Array | None) -> Any:
+        """Return the state of checkpoint `path`, read with the options of `cfg`.
+
+        Args:
+          cfg: a `t5x.utils.RestoreCheckpointConfig`.
+          path: one of its checkpoints.
+          rng: key of what is initialized rather than read.
+
+        Raises:
+          CheckpointError: see `from_checkpoint`.
+        """
+        return self.from_checkpoint(
+            path,
+            rng,
+            dtype=cfg.dtype,
+            assignment_map=cfg.assignment_map,
+            strict=cfg.strict,
+            fallback_to_scratch=cfg.fallback_to_scratch,
+            transformations=cfg.state_transformation_fns,
+        )
+
+    def from_checkpoints(
+        self,
+        restore_cfgs: Iterable[RestoreConfig],
+        ds_iter: Any = None,
+        init_rng: jax.Array | None = None,
+    ) -> Iterator[Any]:
+        """Yield the states of the checkpoints of the first configuration that has any.
+
+        Args:
+          restore_cfgs: `t5x.utils.RestoreCheckpointConfig`s, in order of preference.
+          ds_iter: data iterator that continues where the checkpoint's stood, if the configuration
+            says `restore_dataset`.
+          init_rng: random key of what a checkpoint lacks, with `fallback_to_scratch`.
+
+        Raises:
+          CheckpointError: a checkpoint that was named does not exist, or does not fit the model.
+          ValueError: a checkpoint lacks something, and there is no `init_rng`.
+        """
+        for cfg in restore_cfgs:
+            paths = _existing(cfg)
+            for path in paths:
+                state = self.from_config(cfg, path, init_rng)
+                if ds_iter is not None and cfg.restore_dataset:
+                    restore_data(ds_iter, path)
+                yield state
+            if paths:
+                return
+
+    def from_checkpoint_or_scratch(
+        self, ckpt_cfgs: Iterable[RestoreConfig], *, init_rng: jax.Array, ds_iter: Any = None
+    ) -> Any:
+        """Return the state of the one checkpoint of the configurations, else the initial state.
+
+        Arguments as of `from_checkpoints`.
+
+        Raises:
+          CheckpointError: see `from_checkpoints`.
+          ValueError: several checkpoints.
+        """
+        state = self._only_checkpoint(ckpt_cfgs, ds_iter, init_rng)
+        return self.from_scratch(init_rng) if state is None else state
+
+    def _only_checkpoint(self, cfgs: Iterable[RestoreConfig], ds_iter: Any, rng: Any) -> Any:
+        states = self.from_checkpoints(cfgs, ds_iter, rng)
+        state = next(states, None)
+        if next(states, None) is not None:
+            raise ValueError(
+                "The RestoreCheckpointConfigs mean several checkpoints (mode='all', or several "
+                "paths); read them with from_checkpoints."
+            )
+        return state
 
     def _transformed(self, state: Tree, functions: Iterable[Callable[..., Tree]]) -> Tree:
         """`state` after the transformations, each called with what it takes."""
@@ -233,6 +325,35 @@ def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list
             raise CheckpointError(f"{folder}: no checkpoint_<step> folder here (mode={mode!r}).")
         result += [newest] if mode == "latest" else all_checkpoints(folder)
     return result
+
+
+def _existing(cfg: RestoreConfig) -> list[Path]:
+    """The checkpoints of a configuration; none if it names none, or folders without any."""
+    if not cfg.path:
+        return []
+    try:
+        paths = [find_checkpoint(path) for path in checkpoint_paths(cfg.path, cfg.mode)]
+        for path in paths:
+            checkpoint_kind(path)
+    except CheckpointError:
+        if cfg.mode != "specific" or cfg.fallback_to_scratch:
+            return []
+        raise
+    return paths
+
+
+def restore_data(ds_iter: Any, path: str | Path) -> None:
+    """Continue a data iterator where that of an Orbax checkpoint stood, if it was saved.
+
+    Raises:
+      CheckpointError: the run had another number of processes.
+    """
+    path = find_checkpoint(path)
+    manager = CheckpointManager(path.parent, read_only=True)
+    state = manager.restore_json(checkpoint_step(path), "dataset")
+    manager.close()
+    if state is not None:
+        ds_iter.set_state(state)
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -108,7 +108,7 @@ def train(
     start_time = time.perf_counter()
     _check_actions(actions)
     if use_hardware_rng:
-        jax.config.update("jax_default_prng_impl", "unsafe_rbg")
+        utils.set_hardware_rng_ops()
     folder = Path(os.path.expanduser(model_dir)).absolute()
     log_folder = folder if jax.process_index() == 0 else None
 

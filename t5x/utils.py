@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from flax.core import unfreeze
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -28,11 +29,13 @@ __all__ = [
     "create_learning_rate_scheduler",
     "enable_compilation_cache",
     "get_dataset",
+    "get_local_data",
     "get_training_eval_datasets",
     "get_vocabulary",
     "import_module",
     "override_params_axes_names",
     "round_vocab_size_to_multiple",
+    "set_hardware_rng_ops",
     "verify_matching_vocabs",
 ]
 
@@ -143,7 +146,7 @@ class RestoreCheckpointConfig:
     Attributes:
       path: checkpoint, run folder or `.safetensors` file; [] means none.
       mode: "specific" (`path` itself), "latest" or "all" (of the run in folder `path`).
-      assignment_map: (regex on names here, name there or None) pairs; see `t5x.restoring.assign`.
+      assignment_map: (regex on names here, name there or None) pairs; see `t5x.state_utils.assign`.
       strict: raise when the checkpoint has arrays that the model does not use.
       fallback_to_scratch: initialize what the checkpoint lacks, or all when there is none.
       dtype: parameters are rounded to it when read.
@@ -285,6 +288,21 @@ def override_params_axes_names(
     if idle:
         raise ValueError(f"params_axes_names_override: no parameter matches {sorted(idle)}.")
     return {**variables, "params_axes": unflatten_dict(axes, sep="/")}
+
+
+def get_local_data(x: Any) -> Any:
+    """Return this process's first part of a device array; other values as they are.
+
+    Of a replicated array, such as a train state's step or a loss, that is the whole.
+    """
+    if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
+        return x.addressable_data(0)
+    return x
+
+
+def set_hardware_rng_ops() -> None:
+    """Draw random numbers by the device's own generator: faster, other on each kind of device."""
+    jax.config.update("jax_default_prng_impl", "unsafe_rbg")
 
 
 def round_vocab_size_to_multiple(vocabulary: Any, divisor: int = 128) -> int:

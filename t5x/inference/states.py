@@ -67,16 +67,7 @@ class InferenceStates:
         Raises:
           CheckpointError: it does not fit the model.
         """
-        cfg = self._cfg
-        return self.initializer.from_checkpoint(
-            path,
-            jax.random.PRNGKey(self._seed),
-            dtype=cfg.dtype,
-            assignment_map=cfg.assignment_map,
-            strict=cfg.strict,
-            fallback_to_scratch=cfg.fallback_to_scratch,
-            transformations=cfg.state_transformation_fns,
-        )
+        return self.initializer.from_config(self._cfg, path, jax.random.PRNGKey(self._seed))
 
     def __iter__(self) -> Iterator[tuple[Path, int, Any]]:
         """(path, step, state) of every checkpoint."""

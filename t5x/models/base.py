@@ -23,7 +23,10 @@ from t5x.training.flops import train_step_flops
 
 Batch = Mapping[str, Array]
 Params = Any
+PyTree = Any
 DecodeFn = Callable[..., tuple[Array, Array]]
+#: Upstream's name for the type of decoding functions.
+DecodeFnCallable = DecodeFn
 
 
 class BaseModel(abc.ABC):
@@ -169,7 +172,7 @@ class BaseTransformerModel(BaseModel):
         return compute_base_metrics(
             logits=logits,
             targets=batch["decoder_target_tokens"],
-            weights=batch.get("decoder_loss_weights"),
+            mask=batch.get("decoder_loss_weights"),
             loss=loss,
             z_loss=z_loss,
             segment_ids={
@@ -222,6 +225,16 @@ class BaseTransformerModel(BaseModel):
     def _eos_id(self) -> int:
         eos_id = getattr(self.output_vocabulary, "eos_id", None)
         return 1 if eos_id is None else eos_id
+
+
+def get_input_vocabulary(model: BaseTransformerModel) -> Any:
+    """Return the vocabulary of the model's inputs, or None."""
+    return model.input_vocabulary
+
+
+def get_output_vocabulary(model: BaseTransformerModel) -> Any:
+    """Return the vocabulary of the model's targets."""
+    return model.output_vocabulary
 
 
 def example_inputs(

@@ -189,8 +189,12 @@ class DecoderOnlyModel(BaseTransformerModel):
         )
 
 
-def remove_prefix(sequences: Array, lengths: Array) -> Array:
-    """Shifts rows [B, K, L] left by `lengths` [B], filling up with 0: a b c d, 2 -> c d 0 0."""
-    positions = jnp.arange(sequences.shape[-1]) + lengths[:, None]
-    shifted = jnp.take_along_axis(sequences, positions[:, None, :], axis=2, mode="clip")
-    return jnp.where(positions[:, None, :] < sequences.shape[-1], shifted, 0)
+def remove_prefix(sequence: Array, prefix_length: Array) -> Array:
+    """Shift rows [B, ..., L] left by `prefix_length` [B], filling up with 0.
+
+    a b c d, 2 -> c d 0 0
+    """
+    lengths = prefix_length.reshape(-1, *[1] * (sequence.ndim - 1))
+    positions = jnp.arange(sequence.shape[-1]) + lengths
+    shifted = jnp.take_along_axis(sequence, positions, axis=-1, mode="clip")
+    return jnp.where(positions < sequence.shape[-1], shifted, 0)

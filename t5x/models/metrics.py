@@ -20,7 +20,7 @@ _OF_SUMS = (
 def compute_base_metrics(
     logits: Array,
     targets: Array,
-    weights: Array | None,
+    mask: Array | None,
     loss: Array,
     z_loss: Array | None = None,
     segment_ids: Mapping[str, Array] | None = None,
@@ -30,16 +30,16 @@ def compute_base_metrics(
     Args:
       logits: [B, L, V].
       targets: int [B, L].
-      weights: [B, L] which tokens count, or None for all. These are the weights of the data, not
+      mask: [B, L] which tokens count, or None for all. These are the weights of the data, not
         those a normalisation made fractional.
       loss: scalar, z-loss included.
       z_loss: scalar, or None.
       segment_ids: int [B, length] of packed features by name, 0 on padding.
     """
     num_tokens = float(targets.size)
-    counted = jnp.float32(num_tokens) if weights is None else jnp.sum(weights, dtype=jnp.float32)
+    counted = jnp.float32(num_tokens) if mask is None else jnp.sum(mask, dtype=jnp.float32)
     result: dict[str, m.Metric] = {
-        "accuracy": m.Accuracy.from_model_output(logits, targets, weights),
+        "accuracy": m.Accuracy.from_model_output(logits, targets, mask),
         "loss": m.AveragePerStep.from_model_output(loss),
         "loss_per_nonpadding_target_token": _ratio(loss, counted),
         "loss_per_all_target_tokens": _ratio(loss, num_tokens),

@@ -13,10 +13,10 @@ from t5x.checkpoints import CheckpointError, CheckpointManager
 from t5x.checkpoints.loading import (
     check_tree,
     checkpoint_kind,
-    checkpoint_step,
     find_checkpoint,
 )
-from t5x.restoring import checkpoint_paths
+from t5x.checkpoints.transformations import transform_saved
+from t5x.restoring import checkpoint_paths, restore_data
 from t5x.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
 
 
@@ -84,9 +84,8 @@ class Run:
         manager, step = self._manager, self.resume_step
         restore = self._cfg.restore
         if step is None and restore and restore.restore_dataset and restore.path:
-            path = find_checkpoint(checkpoint_paths(restore.path, restore.mode)[-1])
-            manager = CheckpointManager(path.parent, read_only=True)
-            step = checkpoint_step(path)
+            restore_data(batches, checkpoint_paths(restore.path, restore.mode)[-1])
+            return
         if manager is None or step is None:
             return
         state = manager.restore_json(step, "dataset")
@@ -108,15 +107,7 @@ class Run:
             self.origin = f"initialized with seed {self.seed}{why}"
             return initializer.from_scratch(rng)
         self.origin = f"restored from {path}"
-        return initializer.from_checkpoint(
-            path,
-            rng,
-            dtype=restore.dtype,
-            assignment_map=restore.assignment_map,
-            strict=restore.strict,
-            fallback_to_scratch=restore.fallback_to_scratch,
-            transformations=restore.state_transformation_fns,
-        )
+        return initializer.from_config(restore, path, rng)
 
     def start(self, expected: Any) -> str:
         """Says what the run would start from, without reading its arrays.
@@ -157,8 +148,7 @@ class Run:
             "trained_seconds": self.trained_seconds,
         }
         state = train_state.state_dict()
-        for transform in self._cfg.save.state_transformation_fns:
-            state = transform(state)
+        state = transform_saved(state, self._cfg.save.state_transformation_fns)
         return self._manager.save(step, state, run, batches.get_state())
 
     def wait(self) -> None:

@@ -288,6 +288,19 @@ def test_metrics_carry_upstreams_names(tiny):
     assert values["non_padding_fraction/overall"] == pytest.approx((11 + 11) / 26)
 
 
+def test_prefixes_are_cut_off_rows_of_any_rank():
+    rows = jnp.array([[1, 2, 3, 4, 5, 0], [6, 7, 8, 0, 0, 0]])
+    assert models.remove_prefix(rows, jnp.array([2, 0])).tolist() == [
+        [3, 4, 5, 0, 0, 0],
+        [6, 7, 8, 0, 0, 0],
+    ]
+    decodes = jnp.stack([rows, rows + 10], axis=1)
+    assert models.remove_prefix(decodes, jnp.array([5, 1]))[:, 1].tolist() == [
+        [10, 0, 0, 0, 0, 0],
+        [17, 18, 10, 10, 10, 0],
+    ]
+
+
 def test_special_factor_by_enum(tiny):
     model, params, batch = tiny
     special = losses.SpecialLossNormalizingFactor.NUM_REAL_TARGET_TOKENS

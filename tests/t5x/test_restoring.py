@@ -134,3 +134,44 @@ def test_transformations_get_what_they_take(initializer, state, saved):
     restored = initializer.from_checkpoint(saved, KEY, transformations=[ours, upstreams])
     assert int(restored.step) == 18
     assert seen == [True, ((), False)]
+
+
+def test_first_configuration_with_a_checkpoint_counts(initializer, state, saved, tmp_path):
+    empty = utils.RestoreCheckpointConfig(path=str(tmp_path / "empty"))
+    nothing = utils.RestoreCheckpointConfig(path=[])
+    found = utils.RestoreCheckpointConfig(path=str(saved), dtype="float32")
+    restored = initializer.from_checkpoint_or_scratch([empty, nothing, found], init_rng=KEY)
+    assert_same(restored, state)
+    fresh = initializer.from_checkpoint_or_scratch([nothing, empty], init_rng=KEY)
+    assert_same(fresh, initializer.from_scratch(KEY))
+    absent = utils.RestoreCheckpointConfig(path=str(tmp_path / "absent"), mode="specific")
+    with pytest.raises(CheckpointError, match="absent: no checkpoint here"):
+        initializer.from_checkpoint_or_scratch([absent], init_rng=KEY)
+    assert_same(initializer.from_checkpoint([empty, found]), state)
+    assert initializer.from_checkpoint([empty], init_rng=KEY) is None
+
+
+def test_states_of_several_checkpoints(initializer, state, tmp_path):
+    manager = checkpoints.CheckpointManager(tmp_path)
+    for step in (3, 10):
+        position = {"next": step}
+        manager.save(step, state.replace_step(step).state_dict(), dataset=position)
+    manager.wait()
+    manager.close()
+    cfg = utils.RestoreCheckpointConfig(path=str(tmp_path), mode="all", restore_dataset=True)
+    positions = []
+
+    class Data:
+        set_state = staticmethod(positions.append)
+
+    steps = [int(s.step) for s in initializer.from_checkpoints([cfg], ds_iter=Data())]
+    assert steps == [3, 10]
+    assert positions == [{"next": 3}, {"next": 10}]
+    with pytest.raises(ValueError, match="mean several checkpoints"):
+        initializer.from_checkpoint_or_scratch([cfg], init_rng=KEY)
+    rules = [("target/wi", None)]
+    partial = utils.RestoreCheckpointConfig(
+        path=str(tmp_path), assignment_map=rules, fallback_to_scratch=True
+    )
+    with pytest.raises(ValueError, match=r"give a random key \(init_rng\)"):
+        next(initializer.from_checkpoints([partial]))

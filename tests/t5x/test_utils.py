@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax.linen.partitioning import AxisMetadata
 
-from t5x import utils
+from t5x import models, utils
 from t5x.data import ByteVocabulary, PassThroughVocabulary
+from t5x.examples.t5 import network
 from t5x.training.profiling import Profiler
 from tests.t5x import toy
 
@@ -56,6 +57,32 @@ def test_axis_names_are_replaced_by_pattern():
 def test_a_missing_task_module_is_named():
     with pytest.raises(ImportError, match="there is no module 'no_such_tasks'"):
         config(module="no_such_tasks")
+
+
+def test_vocabularies_of_a_model():
+    module = network.Transformer(network.T5Config(vocab_size=5))
+    inputs, outputs = ByteVocabulary(), PassThroughVocabulary(5)
+    model = models.EncoderDecoderModel(module, inputs, outputs, toy.optimizer())
+    assert models.get_input_vocabulary(model) is inputs
+    assert models.get_output_vocabulary(model) is outputs
+
+
+def test_local_data_is_what_this_process_holds():
+    mesh = jax.sharding.Mesh(jax.devices()[:1], "data")
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    step = jax.device_put(jnp.int32(7), whole)
+    assert utils.get_local_data(step) == 7
+    assert utils.get_local_data(3.5) == 3.5
+    assert jax.jit(lambda x: utils.get_local_data(x) + 1)(step) == 8
+
+
+def test_hardware_random_numbers_are_a_setting_of_jax():
+    before = jax.config.jax_default_prng_impl
+    try:
+        utils.set_hardware_rng_ops()
+        assert jax.random.PRNGKey(0).shape == (4,)
+    finally:
+        jax.config.update("jax_default_prng_impl", before)
 
 
 def test_what_is_airios_is_refused():
