@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
+from t5x.files import write_text
 from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
 from t5x.training.dry_run import describe_inference
@@ -197,9 +198,7 @@ class DoneCheckpoints:
         if not write:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_name(f".{self._file.name}.tmp-{os.getpid()}")
-        temporary.write_text("".join(f"{done}\n" for done in self._paths))
-        temporary.replace(self._file)
+        write_text(self._file, "".join(f"{done}\n" for done in self._paths))
 
 
 # ---------------------------------------------------------------------- command line

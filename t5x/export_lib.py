@@ -4,7 +4,6 @@ The program takes model features and gives predictions or scores. `t5x.run_expor
 """
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from t5x import utils
 from t5x.checkpoints import save_safetensors
 from t5x.data import lookup
-from t5x.files import write_json
+from t5x.files import atomic_path, write_json
 from t5x.gin_utils import GinError
 from t5x.inference.data import BatchMaker
 from t5x.inference.states import FeatureSpec, InferenceStates
@@ -139,8 +138,8 @@ def save(
     params = flat_params(states.read(states.paths[0]).params, params_dtype)
     functions = {mode: inference_function(model, mode) for mode in modes}
     source = {"model_name": model_name, "checkpoint": str(states.paths[0])}
-    partial = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder, folder=True) as partial:
         if saved_model:
             from t5x.inference.saved_model import write_saved_model
 
@@ -159,9 +158,6 @@ def save(
                 source=source,
             )
             check(partial, functions, params, validation_examples or ())
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"exported {', '.join(modes)} to {folder}")
     return str(folder)
 

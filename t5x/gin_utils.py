@@ -25,6 +25,7 @@ from typing import Any
 import gin
 from gin import resource_reader
 
+from t5x.files import write_text
 from t5x.gin_types import type_problems
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
@@ -395,9 +396,7 @@ def summarize_gin_config(model_dir: str, summary_writer: Any = None, step: int =
     text = gin.operative_config_str()
     path = Path(model_dir) / "config.gin"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".config.gin.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
     if summary_writer is not None:
         summary_writer.write_text(step, "config", gin.markdown(text))
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from t5x.files import write_text
+
 
 class MetricWriter:
     """Writes the metrics of one part of a run, such as `train`.
@@ -73,9 +75,7 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [json.dumps(line) for line in read_metrics(path) if line["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def format_duration(seconds: float) -> str:

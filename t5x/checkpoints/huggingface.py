@@ -11,7 +11,6 @@ by 1 / sqrt(E), as we do): it has no `lm_head.weight` of its own.
 """
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flax import traverse_util
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
+from t5x.files import write_json
 
 Tree = Any
 
@@ -263,9 +263,7 @@ def save_hugging_face(folder: str | Path, params: Mapping[str, Tree], config: An
     if any("relpos_bias" in layer for layer in params["encoder"].values()):
         content |= {"architectures": ["UMT5ForConditionalGeneration"], "model_type": "umt5"}
     save_safetensors(folder / _WEIGHTS, to_hugging_face(params), {"format": "pt"})
-    temporary = folder / f".config.json.tmp-{os.getpid()}"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(folder / "config.json")
+    write_json(folder / "config.json", content)
 
 
 def _read_json(path: Path) -> Any:

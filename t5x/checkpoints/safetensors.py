@@ -1,7 +1,6 @@
 """A parameter tree in one `.safetensors` file: names joined with '/', plus string metadata."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.files import atomic_path
 
 Tree = Any
 
@@ -62,12 +62,10 @@ def save_safetensors(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(_HEADER_LENGTH_BYTES, "little") + text)
         for array in arrays:
             file.write(array.tobytes())
-    temporary.replace(path)
 
 
 def load_safetensors(path: str | Path) -> tuple[Tree, dict[str, str]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from t5x.data.records import write_array_record
+from t5x.files import write_json, write_text
 
 INFO_FORMAT = 1
 _SUFFIX = ".array_record"
@@ -101,8 +102,8 @@ def write_dataset(
     else:
         _exhaust(progress(map(write, range(num_shards))))
     info = _make_info(folder, split, num_shards) | (extra_info or {})
-    _write_text(folder / f"{split}.json", json.dumps(info, indent=1) + "\n")
-    _write_text(marker_path(folder, split), "")
+    write_json(folder / f"{split}.json", info)
+    write_text(marker_path(folder, split), "")
     return info
 
 
@@ -146,12 +147,6 @@ def _make_info(folder: Path, split: str, num_shards: int) -> dict[str, Any]:
         "shards": num_shards,
         "bytes": sum(path.stat().st_size for path in paths),
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def read_info(folder: str | os.PathLike, split: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import msgpack
 import numpy as np
 
 from t5x.data.features import Example
+from t5x.files import atomic_path
 
 _DTYPE, _SHAPE, _DATA = "d", "s", "b"
 
@@ -65,17 +66,13 @@ def write_array_record(path: str | os.PathLike, examples: Iterable[dict]) -> int
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    writer = ArrayRecordWriter(str(partial), "group_size:1")
     count = 0
-    try:
+    with atomic_path(path) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
         for example in examples:
             writer.write(serialize_example(example))
             count += 1
         writer.close()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 

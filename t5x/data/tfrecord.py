@@ -16,6 +16,7 @@ from t5x.data import tf_example
 from t5x.data.crc32c import masked_crc32c
 from t5x.data.features import Example
 from t5x.data.sources import check_split, expand_patterns
+from t5x.files import atomic_path
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -166,16 +167,11 @@ def write_tfrecord(path: str | os.PathLike, records: Iterable[bytes]) -> int:
     """Writes records to one file, which appears when it is complete; returns how many."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     count = 0
-    try:
-        with partial.open("wb") as file:
-            for record in records:
-                length = struct.pack("<Q", len(record))
-                file.write(length + _FOOTER.pack(masked_crc32c(length)))
-                file.write(record + _FOOTER.pack(masked_crc32c(record)))
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for record in records:
+            length = struct.pack("<Q", len(record))
+            file.write(length + _FOOTER.pack(masked_crc32c(length)))
+            file.write(record + _FOOTER.pack(masked_crc32c(record)))
+            count += 1
     return count

@@ -12,13 +12,12 @@ A process that is killed leaves at most one chunk without marker, which is writt
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from t5x.files import write_json
+from t5x.files import atomic_path, write_json
 from t5x.gin_utils import GinError
 
 COMPLETED = ".COMPLETED"
@@ -120,13 +119,8 @@ class Chunks:
 
 
 def merge_chunks_to_file(chunks: Sequence[str], output: str) -> None:
-    """Joins the bytes of the files `chunks` to the file `output`, through a temporary file."""
-    path = Path(output)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as whole:
+    """Join the bytes of the files `chunks` to the file `output`, complete or not at all."""
+    with atomic_path(output) as temporary, temporary.open("wb") as whole:
         for chunk in chunks:
             with Path(chunk).open("rb") as part:
                 shutil.copyfileobj(part, whole)
-        whole.flush()
-        os.fsync(whole.fileno())
-    temporary.replace(path)
