@@ -12,6 +12,7 @@ register_moved(
         "t5x.data.seqio_tasks": "t5x.data.seqio.tasks",
         "t5x.decode_cache": "t5x.decoding.cache",
         "t5x.decoder_only_model": "t5x.models.decoder_only",
+        "t5x.device_prefetch": "t5x.data.prefetch",
         "t5x.dry_run": "t5x.training.dry_run",
         "t5x.evaluating": "t5x.training.evaluations",
         "t5x.export_saved_model": "t5x.inference.saved_model",

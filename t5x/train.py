@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from t5x import command_line, gin_utils, utils
-from t5x.device_prefetch import DevicePrefetcher
+from t5x.data.prefetch import Prefetcher
 from t5x.loggers import Console, MetricWriter
 from t5x.partitioning import PjitPartitioner
 from t5x.trainer import Trainer
@@ -189,7 +189,8 @@ def train(
 
     # ------------------------------------------------------------ loop
     stats_period = stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD)
-    batches = DevicePrefetcher(host_batches, partitioner.shard_batch)
+    depth = max(2, getattr(host_batches, "lookahead", 1))
+    batches = Prefetcher(host_batches, depth, partitioner.shard_batch)
     stats = Stats(
         trainer, batches, train_dataset_cfg.batch_size, step, start_time, run.trained_seconds
     )

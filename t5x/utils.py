@@ -326,7 +326,8 @@ def get_dataset(
       num_shards: number of shards.
       feature_converter_cls: class of the model's feature converter, called with `pack`.
       num_epochs: None repeats for ever.
-      **options: further arguments of `t5x.data.get_dataset`.
+      **options: further arguments of `t5x.data.get_dataset`. `prefetch` is 0 unless it is given,
+        since `t5x.train` reads ahead itself.
 
     Raises:
       ValueError: no feature lengths, or what `t5x.data.get_dataset` raises.
@@ -356,7 +357,7 @@ def get_dataset(
         num_workers=cfg.num_workers,
         num_read_threads=cfg.num_read_threads,
         use_cached=cfg.use_cached,
-        **options,
+        **{"prefetch": 0, **options},
     )
 
 
@@ -381,6 +382,7 @@ def get_training_eval_datasets(
             layout.num_shards,
             feature_converter_cls,
             num_epochs=None if eval_steps else 1,
+            prefetch=2,
         )
         result[task.name] = FirstBatches(batches, eval_steps)
     return result

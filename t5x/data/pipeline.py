@@ -18,7 +18,7 @@ from t5x.data import batching, caching, lookup, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.examples import ExampleMaker
 from t5x.data.packing import axis_limits
-from t5x.data.prefetch import ThreadPrefetch
+from t5x.data.prefetch import Prefetcher
 from t5x.data.tasks import Mixture, Task
 from t5x.moved import moved_names
 
@@ -149,11 +149,12 @@ class DatasetIterator:
     """What `get_dataset` returns: an iterator over batches, with a JSON-able state.
 
     The state is that before the next batch which `next` will return, however many batches are
-    prefetched. Prefetching happens in a thread.
+    prefetched, see `t5x.data.prefetch.Prefetcher`.
 
     Attributes:
       model_feature_lengths: {model feature: length} of a full batch.
       batch_size: rows in a batch of this shard.
+      lookahead: batches whose examples are read together: a window with length buckets, else 1.
     """
 
     def __init__(self, make_batches, seed: int | None, prefetch: int):
@@ -163,12 +164,13 @@ class DatasetIterator:
         self._peeked: tuple[dict, dict] | None = None
         self.model_feature_lengths: dict[str, Any] = {}
         self.batch_size = 0
+        self.lookahead = 1
         self._open(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
 
     def _open(self, seed: int) -> None:
         self._inner: Any = self._make_batches(int(seed))
         if self._prefetch:
-            self._inner = ThreadPrefetch(self._inner, self._prefetch)
+            self._inner = Prefetcher(self._inner, self._prefetch)
         # At exit this must come before multiprocessing ends the workers (grain's priority is 1).
         self._finalizer = Finalize(self, self._inner.close, exitpriority=10)
 
@@ -308,9 +310,9 @@ def get_dataset(
         patience = max(_PATIENCE, 2 * sum(map(len, sequences)))
         return BatchIterator(elements, batcher, settings, patience)
 
-    if length_buckets and prefetch:
-        prefetch = max(prefetch, bucket_window)
-    iterator = DatasetIterator(make_batches, seed, prefetch)
+    lookahead = bucket_window if length_buckets else 1
+    iterator = DatasetIterator(make_batches, seed, prefetch and max(prefetch, lookahead))
+    iterator.lookahead = lookahead
     iterator.batch_size = rows
     iterator.model_feature_lengths = dict(converter.get_model_feature_lengths(lengths))
     return iterator
