@@ -81,7 +81,7 @@ with np.load(sys.argv[2]) as inputs:
 outputs = {f"{f}/{k}": v for f in model.functions for k, v in model(f, batch).items()}
 np.savez(sys.argv[3], **outputs)
 ours = {m for m in sys.modules if m.split(".")[0] in ("t5x", "musax", "mt3", "flax", "gin")}
-assert ours == {"t5x", "t5x.run_exported"}, ours
+assert ours == {"t5x", "t5x.moved", "t5x.run_exported"}, ours
 assert "tensorflow" not in sys.modules
 """
 
