@@ -9,17 +9,17 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
 from t5x.inference.chunks import Chunks, MergeFn, merge_chunks_to_file
 from t5x.inference.data import BatchMaker, make_readers, take
+from t5x.inference.examples import infer_examples
 from t5x.inference.states import InferenceStates
 from t5x.inference.tasks import create_task_from_text_file, create_task_from_tfexample_file
 from t5x.inference.writing import write_inferences_to_file
@@ -174,42 +174,21 @@ class _Job:
         start, before = time.perf_counter(), chunks.examples
         while read := take(examples, size):
             rows = [example for example, _ in read]
-            results = self._infer(params, rows, chunks.count)
+            key = jax.random.fold_in(jax.random.PRNGKey(0), chunks.count)
+            results = infer_examples(
+                self._function,
+                params,
+                self._batches,
+                rows,
+                None if self._mode == "score" else key,
+                self._keep_aux,
+            )
             if chunks.writer:
                 path = chunks.path(chunks.count)
                 self._write_fn(str(path), results, rows, self._mode, vocabulary)
             chunks.complete(len(rows), read[-1][1])
             pace = (chunks.examples - before) / (time.perf_counter() - start)
             _say(f"{reader.name}: {chunks.examples} examples  {pace:.3g}/s")
-
-    def _infer(self, params: Any, rows: list[Any], chunk: int) -> tuple[list[Any], dict[str, list]]:
-        key = jax.random.fold_in(jax.random.PRNGKey(0), chunk)
-        size = self._batches.batch_size
-        results: list[Any] = []
-        aux: dict[str, list] = {}
-        for number, start in enumerate(range(0, len(rows), size)):
-            group = rows[start : start + size]
-            batch = self._batches.make(group)
-            options = (jax.random.fold_in(key, number),) if self._mode != "score" else ()
-            output = self._function(params, batch, *options)
-            if isinstance(output, tuple):
-                output, values = output
-                for name, value in _flat(values).items():
-                    kept = np.asarray(value)[: len(group)]
-                    aux.setdefault(name, []).extend(kept if self._keep_aux else kept.tolist())
-            results.extend(np.asarray(output)[: len(group)])
-        return results, aux
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested auxiliary values with '/'-joined names; a tuple of one is that one."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value[0] if isinstance(value, tuple) else value
-    return flat
 
 
 def _check(mode: str, checkpoint_period: int, cfg: utils.DatasetConfig) -> None:

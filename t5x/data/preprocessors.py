@@ -108,6 +108,16 @@ def tokenize(
     return tokenized
 
 
+def tokenize_text(example: dict, output_features: Mapping[str, Feature]) -> dict:
+    """Encode features that are text, as `tokenize`; ids and frames stay, in the feature's dtype."""
+    of_text = {n: f for n, f in output_features.items() if isinstance(example.get(n), str)}
+    encoded = tokenize(example, of_text)
+    for name in output_features.keys() - of_text.keys():
+        if name in encoded:
+            encoded[name] = np.asarray(encoded[name], output_features[name].dtype)
+    return encoded
+
+
 def append_eos(
     example: dict,
     output_features: Mapping[str, Feature],

@@ -10,10 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from t5x.data.features import Feature
-from t5x.data.preprocessors import append_eos_after_trim, rekey, tokenize
+from t5x.data.preprocessors import append_eos_after_trim, rekey, tokenize_text
 from t5x.data.seqio.tasks import as_feature
 from t5x.data.tasks import Task, TaskRegistry
 
@@ -128,7 +126,7 @@ def _register(
         Task(
             name,
             source,
-            [*parse, _as_text, functools.partial(rekey, key_map=keys), _encode, _end],
+            [*parse, _as_text, functools.partial(rekey, key_map=keys), tokenize_text, _end],
             features,
         )
     )
@@ -147,15 +145,6 @@ def _parse_json(example: dict) -> dict:
 
 def _as_text(example: dict) -> dict:
     return {k: v.decode("utf-8") if isinstance(v, bytes) else v for k, v in example.items()}
-
-
-def _encode(example: dict, output_features: Mapping[str, Feature]) -> dict:
-    """Text becomes ids; ids stay."""
-    of_text = {n: f for n, f in output_features.items() if isinstance(example.get(n), str)}
-    encoded = tokenize(example, of_text)
-    for name in output_features.keys() - of_text.keys():
-        encoded[name] = np.asarray(encoded[name], output_features[name].dtype)
-    return encoded
 
 
 def _end(
