@@ -110,7 +110,6 @@ def _random() -> Any:
 
     from drums.features import DrumFeatures
     from drums.inference import Transcriber
-    from drums.listening import Predictor
     from drums.model_config import ModelConfig
     from drums.network import DrumNetworkConfig
 
@@ -119,4 +118,4 @@ def _random() -> Any:
     )
     config = ModelConfig(DrumNetworkConfig(channels=(2, 2), width=4, dilations=(1,)), features)
     variables = config.module().init(jax.random.key(0), jnp.zeros((1, 4, 16)))
-    return Transcriber(Predictor(config, {k: variables[k] for k in ("params", "batch_stats")}))
+    return Transcriber(config, {k: variables[k] for k in ("params", "batch_stats")})

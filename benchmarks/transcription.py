@@ -66,7 +66,6 @@ def _tiny_model() -> dict[str, Any]:
     """A few thousand random parameters, to test the mechanics."""
     from mt3.inference import Transcriber
     from mt3.model_config import ModelConfig
-    from mt3.prediction import Predictor
     from mt3.segments import SegmentConfig
     from mt3.vocabularies import VocabularyConfig
     from musax.events.spec import PIANO
@@ -83,4 +82,4 @@ def _tiny_model() -> dict[str, Any]:
         targets_length=16,
         spec=PIANO,
     )
-    return {"random": Transcriber(config, Predictor(config, params))}
+    return {"random": Transcriber(config, params)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from cdcd.contents import Pieces, contents_of
 from cdcd.model_config import ModelConfig, kind_of
 from cdcd.runs import TrainedRun, load_run
-from musax.exporting import Trained, export_trained, run_export
+from musax.exporting import ExportedRun, export_run, run_export
 
 
 def run_config(run: TrainedRun) -> ModelConfig:
@@ -39,7 +39,7 @@ def run_config(run: TrainedRun) -> ModelConfig:
     )
 
 
-def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
+def read_run(run_dir: str | Path, step: int | None = None) -> ExportedRun:
     """What a run trained; see `run_config` and `cdcd.runs.load_run`."""
     run = load_run(run_dir, step)
     config = run_config(run)
@@ -47,11 +47,11 @@ def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
     if isinstance(config.contents, Pieces):
         model = Path(config.contents.model)
         files[model.name] = model.read_bytes()
-    return Trained(config, run.params, run.step, files)
+    return ExportedRun(config, run.params, run.step, files)
 
 
-#: Writes the model folder of a run, see `musax.exporting.export_trained`.
-export = functools.partial(export_trained, read_run)
+#: Writes the model folder of a run, see `musax.exporting.export_run`.
+export = functools.partial(export_run, read_run)
 
 #: Runs the command line; `main(argv=None)` returns the exit status.
 main = functools.partial(run_export, export, __doc__)

@@ -1,19 +1,16 @@
-"""Text and melodies that a model makes, fills in, and finds more or less likely.
+"""Text and melodies that a model composes, fills in, and scores.
 
 writer = Writer.from_pretrained("cdcd-text")
-writer.sample(3, seed=1)[0].text
+writer.compose(count=3, seed=1)[0].text
 writer.infill("to be or ___ to be", count=5)
 writer.score("to be or not to be").bits_per_token
 
 writer = Writer.from_pretrained("cdcd-melody")
-tune = writer.infill(musax.midi.load_midi("mine.mid"), bars=(5, 8))[0]
-musax.midi.save_midi("filled.mid", tune.notes)
+writer.infill(musax.midi.load_midi("mine.mid"), bars=(5, 8))[0].save("filled.mid")
 """
 
 import copy
 import dataclasses
-import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -22,133 +19,97 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cdcd.contents import Melody, Text
-from cdcd.model_config import ModelConfig, read_model_config
+from cdcd.contents import Melody
+from cdcd.contents import Text as TextContents
+from cdcd.model_config import ModelConfig
 from cdcd.sampler import SPECIAL_IDS, Rows, SamplerOptions, refine
 from cdcd.scoring import BOUND, estimates_of, side_by_side, window_nats
-from musax import pretrained
-from musax.model_fields import check_fields
-from t5x.checkpoints import check_params, load_params
-from t5x.compilation_cache import enable_compilation_cache
+from musax.model_config import PretrainedModel, check_fields
+from musax.results import Piece, Score, Text
 
-#: What the temperature of a kind of model is called among its options.
+_SAMPLER_OPTIONS = {f.name for f in dataclasses.fields(SamplerOptions)} - {
+    "score_temperature",
+    "topp",
+}
+#: The option of each kind of model that is its temperature.
 TEMPERATURE = {"cdcd": "score_temperature", "mdlm": "temperature", "ar": "temperature"}
-_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "cdcd": tuple(f.name for f in dataclasses.fields(SamplerOptions)),
-    "mdlm": ("steps", "temperature", "never"),
-    "ar": ("temperature", "topp", "never"),
+#: Options of each kind of model, and what the kind calls them.
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "cdcd": {
+        **{name: name for name in _SAMPLER_OPTIONS},
+        "temperature": TEMPERATURE["cdcd"],
+        "top_p": "topp",
+    },
+    "mdlm": {"steps": "steps", "temperature": "temperature", "never": "never"},
+    "ar": {"temperature": "temperature", "top_p": "topp", "never": "never"},
 }
 _BATCH = 32
 
-#: (tokens made, tokens in all)
+#: (tokens sampled, tokens in all)
 Progress = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Generated:
-    """What a model made.
-
-    Attributes:
-      tokens: int32 [n], ids.
-      made: bool [n], the tokens that were made; the others were given.
-      text: of models of text.
-      notes: of models of melodies, a `musax.notes` array, times in s.
-    """
-
-    tokens: np.ndarray
-    made: np.ndarray
-    text: str | None = None
-    notes: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """How likely something is.
-
-    Attributes:
-      nats: -log p of all tokens, or the estimate of it.
-      tokens: how many they are.
-      estimate: which, see `cdcd.scoring`.
-    """
-
-    nats: float
-    tokens: int
-    estimate: str
-
-    @property
-    def bits_per_token(self) -> float:
-        """Of text in letters, bits per character."""
-        return self.nats / self.tokens / math.log(2)
-
-
-class Writer:
-    """A model of text or melodies: continuous diffusion, or one of its rivals.
+class Writer(PretrainedModel[ModelConfig]):
+    """A model of text or melodies: continuous diffusion, masked diffusion or autoregressive.
 
     Args:
       config: what it is.
       params: of the network.
-      source: what error messages call them.
+      source: the file they are of, for messages.
 
     Raises:
-      CheckpointError: parameters are missing, unknown, or have other shapes; lists which.
+      CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
     """
 
+    config_class = ModelConfig
+
     def __init__(self, config: ModelConfig, params: Any, source: Any = "model"):
-        self.config, self.contents = config, config.contents
+        super().__init__(config, params, source)
+        self.contents = config.contents
         self.model = config.model()
-        check_params(params, config.param_shapes(), source)
-        self.params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), params))
         ids = range(config.contents.vocabulary.vocab_size, config.network.vocab_size)
         self._never = (*SPECIAL_IDS, *ids)
 
-    @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike) -> "Writer":
-        """Loads a model.
-
-        Args:
-          name_or_dir: the name of a shipped model, or a model folder (`python -m cdcd.export` makes
-            one of a training run).
-
-        Raises:
-          PretrainedError: an unknown name, or a folder without `config.json`.
-          CheckpointError: arrays are missing or do not fit; names them.
-          ModelConfigError: a wrong configuration; names the field.
-        """
-        enable_compilation_cache()
-        path = pretrained.resolve(name_or_dir)
-        return cls(read_model_config(path), load_params(path), path)
+    @property
+    def content(self) -> str:
+        """What the model is of, "text" or "music"."""
+        return "text" if isinstance(self.contents, TextContents) else "music"
 
     def at_tempo(self, tempo: float) -> Self:
-        """The same model with melodies of another tempo, in quarters a minute.
+        """Return the same model with melodies of another tempo, quarter notes per minute.
 
         Raises:
-          ValueError: it is a model of text, or the tempo not positive.
+          ValueError: a model of text, or a tempo that is not positive.
         """
         if not isinstance(self.contents, Melody):
-            raise ValueError("a tempo is of melodies, and this is a model of text")
+            raise ValueError(f"tempo={tempo}: only models of melodies have one, this is of text")
         other = copy.copy(self)
         other.contents = dataclasses.replace(self.contents, tempo=tempo)
         return other
 
-    # ------------------------------------------------------------------------------------ making
+    # --------------------------------------------------------------------------------- composing
 
-    def sample(
+    def compose(
         self,
+        prompt: str | np.ndarray | None = None,
+        *,
         count: int = 1,
         length: int | None = None,
         seed: int = 0,
-        prompt: str | np.ndarray | None = None,
         **options: Any,
-    ) -> list[Generated]:
-        """Makes text or melodies, from nothing or from a beginning.
+    ) -> list[Piece] | list[Text]:
+        """Compose texts or melodies, from nothing or after a prompt.
 
         Args:
-          count: how many.
-          length: tokens of each, those of the prompt included; None for as many as in training.
+          prompt: the beginning: text, or a note array up to the end of its last note.
+          count: number of results, which are composed together.
+          length: tokens of each, those of the prompt included; None for the training length.
             Longer ones are made window after window.
-          seed: the same gives the same.
-          prompt: the beginning: text, or a note array, which counts up to its last note's end.
+          seed: the same seed gives the same results.
           **options: those of `fill_in`.
+
+        Returns:
+          `musax.results.Text`s or `Piece`s.
 
         Raises:
           ValueError: the prompt is not shorter than the length, or see `fill_in`.
@@ -159,8 +120,8 @@ class Writer:
             raise ValueError(f"length={length}: expected 1 or more")
         if len(given) >= length:
             raise ValueError(
-                f"the prompt has {len(given)} tokens, and length={length} leaves none to be made: "
-                "give a greater length"
+                f"prompt: {len(given)} tokens, which leaves none of length={length}: expected a "
+                "greater length"
             )
         tokens = np.pad(given, (0, length - len(given)))
         return self._fill(tokens, np.arange(length) >= len(given), count, seed, options)
@@ -175,28 +136,30 @@ class Writer:
         count: int = 1,
         seed: int = 0,
         **options: Any,
-    ) -> list[Generated]:
-        """Fills gaps in; tokens that are given never change.
+    ) -> list[Piece] | list[Text]:
+        """Fill gaps in; tokens that are given never change.
 
-        What comes back of a text in letters is normalised (`cdcd.text.normalise_text8`). Of notes
-        it is their melody on the model's grid; a note that sounds when the gap begins ends where
-        the model ends it.
+        Text of letters is returned normalised (`cdcd.text.normalise_text8`), notes as their melody
+        on the model's grid. The model may end a note that sounds when the gap begins.
 
         Args:
           given: text with blanks, one for each symbol, or a note array.
-          bars: of notes: the first and last bar of the gap, counted from 1.
-          seconds: of notes, instead: where the gap begins and ends.
-          blank: the character that is a blank.
-          count: of alternatives.
-          seed: the same gives the same.
+          bars: for notes, the first and last bar of the gap, counted from 1.
+          seconds: for notes, instead of bars, start and end of the gap.
+          blank: the character that stands for a blank.
+          count: number of results, which are filled in together.
+          seed: the same seed gives the same results.
           **options: those of `fill_in`.
 
+        Returns:
+          `musax.results.Text`s or `Piece`s.
+
         Raises:
-          ValueError: there is no gap, nothing but a gap, or see `fill_in`.
+          ValueError: no gap, nothing but a gap, or see `fill_in`.
         """
-        if isinstance(self.contents, Text):
+        if isinstance(self.contents, TextContents):
             if bars is not None or seconds is not None:
-                raise ValueError("bars and seconds are of melodies; in text, write blanks")
+                raise ValueError("bars, seconds: only for models of melodies; mark blanks in text")
             tokens, noisy = self.contents.encode_blanks(_as_text(given, "text"), blank)
         else:
             tokens = self.contents.encode(_as_notes(given, "notes"), whole_bars=True)
@@ -215,31 +178,31 @@ class Writer:
         progress: Progress | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """Makes tokens anew of which others are given.
+        """Sample some tokens given the others.
 
-        The network sees as many as in training. Of longer ones it fills in one window after the
-        other, which has up to half of what it sees before the first gap; shorter ones are taken for
-        the beginning of what it sees.
+        The network sees as many tokens as in training. Longer sequences are filled in window after
+        window, each with up to half of its tokens before its first gap; shorter ones are the
+        beginning of what the network sees.
 
         Args:
           tokens: int32 [n], ids.
-          noisy: bool [n], True for those to be made.
-          count: of results.
-          seed: the same gives the same.
-          rounds: of continuous diffusion: so often a random `share` of what was made is made anew,
-            given all else (`cdcd.sampler.refine`).
+          noisy: bool [n], True for those to sample.
+          count: number of results.
+          seed: the same seed gives the same results.
+          rounds: for continuous diffusion, number of refinement rounds, each of which samples a
+            random `share` of the new tokens again, given all others (`cdcd.sampler.refine`).
           share: see `rounds`.
           progress: called after each window.
-          **options: those of the model: of continuous diffusion the fields of
-            `cdcd.sampler.SamplerOptions`, of masked diffusion `steps` and `temperature`, of the
-            autoregressive model `temperature` and `topp`.
+          **options: for continuous diffusion `temperature` (of the score), `top_p` and the other
+            fields of `cdcd.sampler.SamplerOptions`; for masked diffusion `steps` and
+            `temperature`; for the autoregressive model `temperature` and `top_p`.
 
         Returns:
           int32 [count, n].
 
         Raises:
-          ValueError: an argument is unknown or out of range, or a token none of the model's.
-          NotFiniteError: the network made NaN.
+          ValueError: an unknown option or one out of range, or a token outside the vocabulary.
+          NotFiniteError: the network returned NaN.
         """
         tokens, noisy = np.asarray(tokens, np.int32), np.array(noisy, bool)
         if tokens.ndim != 1 or tokens.shape != noisy.shape or count < 1 or rounds < 0:
@@ -252,7 +215,7 @@ class Writer:
         key, number = jax.random.key(seed), 0
         while noisy.any():
             seen, kept = _next_window(noisy, self.config.length)
-            rows[:, kept] = self._make_window(
+            rows[:, kept] = self._sample_window(
                 rows[:, seen], noisy[seen], jax.random.fold_in(key, number), settings, rounds, share
             )[:, : kept.stop - kept.start]
             noisy[kept] = False
@@ -263,23 +226,31 @@ class Writer:
 
     def _fill(
         self, tokens: np.ndarray, noisy: np.ndarray, count: int, seed: int, options: dict[str, Any]
-    ) -> list[Generated]:
+    ) -> list[Any]:
         rows = self.fill_in(tokens, noisy, count, seed=seed, **options)
-        name = "text" if isinstance(self.contents, Text) else "notes"
-        return [Generated(row, noisy, **{name: self.contents.decode(row)}) for row in rows]
+        contents = self.contents
+        if isinstance(contents, TextContents):
+            return [Text(contents.decode(row), row, noisy) for row in rows]
+        rate = contents.steps_per_second
+        seconds, start = len(tokens) / rate, int(noisy.argmax()) / rate
+        return [
+            Piece(contents.decode(row), seconds, start, False, row, noisy, contents.tempo)
+            for row in rows
+        ]
 
     def _settings(self, options: Mapping[str, Any], rounds: int) -> dict[str, Any]:
-        """The options of the model, checked."""
+        """Return the options under the names of the model, checked."""
         kind = self.config.kind
         check_fields(options, _OPTIONS[kind], f"a model of kind {kind!r}", what="option")
-        settings = {"never": self._never, **options}
+        _check_sampling(options.get("temperature", 1.0), options.get("top_p", 1.0), kind == "ar")
+        settings = {"never": self._never, **{_OPTIONS[kind][k]: v for k, v in options.items()}}
         if kind == "cdcd":
             self.model.sampler_options(**settings)  # type: ignore[union-attr]
         elif rounds:
-            raise ValueError(f"rounds={rounds}: only of continuous diffusion, not of {kind!r}")
+            raise ValueError(f"rounds={rounds}: only for continuous diffusion, not for {kind!r}")
         return settings
 
-    def _make_window(
+    def _sample_window(
         self,
         tokens: np.ndarray,
         noisy: np.ndarray,
@@ -288,18 +259,18 @@ class Writer:
         rounds: int,
         share: float,
     ) -> np.ndarray:
-        """Rows [count, n] of at most the training length with `noisy` [n] made, by batches."""
+        """Return rows [count, n], n up to the training length, with `noisy` [n] sampled."""
         width = tokens.shape[1]
-        if self.config.kind != "ar":  # which does not see what is to come
+        if self.config.kind != "ar":  # which sees only the tokens before
             missing = self.config.length - width
             tokens = np.pad(tokens, ((0, 0), (0, missing)))
             noisy = np.pad(noisy, (0, missing), constant_values=True)
-        made = []
+        parts = []
         for first in range(0, len(tokens), _BATCH):
             part = jnp.asarray(tokens[first : first + _BATCH])
             rows = Rows(part, jnp.broadcast_to(jnp.asarray(noisy), part.shape))
-            make_key, refine_key = jax.random.split(jax.random.fold_in(key, first))
-            found = self.model.make(self.params, rows, make_key, **settings)
+            sample_key, refine_key = jax.random.split(jax.random.fold_in(key, first))
+            found = self.model.make(self.params, rows, sample_key, **settings)
             if rounds:
                 found = refine(
                     self.model.denoising,  # type: ignore[union-attr]
@@ -311,83 +282,94 @@ class Writer:
                     share=share,
                     distribution=self.model.distribution(self.params),  # type: ignore[union-attr]
                 )
-            made.append(np.asarray(found))
-        return np.concatenate(made)[:, :width]
+            parts.append(np.asarray(found))
+        return np.concatenate(parts)[:, :width]
 
     # ----------------------------------------------------------------------------------- scoring
 
     def encode(self, content: str | np.ndarray, what: str = "content") -> np.ndarray:
-        """Ids int32 [n] of a text or a note array.
+        """Return ids int32 [n] of a text or a note array.
 
         Raises:
-          ValueError: it is empty, something else, or has what the model does not know.
+          ValueError: an empty one, another type, or symbols outside the vocabulary.
         """
-        if isinstance(self.contents, Text):
+        if isinstance(self.contents, TextContents):
             return self.contents.encode(_as_text(content, what), what)
         return self.contents.encode(_as_notes(content, what), what)
 
     def score(
         self,
         content: str | np.ndarray,
-        method: str | None = None,
         *,
+        estimate: str | None = None,
         seed: int = 0,
         passes: int = 32,
     ) -> Score:
-        """How likely a text or the melody of notes is.
+        """Return the likelihood of a text, or of the melody of notes.
 
-        What is longer than a row in training is scored in windows side by side, each by itself.
+        Windows of the training length are scored side by side, each by itself.
 
         Args:
           content: text or a note array.
-          method: an estimate, see `cdcd.scoring`; None for "exact" of the autoregressive model,
-            and for "any_order" of the others. Of different kinds of models, "exact" compares with
-            "left_to_right", the slowest; "bound" is an upper bound of the nats on average, of
-            whole windows alone.
-          seed: of what is random in estimates.
-          passes: see `cdcd.scoring.window_nats`; more is less random.
+          estimate: see `cdcd.scoring`; None for "exact" with the autoregressive model and
+            "any_order" with the others. To compare kinds of models, set "left_to_right", the
+            slowest, beside "exact". "bound" is an upper bound of the nats in expectation, and
+            scores whole windows only.
+          seed: of random estimates.
+          passes: see `cdcd.scoring.window_nats`; more passes reduce the variance.
 
         Raises:
-          ValueError: the content is empty, has what the model does not know or is too short for a
-            bound, or the model has no such estimate.
+          ValueError: the content is empty, has symbols outside the vocabulary or is too short for
+            a bound, or the model has no such estimate.
         """
         known = estimates_of(self.model)
-        method = known[0] if method is None else method
-        if method not in known:
-            raise ValueError(f"method={method!r}: this model has {', '.join(known)}")
+        chosen = known[0] if estimate is None else estimate
+        if chosen not in known:
+            raise ValueError(f"estimate={chosen!r}: expected one of {', '.join(known)}")
         if passes < 1:
             raise ValueError(f"passes={passes}: expected 1 or more")
         tokens = self.encode(content)
-        if method == BOUND:  # rows that are shorter than in training are badly denoised
+        if chosen == BOUND:  # rows shorter than in training are badly denoised
             tokens = tokens[: len(tokens) // self.config.length * self.config.length]
             if not len(tokens):
                 raise ValueError(
-                    f"a bound is of {self.config.length} tokens at least, a row in training: use "
-                    "another method"
+                    f"a bound needs at least {self.config.length} tokens, the training length: "
+                    "use another estimate"
                 )
         windows = side_by_side(tokens, self.config.length)
         key = jax.random.key(seed)
-        nats = window_nats(self.model, self.params, windows, method, key, passes)
-        return Score(float(nats.sum()), len(tokens), method)
+        nats = window_nats(self.model, self.params, windows, chosen, key, passes)
+        return Score(float(nats.sum()), len(tokens), chosen)
+
+
+def _check_sampling(temperature: float, top_p: float, greedy: bool) -> None:
+    """Raise ValueError for what is out of range; a temperature of 0 is, unless `greedy`."""
+    if not (temperature > 0 or (greedy and temperature == 0)):
+        expected = "0 or a positive number" if greedy else "a positive number"
+        raise ValueError(f"temperature={temperature}: expected {expected}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}: expected a probability above 0, up to 1")
 
 
 def _as_text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{what}: this is a model of text; expected a string")
+        raise ValueError(f"{what}: a model of text needs a string, got {type(value).__name__}")
     return value
 
 
 def _as_notes(value: Any, what: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"{what}: this is a model of melodies; expected a note array")
+        raise ValueError(
+            f"{what}: a model of melodies needs a note array, got {type(value).__name__}"
+        )
     return value
 
 
 def _next_window(noisy: np.ndarray, length: int) -> tuple[slice, slice]:
-    """What of noisy [n] to look at next, and as much of it as is then kept.
+    """Return the next window of noisy [n], and its part whose samples are kept.
 
-    The first gap is kept; a later one that the end of the window cuts is left for the next, which
-    sees what is behind it.
+    The first gap is kept; a later one that the end of the window cuts is left to the next window,
+    which sees the tokens behind it.
     """
     first, whole = int(np.argmax(noisy)), len(noisy)
     start = max(0, min(first - length // 2, whole - length))

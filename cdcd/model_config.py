@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,8 @@ from cdcd.contents import KINDS, Contents, Pieces
 from cdcd.models import CDCDModel
 from cdcd.network import Denoiser, TokenNetwork
 from cdcd.warping import Warping
-from musax.model_fields import (
-    ModelConfigError,
-    build_part,
-    changed_fields,
-    check_fields,
-    read_part,
-)
-from musax.pretrained import read_config
+from musax.model_config import BaseModelConfig, ModelConfigError, Part, check_fields
 
-SYSTEM = "cdcd"
 Model = CDCDModel | MaskedDiffusionModel | AutoregressiveModel
 #: Kinds of models: continuous diffusion, masked diffusion, autoregressive.
 MODELS: Mapping[str, type] = {
@@ -31,12 +23,12 @@ MODELS: Mapping[str, type] = {
     "mdlm": MaskedDiffusionModel,
     "ar": AutoregressiveModel,
 }
-_FIELDS = ("system", "kind", "length", "network", "tokens")
+#: Fields of continuous diffusion alone.
 _DIFFUSION_FIELDS = ("noise", "warping", "self_conditioning")
 
 
 def kind_of(model: Any) -> str:
-    """Which of `MODELS` a model is, by the name of its class.
+    """Return which of `MODELS` a model is, by the name of its class.
 
     Raises:
       ValueError: none.
@@ -50,7 +42,7 @@ def kind_of(model: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(BaseModelConfig):
     """All that is needed to run a model, but its parameters.
 
     Attributes:
@@ -59,38 +51,37 @@ class ModelConfig:
       network: sizes.
       contents: what tokens stand for.
       noise, warping: of continuous diffusion.
-      self_conditioning: it was trained to see an estimate from before.
+      self_conditioning: the network was trained to see its estimate of the step before.
 
     Raises:
-      ModelConfigError: an unknown kind, a length that is not positive, or a network with fewer
-        tokens than there are.
+      ModelConfigError: an unknown kind, a length that is not positive, or a network whose
+        vocabulary is smaller than that of the contents.
     """
+
+    system = "cdcd"
 
     kind: str
     length: int
-    network: NetworkConfig
-    contents: Contents
+    network: Annotated[NetworkConfig, Part(brief=True)]
+    contents: Annotated[Contents, Part(name="tokens", kinds=KINDS)]
     noise: NoiseRange = dataclasses.field(default_factory=NoiseRange)
-    warping: Warping = dataclasses.field(default_factory=Warping)
+    warping: Annotated[Warping, Part(brief=True)] = dataclasses.field(default_factory=Warping)
     self_conditioning: bool = True
 
     def __post_init__(self):
         if self.kind not in MODELS:
-            raise ModelConfigError(f"kind={self.kind!r} is not one of {', '.join(MODELS)}")
-        if not isinstance(self.length, int) or self.length < 1:
-            raise ModelConfigError(f"length={self.length!r}: expected a positive whole number")
-        if not isinstance(self.self_conditioning, bool):
-            raise ModelConfigError(
-                f"self_conditioning={self.self_conditioning!r}: expected true or false"
-            )
+            raise ModelConfigError(f"kind={self.kind!r}: expected one of {', '.join(MODELS)}")
+        if self.length < 1:
+            raise ModelConfigError(f"length={self.length}: expected a positive whole number")
         needed = self.contents.vocabulary.vocab_size
         if self.network.vocab_size < needed:
             raise ModelConfigError(
-                f"network.vocab_size={self.network.vocab_size}, but the tokens have {needed} ids"
+                f"network.vocab_size={self.network.vocab_size}: expected {needed} or more, the "
+                "ids of the tokens"
             )
 
     def model(self) -> Model:
-        """The model, without an optimizer."""
+        """Return the model, without an optimizer."""
         if self.kind == "cdcd":
             return CDCDModel(
                 Denoiser(self.network),
@@ -107,7 +98,7 @@ class ModelConfig:
         return AutoregressiveModel(TokenNetwork(self.network), None, None)
 
     def param_shapes(self) -> Any:
-        """The parameters as `jax.ShapeDtypeStruct`s."""
+        """Return the parameters as nested dicts of `jax.ShapeDtypeStruct`."""
         names = ("decoder_input_tokens", "decoder_target_tokens")
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(names, (1, 2))
         types: dict[str, Any] = dict.fromkeys(names, jnp.int32)
@@ -118,78 +109,43 @@ class ModelConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, `"system"` included; fields of parts that are not the default's."""
-        kind = next(k for k, cls in KINDS.items() if isinstance(self.contents, cls))
-        tokens = dataclasses.asdict(self.contents)
+        """Return JSON values; those of continuous diffusion only for such a model."""
+        found = super().to_json()
         if isinstance(self.contents, Pieces):
-            tokens["model"] = Path(self.contents.model).name
-        found = {
-            "system": SYSTEM,
-            "kind": self.kind,
-            "length": self.length,
-            "network": changed_fields(self.network),
-            "tokens": {"kind": kind, **tokens},
-        }
-        if self.kind == "cdcd":
-            found["noise"] = dataclasses.asdict(self.noise)
-            found["warping"] = changed_fields(self.warping)
-            found["self_conditioning"] = self.self_conditioning
+            found["tokens"]["model"] = Path(self.contents.model).name
+        if self.kind != "cdcd":
+            found = {key: value for key, value in found.items() if key not in _DIFFUSION_FIELDS}
         return found
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], source: Any = "config") -> "ModelConfig":
-        """The inverse of `to_json`.
+    def from_json(cls, values: Mapping[str, Any], source: Any = "config") -> Self:
+        """Return the configuration in JSON values, the inverse of `to_json`.
 
         Args:
-          values: JSON values.
+          values: see `to_json`.
           source: the file, beside which that of a SentencePiece model is.
 
         Raises:
           ModelConfigError: naming `source` and the field that is missing, unknown or wrong.
         """
-        if values.get("system") != SYSTEM:
-            raise ModelConfigError(f"{source}: system {values.get('system')!r}, not {SYSTEM!r}")
-        kind = values.get("kind")
-        check_fields(
-            values, _FIELDS if kind in ("mdlm", "ar") else _FIELDS + _DIFFUSION_FIELDS, source
+        cls.check_system(values, source)
+        if values.get("kind") in ("mdlm", "ar"):
+            names = {field.name for field in dataclasses.fields(cls)} - {"contents"}
+            check_fields(values, {"system", "tokens", *names} - {*_DIFFUSION_FIELDS}, source)
+        return super().from_json(_with_model_path(values, source), source)
+
+
+def _with_model_path(values: Mapping[str, Any], source: Any) -> Mapping[str, Any]:
+    """Return values in which a SentencePiece model has its path in place of its name."""
+    tokens = values.get("tokens")
+    if not isinstance(tokens, Mapping) or tokens.get("kind") != "pieces":
+        return values
+    name = tokens.get("model")
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ModelConfigError(
+            f"{source}: tokens.model={name!r}: expected the name of a file in the same folder"
         )
-        network = read_part(values, "network", source)
-        try:
-            return cls(
-                kind,  # type: ignore[arg-type]
-                values.get("length"),  # type: ignore[arg-type]
-                build_part(NetworkConfig, network, "network", source),
-                _read_contents(values, source),
-                build_part(NoiseRange, values.get("noise", {}), "noise", source),
-                build_part(Warping, values.get("warping", {}), "warping", source),
-                values.get("self_conditioning", True),
-            )
-        except ValueError as error:
-            text = str(error)
-            raise ModelConfigError(text if str(source) in text else f"{source}: {text}") from error
+    return {**values, "tokens": {**tokens, "model": str(Path(source).parent / name)}}
 
 
-def _read_contents(values: Mapping[str, Any], source: Any) -> Contents:
-    fields = dict(read_part(values, "tokens", source))
-    kind = fields.pop("kind", None)
-    if kind not in KINDS:
-        raise ModelConfigError(f"{source}: tokens.kind={kind!r} is not one of {', '.join(KINDS)}")
-    if kind == "pieces":
-        name = fields.get("model")
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ModelConfigError(
-                f"{source}: tokens.model={name!r}: expected the name of a file in the same folder"
-            )
-        fields["model"] = str(Path(source).parent / name)
-    return build_part(KINDS[kind], fields, "tokens", source)
-
-
-def read_model_config(folder: str | Path) -> ModelConfig:
-    """The configuration in a model folder.
-
-    Raises:
-      PretrainedError: there is none, or it is not JSON.
-      ModelConfigError: it is wrong.
-      ImportError: it is of pieces, and sentencepiece is not installed.
-    """
-    return ModelConfig.from_json(read_config(folder), Path(folder) / "config.json")
+read_model_config = ModelConfig.read

@@ -21,7 +21,7 @@ from drums.features import DrumFeatures
 from drums.model_config import ModelConfig
 from drums.network import OafDrumsConfig
 from musax.pretrained import save_model_folder
-from t5x.checkpoints import CheckpointError, load_safetensors
+from t5x.checkpoints import CheckpointError, check_params, load_safetensors
 
 _STATISTICS = ("moving_mean", "moving_variance")
 _LSTM = "lstm/stack_bidirectional_rnn/cell_0/bidirectional_rnn/{}/basic_lstm_cell/"
@@ -103,11 +103,9 @@ def import_checkpoint(path: str | Path, out_dir: str | Path, hop_width: int = 51
     Raises:
       CheckpointError: variables are missing or of another shape; names them.
     """
-    from drums.listening import Predictor
-
     config = ModelConfig(OafDrumsConfig(), DrumFeatures(hop_width=hop_width))
     variables = from_tf_variables(read_variables(path))
-    Predictor(config, variables, path)  # checks names and shapes
+    check_params(variables, config.param_shapes(), path)
     card = f"# {Path(out_dir).name}\n\nOaF Drums (Callender et al. 2020), from {Path(path).name}.\n"
     return save_model_folder(out_dir, variables, config.to_json(), card)
 

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from drums.inference import Transcriber
-from drums.listening import Predictor
 from drums.model_config import ModelConfig
 from drums.network import DrumNetworkConfig
 from drums.preprocessors import as_float
@@ -24,15 +23,14 @@ from drums.tasks import prepared_takes
 from drums.tuning import Record, tune
 from drums.vocabularies import FULL
 from musax.datasets.rendered_midi import take_notes
-from musax.exporting import run_export
-from musax.pretrained import save_model_folder
+from musax.exporting import ExportedRun, export_run, run_export
 from t5x.checkpoints import load_state
 from t5x.checkpoints.loading import checkpoint_step, run_checkpoint
 from t5x.run_config import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:
-    """The configuration of the model that a run trained.
+    """Return the configuration of the model that a run trained.
 
     Raises:
       FileNotFoundError: there is no `config.gin`.
@@ -47,7 +45,7 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
 
 
 def validation_records(transcriber: Transcriber, data_dir: str, limit: int) -> Iterator[Record]:
-    """What the model hears in the first `limit` validation takes, and their notes."""
+    """Yield the outputs of the model in the first `limit` validation takes, and their notes."""
     takes = prepared_takes(data_dir).sequence("validation")
     for i in range(min(limit, len(takes))):
         take = takes[i]
@@ -55,42 +53,50 @@ def validation_records(transcriber: Transcriber, data_dir: str, limit: int) -> I
         yield transcriber.outputs(audio, int(take["sample_rate"])), take_notes(take)
 
 
-def export(
+def read_run(
     run_dir: str | Path,
-    out_dir: str | Path,
-    card: str,
     step: int | None = None,
+    *,
     tune_on: str | None = None,
     takes: int = 200,
     dtype: str = "float32",
-) -> Path:
-    """Writes the model folder; returns its path.
-
-    Args:
-      run_dir: MODEL_DIR of the run.
-      out_dir: where the folder goes.
-      card: the model card, Markdown.
-      step: of the checkpoint; None takes the last.
-      tune_on: folder of takes whose validation split is tuned on.
-      takes: how many of them.
-      dtype: in which arrays are stored.
-
-    Raises:
-      FileNotFoundError: the run has no such checkpoint, or there are no takes.
-    """
+) -> ExportedRun:
+    """Return the model of a run's checkpoint, its thresholds tuned if asked for; see `export`."""
     checkpoint = run_checkpoint(run_dir, step)
     state = load_state(checkpoint)
     variables = {"params": state["target"], "batch_stats": state["flax_mutables"]["batch_stats"]}
     variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
     config = read_run_config(run_dir)
     if tune_on is not None:
-        transcriber = Transcriber(Predictor(config, variables, checkpoint))
+        transcriber = Transcriber(config, variables, checkpoint)
         records = list(validation_records(transcriber, tune_on, takes))
         rate = config.features.frames_per_second
         config = dataclasses.replace(config, picking=tune(records, config.level, rate))
-    return save_model_folder(
-        out_dir, variables, config.to_json(), card, {"step": str(checkpoint_step(checkpoint))}
-    )
+    return ExportedRun(config, variables, checkpoint_step(checkpoint))
+
+
+def export(
+    run_dir: str | Path,
+    out_dir: str | Path,
+    card: str,
+    step: int | None = None,
+    dtype: str = "float32",
+    tune_on: str | None = None,
+    takes: int = 200,
+) -> Path:
+    """Write the model folder of a run; return its path.
+
+    Args:
+      run_dir, out_dir, card, step, dtype: see `musax.exporting.export_run`.
+      tune_on: folder of takes whose validation split is tuned on.
+      takes: number of those takes.
+
+    Raises:
+      FileNotFoundError: no such checkpoint, or no takes.
+      ValueError: see `musax.exporting.export_run`.
+    """
+    read = functools.partial(read_run, tune_on=tune_on, takes=takes, dtype=dtype)
+    return export_run(read, run_dir, out_dir, card, step, dtype)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

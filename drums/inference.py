@@ -1,28 +1,26 @@
 """Transcription of drum recordings.
 
     transcriber = Transcriber.from_pretrained("drums-small")
-    transcription = transcriber.transcribe_file("loop.wav")
-    musax.midi.save_midi("loop.mid", transcription.notes)
+    transcriber.transcribe_file("loop.wav").save("loop.mid")
 
 A recording is normalised to its peak, heard in pieces, and its hits are picked as the pieces come:
 any length takes the memory of one piece, and the pieces make no difference to the result.
 """
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from drums.listening import Listener, Predictor
-from drums.model_config import ModelConfig, read_model_config
+from drums.model_config import ModelConfig
 from drums.picking import Frames, Picker
-from musax import pretrained
 from musax.audio import audio_info, check_audio, resample, stream_audio, to_mono
+from musax.model_config import PretrainedModel
 from musax.notes import empty_notes, sort_notes
-from t5x.checkpoints import load_params
-from t5x.compilation_cache import enable_compilation_cache
+from musax.results import Transcription
 
 DEFAULT_LEVEL = "9"
 _CHUNK_SECONDS = 10.0
@@ -31,48 +29,23 @@ _CHUNK_SECONDS = 10.0
 Progress = Callable[[float, float], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Transcription:
-    """What was heard in a recording.
-
-    Attributes:
-      notes: `musax.notes` array of drum hits, by onset; times in s.
-      seconds: length of the recording.
-      silent: every sample of it is 0, so there is nothing to hear.
-    """
-
-    notes: np.ndarray
-    seconds: float
-    silent: bool
-
-
-class Transcriber:
+class Transcriber(PretrainedModel[ModelConfig]):
     """Recordings of drums to hits, with one model.
 
     Args:
-      predict: the network with its parameters and configuration.
+      config: the model's configuration.
+      params: `params` and `batch_stats` of the network.
+      source: the file they are of, for messages.
+
+    Raises:
+      CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
     """
 
-    def __init__(self, predict: Predictor):
-        self._predict = predict
-        self.config: ModelConfig = predict.config
+    config_class = ModelConfig
 
-    @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike) -> "Transcriber":
-        """Loads a model.
-
-        Args:
-          name_or_dir: the name of a shipped model, or a model folder (`python -m drums.export`
-            makes one of a training run, `python -m drums.checkpoints` of OaF Drums' variables).
-
-        Raises:
-          PretrainedError: an unknown name, or a folder without `config.json`.
-          CheckpointError: arrays are missing or do not fit; names them.
-          ModelConfigError: a wrong configuration; names the field.
-        """
-        enable_compilation_cache()
-        path = pretrained.resolve(name_or_dir)
-        return cls(Predictor(read_model_config(path), load_params(path), path))
+    def __init__(self, config: ModelConfig, params: Any, source: Any = "model"):
+        super().__init__(config, params, source)
+        self._predict = Predictor(config, self.params)
 
     @property
     def sample_rate(self) -> int:
@@ -89,7 +62,7 @@ class Transcriber:
         pitch_map: str | None = None,
         progress: Progress | None = None,
     ) -> Transcription:
-        """Transcribes samples.
+        """Transcribe samples.
 
         Args:
           audio: float [samples] or [samples, channels], full scale 1.0; channels are averaged.
@@ -112,7 +85,8 @@ class Transcriber:
         notes = self._transcribe(
             _pieces(samples, self.sample_rate), peak, notify, level, threshold, pitch_map
         )
-        return Transcription(notes, seconds, peak == 0.0)
+        names = self.picker(level, pitch_map=pitch_map).names
+        return Transcription(notes, seconds, peak == 0.0, drum_names=names)
 
     def transcribe_file(
         self,
@@ -123,7 +97,7 @@ class Transcriber:
         pitch_map: str | None = None,
         progress: Progress | None = None,
     ) -> Transcription:
-        """Transcribes an audio file as it is read: once for its peak, once to hear it.
+        """Transcribe an audio file as it is read: once for its peak, once to hear it.
 
         Arguments as in `transcribe`. A file that breaks off is transcribed up to there, with a
         `musax.audio.AudioWarning`.
@@ -140,10 +114,11 @@ class Transcriber:
         notify = None if progress is None else lambda done: progress(min(done, seconds), seconds)
         chunks = _quietly(stream_audio(path, self.sample_rate, _CHUNK_SECONDS))
         notes = self._transcribe(chunks, peak, notify, level, threshold, pitch_map)
-        return Transcription(notes, seconds, peak == 0.0)
+        names = self.picker(level, pitch_map=pitch_map).names
+        return Transcription(notes, seconds, peak == 0.0, drum_names=names)
 
     def outputs(self, audio: np.ndarray, sample_rate: int) -> Frames:
-        """What the network hears in every frame of a recording, [T, K] each; see `Frames`.
+        """Return the network's outputs in every frame of a recording, [T, K] each; see `Frames`.
 
         Frame i is centred on i / `config.features.frames_per_second` s. Arguments and errors as in
         `transcribe`.
@@ -160,7 +135,7 @@ class Transcriber:
         threshold: float | None = None,
         pitch_map: str | None = None,
     ) -> Picker:
-        """What finds hits in frames; arguments as in `transcribe`."""
+        """Return what finds hits in frames; arguments as in `transcribe`."""
         known = self.config.level
         level = level or (DEFAULT_LEVEL if known == "18" else known)
         rate = self.config.features.frames_per_second
@@ -174,7 +149,7 @@ class Transcriber:
         threshold: float | None = None,
         pitch_map: str | None = None,
     ) -> "StreamingTranscription":
-        """Transcription of sound as it arrives; see `StreamingTranscription`."""
+        """Return a transcription of sound as it arrives; see `StreamingTranscription`."""
         frames = max(1, round(piece_seconds * self.config.features.frames_per_second))
         picker = self.picker(level, threshold, pitch_map)
         return StreamingTranscription(Listener(self._predict, frames), picker, self.config)

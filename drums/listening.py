@@ -13,36 +13,23 @@ from drums.features import log_mel
 from drums.model_config import ModelConfig
 from drums.network import probabilities
 from drums.picking import Frames, oaf_frames
-from t5x.checkpoints import check_params
 
 #: Frames that OaF Drums hears on each side of a piece: its LSTM has no end, but forgets.
 OAF_CONTEXT = 172
 
 
 class Predictor:
-    """A network with its parameters on the device, compiled for pieces of equal length.
+    """A network with its parameters, compiled for pieces of equal length.
 
     Args:
       config: the model.
-      variables: `params` and `batch_stats`.
-      source: what error messages call them.
-
-    Raises:
-      CheckpointError: arrays are missing, unknown, or have other shapes; lists which.
+      variables: `params` and `batch_stats`, float32; see `musax.model_config.place_params`.
     """
 
-    def __init__(self, config: ModelConfig, variables: Mapping[str, Any], source: Any = "model"):
+    def __init__(self, config: ModelConfig, variables: Mapping[str, Any]):
         self.config = config
         self._module = config.module()
-        bands = config.features.num_mel_bins
-        expected = jax.eval_shape(
-            self._module.init, jax.random.key(0), np.zeros((1, 2, bands), np.float32)
-        )
-        wanted = {name: expected[name] for name in ("params", "batch_stats")}
-        check_params(variables, wanted, source)
-        self._variables = jax.device_put(
-            jax.tree.map(lambda x: np.asarray(x, np.float32), dict(variables))
-        )
+        self._variables = variables
         self._program = jax.jit(self._run)
 
     @property

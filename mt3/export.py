@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 from mt3.model_config import ModelConfig
-from musax.exporting import Trained, export_trained, run_export
-from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
+from musax.exporting import export_run, read_run, run_export
 from t5x.run_config import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:
-    """The configuration of the model that a run trained.
+    """Return the configuration of the model that a run trained.
 
     Raises:
       FileNotFoundError: if there is no `config.gin`.
@@ -45,15 +44,8 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     )
 
 
-def read_run(run_dir: str | Path, step: int | None = None) -> Trained:
-    """What a run trained; see `read_run_config` and `t5x.checkpoints.loading.run_checkpoint`."""
-    checkpoint = run_checkpoint(run_dir, step)
-    config = read_run_config(run_dir)
-    return Trained(config, load_params(checkpoint), checkpoint_step(checkpoint))
-
-
-#: Writes the model folder of a run, see `musax.exporting.export_trained`.
-export = functools.partial(export_trained, read_run)
+#: Writes the model folder of a run, see `musax.exporting.export_run`.
+export = functools.partial(export_run, functools.partial(read_run, read_run_config))
 
 #: Runs the command line; `main(argv=None)` returns the exit status.
 main = functools.partial(run_export, export, __doc__)

@@ -1,19 +1,16 @@
 """Transcription of recordings.
 
     transcriber = Transcriber.from_pretrained("mt3-piano-tiny")
-    transcription = transcriber.transcribe_file("song.wav")
-    musax.midi.save_midi("song.mid", transcription.notes)
+    transcriber.transcribe_file("song.wav").save("song.mid")
 
 Segments are decoded in batches, independently of each other, and their tokens are then read in
 order, so that notes may cross borders. A recording of any length takes the memory of one batch.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import batched
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,7 +22,9 @@ from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax import pretrained
 from musax.audio import audio_info, check_audio, resample, stream_audio, to_mono
 from musax.events.decode import DecodingState
+from musax.model_config import PretrainedModel
 from musax.notes import sort_notes, voice_keys
+from musax.results import Transcription
 from t5x.checkpoints import load_params
 from t5x.compilation_cache import enable_compilation_cache
 from t5x.data.vocabularies import DECODED_EOS
@@ -41,38 +40,32 @@ Progress = Callable[[float, float | None], None]
 Predict = Callable[[np.ndarray, str, int], Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Transcription:
-    """What was heard in a recording.
-
-    Attributes:
-      notes: `musax.notes` array, by onset; times in s.
-      seconds: length of the recording.
-      silent: every sample of it is 0, so there is nothing to hear.
-      invalid_events: predicted events that make no sense, which were skipped.
-      dropped_events: predicted events later than the end of their segment, which were skipped.
-      unmatched_events: with `decode="constrained"`, ends and ties of notes which turned out not to
-        sound once the segments before were known; taken out of the tokens.
-    """
-
-    notes: np.ndarray
-    seconds: float
-    silent: bool
-    invalid_events: int
-    dropped_events: int
-    unmatched_events: int = 0
-
-
-class Transcriber:
+class Transcriber(PretrainedModel[ModelConfig]):
     """Recordings to notes, with one model.
 
     Args:
       config: the model's configuration.
-      predict: from features to tokens: a `mt3.prediction.Predictor`, or anything that is called
-        like one.
+      params: of the network.
+      source: the file they are of, for messages.
+
+    Raises:
+      CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
     """
 
-    def __init__(self, config: ModelConfig, predict: Predict):
+    config_class = ModelConfig
+
+    def __init__(self, config: ModelConfig, params: Any, source: Any = "model"):
+        super().__init__(config, params, source)
+        self._prepare(config, Predictor(config, self.params))
+
+    @classmethod
+    def with_predictor(cls, config: ModelConfig, predict: Predict) -> Self:
+        """Return a transcriber whose tokens come from a function in place of a network."""
+        transcriber = cls.__new__(cls)
+        transcriber._prepare(config, predict)
+        return transcriber
+
+    def _prepare(self, config: ModelConfig, predict: Predict) -> None:
         self.config = config
         self._predict = predict
         self._codec = build_codec(config.vocabulary)
@@ -84,8 +77,8 @@ class Transcriber:
         name_or_dir: str | os.PathLike,
         *,
         config: ModelConfig | Mapping[str, Any] | str | os.PathLike | None = None,
-    ) -> "Transcriber":
-        """Loads a model.
+    ) -> Self:
+        """Load a model.
 
         Args:
           name_or_dir: the name of a shipped model, a model folder, or a checkpoint: a folder of
@@ -102,14 +95,10 @@ class Transcriber:
         enable_compilation_cache()
         path = pretrained.resolve(name_or_dir)
         params = load_params(path)
-        if config is None:
-            beside = [folder / pretrained.CONFIG_NAME for folder in (path, path.parent)]
-            config = next((file for file in beside if file.is_file()), None)
-        if config is None:
-            config = recognise_layout(params, path)
-        elif not isinstance(config, ModelConfig):
-            config = read_model_config(config if isinstance(config, Mapping) else Path(config))
-        return cls(config, Predictor(config, params, path))
+        given = pretrained.config_path(path) if config is None else config
+        if given is not None and not isinstance(given, ModelConfig):
+            given = read_model_config(given)
+        return cls(recognise_layout(params, path) if given is None else given, params, path)
 
     # ------------------------------------------------------------------------- transcription
 
@@ -123,13 +112,13 @@ class Transcriber:
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
         progress: Progress | None = None,
     ) -> Transcription:
-        """Transcribes samples.
+        """Transcribe samples.
 
         Args:
           audio: float [samples] or [samples, channels], full scale 1.0; channels are averaged.
           sample_rate: Hz; other rates than the model's are resampled.
           decode: "greedy" takes the likeliest token at each step; "constrained" the likeliest which
-            makes sense after those before it; "t5x_beam1" is the reference's beam search of width
+            is valid after those before it; "t5x_beam1" is the reference's beam search of width
             1, which may end a segment earlier.
           batch_size: segments decoded together; default 16, or 64 on an accelerator.
           max_dangling_seconds: how long a note lasts at most whose end was not predicted, where the
@@ -156,7 +145,7 @@ class Transcriber:
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
         progress: Progress | None = None,
     ) -> Transcription:
-        """Transcribes an audio file as it is read, in the memory of one batch.
+        """Transcribe an audio file as it is read, in the memory of one batch.
 
         Arguments as in `transcribe`. A file that breaks off is transcribed up to there, with a
         `musax.audio.AudioWarning`.
@@ -178,10 +167,10 @@ class Transcriber:
         progress: Progress | None,
     ) -> Transcription:
         if decode not in DECODES:
-            raise ValueError(f"decode={decode!r} is not one of {', '.join(DECODES)}")
+            raise ValueError(f"decode={decode!r}: expected one of {', '.join(DECODES)}")
         batch_size = _default_batch_size() if batch_size is None else batch_size
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+            raise ValueError(f"batch_size={batch_size}: expected 1 or more")
         meter = _Meter(chunks, self.config.spectrogram.sample_rate)
         segments = stream_segments(
             meter, self.config.segment, self.config.spectrogram, self._codec.steps_per_second
@@ -209,7 +198,7 @@ class Transcriber:
     def _decode(
         self, segments: Iterator[StreamedSegment], decode: str, batch_size: int
     ) -> Iterator[tuple[StreamedSegment, np.ndarray]]:
-        """Segments in order with their codec ids, int [L]."""
+        """Yield segments in order with their codec ids, int [L]."""
         running: tuple[tuple[StreamedSegment, ...], Any] | None = None
         for batch in batched(segments, batch_size):
             heard = [segment.audio for segment in batch if not segment.silent]
@@ -235,18 +224,18 @@ class Transcriber:
             yield segment, self._silence() if segment.silent else self._codec_ids(next(rows))
 
     def _silence(self) -> np.ndarray:
-        """What the encoding says of a segment in which nothing sounds."""
+        """Return the codec ids of a segment in which nothing sounds."""
         ties = self.config.spec.ties
         return np.array([self._codec.event_type_range("tie")[0]] if ties else [], np.int32)
 
     def _codec_ids(self, tokens: np.ndarray) -> np.ndarray:
-        """Codec ids before EOS of vocabulary ids, int [L]; negative where one means nothing."""
+        """Return codec ids, int [L], of vocabulary ids before EOS; negative for unknown ids."""
         ids = self._vocabulary.decode_array(tokens)
         ends = np.flatnonzero(ids == DECODED_EOS)
         return ids[: ends[0]] if len(ends) else ids
 
     def _end_dangling_notes(self, parts: list[np.ndarray], limit: float) -> list[np.ndarray]:
-        """Shortens to `limit` s notes without an end of their own; `parts[-1]` never ended."""
+        """Shorten to `limit` s notes without an end of their own; `parts[-1]` never ended."""
         if self.config.spec.ties:
             return parts
         notes = np.concatenate(parts)
@@ -260,7 +249,7 @@ class Transcriber:
 
 
 class _Meter:
-    """Passes chunks on, and knows how long they were and whether anything sounded."""
+    """Pass chunks on, and measure their length and whether every sample is 0."""
 
     def __init__(self, chunks: Iterable[np.ndarray], sample_rate: int):
         self._chunks = chunks
@@ -282,7 +271,7 @@ class _Meter:
 def _with_limits(
     decoded: Iterator[tuple[StreamedSegment, np.ndarray]],
 ) -> Iterator[tuple[StreamedSegment, np.ndarray, float | None]]:
-    """Adds the start of the segment after each, or None."""
+    """Add the start of the segment after each, or None."""
     held = next(decoded, None)
     for following in decoded:
         assert held is not None

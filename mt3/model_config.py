@@ -1,46 +1,39 @@
 """`config.json` of an MT3 model folder, and the configurations of the released checkpoints."""
 
 import dataclasses
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 
-from mt3.network import T5Config
+from mt3.network import T5Config, Transformer
 from mt3.segments import SegmentConfig
 from mt3.vocabularies import VocabularyConfig
 from musax.events.spec import EncodingSpec
-from musax.model_fields import ModelConfigError, build_part, changed_fields, check_fields
+from musax.model_config import BaseModelConfig, ModelConfigError, Part, build_part
 from musax.spectrograms import SpectrogramConfig
 from t5x.checkpoints import CheckpointError
 
 FORMAT = 1
-SYSTEM = "mt3"
 HEAD_DIM = 64  # of every released checkpoint; shapes alone do not tell it from the number of heads
-
-_KEYS = {
-    "format", "system", "network", "vocabulary", "spectrogram", "segment_frames",
-    "context_frames", "targets_length", "spec", "segment_audio", "input_norm",
-}  # fmt: skip
-_SPEC_KEYS = {
-    "onsets_only", "use_ties", "onsets_before_offsets", "program_granularity", "canonical",
-}  # fmt: skip
-_SEGMENT_AUDIO = ("own", "context")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(BaseModelConfig):
     """All that turns parameters into a transcriber.
 
     Attributes:
       network: sizes of the network.
       vocabulary: resolution of time and velocity in the tokens.
       spectrogram, segment: what the network sees of a recording.
-      targets_length: L, tokens that are decoded for a segment at most.
+      targets_length: L, the most tokens that are decoded for a segment.
       spec: which events stand for notes.
     """
+
+    system = "mt3"
 
     network: T5Config
     vocabulary: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
@@ -49,107 +42,134 @@ class ModelConfig:
     targets_length: int = 1024
     spec: EncodingSpec = dataclasses.field(default_factory=EncodingSpec)
 
+    def param_shapes(self) -> Any:
+        """Return the parameters as nested dicts of `jax.ShapeDtypeStruct`."""
+        bands = self.spectrogram.num_mel_bins
+        frames = jax.ShapeDtypeStruct((1, self.segment.input_frames, bands), jnp.float32)
+        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        init = Transformer(self.network).init
+        return jax.eval_shape(init, jax.random.key(0), frames, tokens, tokens)["params"]
+
     def to_json(self) -> dict[str, Any]:
-        """The contents of `config.json`."""
-        segment, spec = self.segment, self.spec
-        network = changed_fields(self.network)
-        if "dtype" in network:
-            network["dtype"] = np.dtype(network["dtype"]).name
+        """Return the contents of `config.json`."""
+        return {"format": FORMAT, **_File.of(self).to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: Any = "config") -> Self:
+        """Return the configuration in JSON values, the inverse of `to_json`.
+
+        Raises:
+          ModelConfigError: naming `source` and the field that is missing, unknown or wrong.
+        """
+        cls.check_system({"system": cls.system, **values}, source)
+        if values.get("format", FORMAT) != FORMAT:
+            raise ModelConfigError(
+                f"{source}: format={values['format']!r}: expected {FORMAT}, the one that this "
+                "version of musax reads"
+            )
+        rest = {key: value for key, value in values.items() if key not in ("format", "system")}
+        file = _File.from_json({"system": cls.system, **rest}, source)
+        return cls.build(file.fields(source), source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    """`EncodingSpec` under the names of the file."""
+
+    onsets_only: bool = False
+    use_ties: bool = False
+    onsets_before_offsets: bool = False
+    program_granularity: str = "full"
+    canonical: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _InputNorm:
+    """What is done to log-mel values, see `SegmentConfig`."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _File(BaseModelConfig):
+    """The fields of `config.json`, where segments and events are written otherwise than here."""
+
+    system = "mt3"
+
+    network: Annotated[T5Config, Part(brief=True)]
+    vocabulary: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
+    spectrogram: SpectrogramConfig = dataclasses.field(default_factory=SpectrogramConfig)
+    segment_frames: int = SegmentConfig.frames
+    context_frames: int = 0
+    segment_audio: Literal["own", "context"] = "own"
+    input_norm: _InputNorm = dataclasses.field(default_factory=_InputNorm)
+    targets_length: int = ModelConfig.targets_length
+    spec: Annotated[_Spec, Part(brief=True)] = dataclasses.field(default_factory=_Spec)
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Self:
+        """Return what the file says of a configuration."""
+        segment, spec = config.segment, config.spec
+        return cls(
+            network=config.network,
+            vocabulary=config.vocabulary,
+            spectrogram=config.spectrogram,
+            segment_frames=segment.frames,
+            context_frames=segment.context_frames,
+            segment_audio="context" if segment.centred else "own",
+            input_norm=_InputNorm(segment.offset, segment.scale),
+            targets_length=config.targets_length,
+            spec=_Spec(
+                onsets_only=not spec.offsets,
+                use_ties=spec.ties,
+                onsets_before_offsets=spec.onsets_before_offsets,
+                program_granularity=spec.granularity,
+                canonical=spec.canonical,
+            ),
+        )
+
+    def fields(self, source: Any) -> dict[str, Any]:
+        """Return the fields of `ModelConfig`; raises ModelConfigError where they do not fit."""
+        segment = {
+            "frames": self.segment_frames,
+            "context_frames": self.context_frames,
+            "centred": self.segment_audio == "context",
+            **dataclasses.asdict(self.input_norm),
+        }
+        spec = {
+            "offsets": not self.spec.onsets_only,
+            "ties": self.spec.use_ties,
+            "granularity": self.spec.program_granularity,
+            "canonical": self.spec.canonical,
+            "onsets_before_offsets": self.spec.onsets_before_offsets,
+        }
         return {
-            "format": FORMAT,
-            "system": SYSTEM,
-            "network": network,
-            "vocabulary": dataclasses.asdict(self.vocabulary),
-            "spectrogram": dataclasses.asdict(self.spectrogram),
-            "segment_frames": segment.frames,
-            "context_frames": segment.context_frames,
-            "segment_audio": "context" if segment.centred else "own",
-            "input_norm": {"offset": segment.offset, "scale": segment.scale},
+            "network": self.network,
+            "vocabulary": self.vocabulary,
+            "spectrogram": self.spectrogram,
+            "segment": build_part(SegmentConfig, segment, "segment", source),
             "targets_length": self.targets_length,
-            "spec": {
-                "onsets_only": not spec.offsets,
-                "use_ties": spec.ties,
-                "onsets_before_offsets": spec.onsets_before_offsets,
-                "program_granularity": spec.granularity,
-                **({"canonical": True} if spec.canonical else {}),
-            },
+            "spec": build_part(EncodingSpec, spec, "spec", source),
         }
 
 
-def read_model_config(source: Mapping[str, Any] | str | Path) -> ModelConfig:
-    """The configuration in a `config.json`, or in the mapping that such a file holds.
+def read_model_config(source: Mapping[str, Any] | str | os.PathLike) -> ModelConfig:
+    """Return the configuration of a model folder or `.json` file, or of the values of one.
 
     Raises:
-      ModelConfigError: the file is unreadable, or a field is wrong; the message names both.
+      ModelConfigError: it is absent, not JSON or wrong; names the file and the field.
     """
     if isinstance(source, Mapping):
-        return _parse(source, "config")
-    path = Path(source)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelConfigError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(content, Mapping):
-        raise ModelConfigError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return _parse(content, str(path))
-
-
-def _parse(content: Mapping[str, Any], source: str) -> ModelConfig:
-    check_fields(content, _KEYS, source, "")
-    if content.get("system", SYSTEM) != SYSTEM or content.get("format", FORMAT) != FORMAT:
-        raise ModelConfigError(
-            f"{source}: system {content.get('system')!r}, format {content.get('format')!r}; this "
-            f"reader knows system {SYSTEM!r}, format {FORMAT}"
-        )
-    spec = dict(content.get("spec", {}))
-    check_fields(spec, _SPEC_KEYS, source, "spec.")
-    norm = dict(content.get("input_norm") or {})
-    check_fields(norm, {"offset", "scale"}, source, "input_norm.")
-    kind = content.get("segment_audio", "own")
-    if kind not in _SEGMENT_AUDIO:
-        raise ModelConfigError(f"{source}: segment_audio {kind!r} is not one of {_SEGMENT_AUDIO}")
-    try:
-        return ModelConfig(
-            network=_network(content.get("network", {}), source),
-            vocabulary=build_part(
-                VocabularyConfig, content.get("vocabulary", {}), "vocabulary", source
-            ),
-            spectrogram=build_part(
-                SpectrogramConfig, content.get("spectrogram", {}), "spectrogram", source
-            ),
-            segment=SegmentConfig(
-                frames=int(content.get("segment_frames", SegmentConfig.frames)),
-                context_frames=int(content.get("context_frames", 0)),
-                centred=kind == "context",
-                offset=float(norm.get("offset", 0.0)),
-                scale=float(norm.get("scale", 1.0)),
-            ),
-            targets_length=int(content.get("targets_length", ModelConfig.targets_length)),
-            spec=EncodingSpec(
-                offsets=not spec.get("onsets_only", False),
-                ties=bool(spec.get("use_ties", False)),
-                granularity=spec.get("program_granularity", "full"),
-                canonical=bool(spec.get("canonical", False)),
-                onsets_before_offsets=bool(spec.get("onsets_before_offsets", False)),
-            ),
-        )
-    except ModelConfigError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ModelConfigError(f"{source}: {error}") from error
-
-
-def _network(values: Any, source: str) -> T5Config:
-    if isinstance(values, Mapping) and isinstance(values.get("dtype"), str):
-        values = {**values, "dtype": np.dtype(values["dtype"])}
-    return build_part(T5Config, values, "network", source)
+        return ModelConfig.from_json(source)
+    return ModelConfig.read(source)
 
 
 # --------------------------------------------------------------------------- released checkpoints
 
 
 def recognise_layout(params: Mapping[str, Any], source: str | Path) -> ModelConfig:
-    """The configuration of a released checkpoint, told by the shapes of its parameters.
+    """Return the configuration of a released checkpoint, told by the shapes of its parameters.
 
     1664 rows of vocabulary are `ismir2021`: piano, 127 velocities, segments of 512 frames, no ties,
     no programs. 1536 rows are `mt3` (and ismir2022): one velocity, 256 frames, ties, programs.

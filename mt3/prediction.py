@@ -1,6 +1,5 @@
 """From the features of segments to event tokens, in batches."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -16,7 +15,6 @@ from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax.events.grammar import NUM_SPECIAL_IDS, EventGrammar, GrammarState
 from musax.spectrograms import input_depth
 from t5x import decoding
-from t5x.checkpoints import check_params
 
 Decode = Literal["greedy", "constrained", "t5x_beam1"]
 DECODES: tuple[str, ...] = get_args(Decode)
@@ -60,24 +58,18 @@ class SegmentGrammar:
 
 
 class Predictor:
-    """The network with its parameters on the device, and the compiled ways of decoding.
+    """The network with its parameters, and the compiled ways of decoding.
 
     Args:
       config: the model.
-      params: its parameters.
-      source: what error messages call them.
-
-    Raises:
-      CheckpointError: parameters are missing, unknown, or have other shapes; lists which.
+      params: its parameters, float32; see `musax.model_config.place_params`.
     """
 
-    def __init__(self, config: ModelConfig, params: Mapping[str, Any], source: Any = "parameters"):
+    def __init__(self, config: ModelConfig, params: Mapping[str, Any]):
         self.config = config
         self._codec = build_codec(config.vocabulary)
         self._vocabulary = vocabulary_from_codec(self._codec)
-        check_params(params, self._expected_params(), source)
-        # Half-precision files are smaller; the network computes with float32 parameters.
-        self.params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), params))
+        self.params = params
         self._programs: dict[str, Any] = {}
 
     def _model(self, decode_fn: Any) -> ContinuousInputsEncoderDecoderModel:
@@ -89,19 +81,6 @@ class Predictor:
             input_depth=input_depth(self.config.spectrogram),
             decode_fn=decode_fn,
         )
-
-    def _expected_params(self) -> Any:
-        model = self._model(None)
-        shapes = {
-            "encoder_input_tokens": (1, self.config.segment.input_frames),
-            "decoder_input_tokens": (1, 1),
-            "decoder_target_tokens": (1, 1),
-        }
-        types = {"decoder_input_tokens": jnp.int32, "decoder_target_tokens": jnp.int32}
-        init = functools.partial(
-            model.get_initial_variables, input_shapes=shapes, input_types=types
-        )
-        return jax.eval_shape(init, jax.random.key(0))["params"]
 
     def _compiled(self, decode: str) -> Any:
         """The jitted (params, features) -> tokens; JAX keeps a program per batch size in it."""

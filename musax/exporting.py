@@ -1,4 +1,4 @@
-"""What the packages' `export` modules share, which make model folders of training runs."""
+"""Model folders of training runs: what the packages' `export` modules share."""
 
 import argparse
 import sys
@@ -9,37 +9,60 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from musax.model_config import BaseModelConfig
 from musax.pretrained import SYSTEMS, save_model_folder
+from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
 
 
-class Trained(NamedTuple):
-    """What a package reads of a training run.
+class ExportedRun(NamedTuple):
+    """The model that a training run made.
 
     Attributes:
-      config: the package's `ModelConfig`, which has `to_json()`.
+      config: the package's `ModelConfig`.
       params: nested dicts of arrays.
       step: of the checkpoint.
-      files: further ones that the configuration names, by their names.
+      files: further files that the configuration names, by their names.
     """
 
-    config: Any
+    config: BaseModelConfig
     params: Any
     step: int
     files: Mapping[str, bytes] | None = None
 
 
-def export_trained(
-    read: Callable[[str | Path, int | None], Trained],
+def read_run(
+    read_config: Callable[[str | Path], BaseModelConfig],
+    run_dir: str | Path,
+    step: int | None = None,
+) -> ExportedRun:
+    """Return the model of a run's checkpoint, whose parameters are taken as they are.
+
+    Args:
+      read_config: the package's reader of a run's `config.gin`.
+      run_dir: MODEL_DIR of the run.
+      step: of the checkpoint; None takes the last.
+
+    Raises:
+      FileNotFoundError: the run has no such checkpoint, or no `config.gin`.
+      ValueError: the run's configuration is not of the package's models.
+    """
+    checkpoint = run_checkpoint(run_dir, step)
+    config = read_config(run_dir)
+    return ExportedRun(config, load_params(checkpoint), checkpoint_step(checkpoint))
+
+
+def export_run(
+    read: Callable[[str | Path, int | None], ExportedRun],
     run_dir: str | Path,
     out_dir: str | Path,
     card: str,
     step: int | None = None,
     dtype: str = "float32",
 ) -> Path:
-    """Writes the model folder of a run; returns its path.
+    """Write the model folder of a run; return its path.
 
     Args:
-      read: the package's reader of (run_dir, step).
+      read: the package's reader of (run_dir, step), such as `read_run` with its `read_config`.
       run_dir: MODEL_DIR of the run.
       out_dir: where the folder goes.
       card: the model card, Markdown.
@@ -48,7 +71,7 @@ def export_trained(
 
     Raises:
       FileNotFoundError: the run has no such checkpoint.
-      ValueError: the run's configuration is no model of the package's, or there is no such type.
+      ValueError: the run's configuration is not of the package's models, or an unknown type.
     """
     try:
         np.dtype(dtype)

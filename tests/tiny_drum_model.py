@@ -6,7 +6,6 @@ import numpy as np
 
 from drums.features import DrumFeatures
 from drums.inference import Transcriber
-from drums.listening import Predictor
 from drums.model_config import ModelConfig
 from drums.network import DrumNetworkConfig, OafDrumsConfig
 from drums.picking import PickingConfig
@@ -41,7 +40,7 @@ def tiny_variables(config, seed=0):
 
 def tiny_transcriber(config=None):
     config = config or tiny_config()
-    return Transcriber(Predictor(config, tiny_variables(config)))
+    return Transcriber(config, tiny_variables(config))
 
 
 def save_tiny_model(folder, config=None):

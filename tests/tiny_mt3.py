@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mt3.inference import Transcriber
 from mt3.model_config import ModelConfig
 from mt3.network import T5Config, Transformer
 from mt3.segments import SegmentConfig
@@ -61,6 +62,10 @@ def write_model(folder, config=None, params=None, readme="# Tiny\n\nRandom param
     config = config or tiny_config()
     params = tiny_params(config) if params is None else params
     return pretrained.save_model_folder(folder, params, config.to_json(), readme)
+
+
+#: A transcriber of (configuration, predictor), without a network.
+scripted = Transcriber.with_predictor
 
 
 class Script:

@@ -224,7 +224,7 @@ def run_sample(args: argparse.Namespace) -> int:
         length = args.length
         if length is not None and request.is_melody:
             length *= model.contents.steps_per_bar
-        return model.sample(length=length, prompt=request.given, **options)
+        return model.compose(request.given, length=length, **options)
 
     return _run(args, args.prompt or args.output or "sample", plan, make)
 
@@ -306,11 +306,9 @@ def _run(
 
 def _options(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     """Those of the model that were asked for."""
-    from cdcd.inference import TEMPERATURE
-
     asked = {
         "steps": args.steps,
-        TEMPERATURE[model.config.kind]: args.temperature,
+        "temperature": args.temperature,
         "method": args.method,
         "guidance": args.guidance,
         "rounds": args.rounds,
@@ -400,7 +398,7 @@ def _score(model: Any, source: Any, args: argparse.Namespace) -> Any:
         model = model.at_tempo(args.tempo or _tempo(source))
     elif isinstance(source, Path):
         content = _read_text(source)
-    return model.score(content, args.estimate, seed=args.seed, passes=args.passes)
+    return model.score(content, estimate=args.estimate, seed=args.seed, passes=args.passes)
 
 
 # ------------------------------------------------------------------------------------------ shared

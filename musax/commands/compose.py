@@ -95,21 +95,21 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     if model is None:
         return 2
-    if not hasattr(model, "compose_many"):
+    if not hasattr(model, "compose"):
         report_error(f"{args.model}: not a model that composes; `musax models` lists them")
         return 2
     seed = choose_seed(args)
     started = time.monotonic()
     try:
         with audio_progress(args.output.name, enabled=not args.quiet) as progress:
-            pieces = model.compose_many(
-                args.count,
+            pieces = model.compose(
                 prompt,
+                count=args.count,
                 seconds=args.length,
                 prompt_seconds=args.prompt_seconds,
                 seed=seed,
                 temperature=args.temperature,
-                topp=args.top_p,
+                top_p=args.top_p,
                 progress=progress,
             )
         taken = time.monotonic() - started

@@ -71,7 +71,7 @@ def test_a_run_becomes_a_model_of_its_averages(trained, tmp_path):
     curves = state["flax_mutables"]["warp_ema"]
     jax.tree.map(np.testing.assert_array_equal, writer.params["warp"], dict(curves))
     assert np.any(writer.params["warp"]["lu"] != state["target"]["warp"]["lu"])
-    assert len(writer.sample(steps=2)[0].text) == 16
+    assert len(writer.compose(steps=2)[0].text) == 16
 
 
 # ------------------------------------------------------------------- what is written, of any model
@@ -135,7 +135,7 @@ def test_bytes_and_pieces(run_of, tmp_path):
     for _ in range(2):  # once more, into the folder that is there
         folder = export("run", tmp_path / "p", "")
     (tmp_path / "small.model").unlink()
-    (made,) = Writer.from_pretrained(folder).sample(prompt="a cat", steps=2)
+    (made,) = Writer.from_pretrained(folder).compose(prompt="a cat", steps=2)
     assert made.text.startswith("a cat")
 
 

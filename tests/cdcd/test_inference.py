@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 
 from cdcd import inference
 from cdcd.contents import Bytes, Letters, Melody
-from cdcd.inference import Score, Writer
+from cdcd.inference import Writer
 from musax import pretrained
 from musax.midi import load_midi
 from musax.notes import empty_notes, make_notes
+from musax.results import Score
 from t5x.checkpoints import CheckpointError
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
 from tests.tiny_cdcd import LENGTH, save_tiny_model, tiny_config, tiny_params
@@ -88,38 +89,38 @@ def test_a_window_sees_both_sides_of_its_gap(writer, monkeypatch):
 
 
 def test_a_seed_is_a_text(writer):
-    first, second = writer.sample(2, seed=1, **STEPS)
+    first, second = writer.compose(count=2, seed=1, **STEPS)
     assert first.text != second.text
-    assert [x.text for x in writer.sample(2, seed=1, **STEPS)] == [first.text, second.text]
-    assert writer.sample(seed=2, **STEPS)[0].text != first.text
+    assert [x.text for x in writer.compose(count=2, seed=1, **STEPS)] == [first.text, second.text]
+    assert writer.compose(seed=2, **STEPS)[0].text != first.text
     assert len(first.text) == len(first.tokens) == LENGTH
     assert first.made.all()
-    assert first.notes is None
 
 
 @pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
 def test_a_prompt_is_continued_beyond_a_window(kind):
     options = {} if kind == "ar" else STEPS
-    (made,) = make_writer(Letters(), kind).sample(length=45, prompt="Hi, THERE", **options)
+    (made,) = make_writer(Letters(), kind).compose(length=45, prompt="Hi, THERE", **options)
     assert len(made.text) == 45
     assert made.text.startswith("hi there")
     assert made.made.tolist() == [False] * 8 + [True] * 37
 
 
 def test_shorter_than_in_training_is_the_beginning(writer):
-    (whole,), (short,) = (writer.sample(seed=3, length=n, **STEPS) for n in (LENGTH, 5))
+    (whole,), (short,) = (writer.compose(seed=3, length=n, **STEPS) for n in (LENGTH, 5))
     assert whole.text[:5] == short.text
 
 
 def test_more_than_a_batch(writer, monkeypatch):
     monkeypatch.setattr(inference, "_BATCH", 2)
-    texts = [x.text for x in writer.sample(5, **STEPS)]
+    texts = [x.text for x in writer.compose(count=5, **STEPS)]
     assert len(set(texts)) == 5
 
 
 def test_a_melody_is_sampled_and_continued(melodies):
-    (made,) = melodies.sample(length=40, prompt=TUNE[:2], **STEPS)
-    assert made.text is None
+    (made,) = melodies.compose(length=40, prompt=TUNE[:2], **STEPS)
+    assert made.prompt_seconds == 1.5
+    assert (made.seconds, made.tempo) == (5.0, 120.0)
     assert made.notes["pitch"][:2].tolist() == [60, 64]
     assert made.made.argmax() == 12  # where the last note ends
     assert made.notes["offset"].max() <= 5.0
@@ -127,7 +128,7 @@ def test_a_melody_is_sampled_and_continued(melodies):
 
 def test_ids_beyond_the_vocabulary_are_not_made():
     writer = make_writer(Letters(), vocab_size=60)
-    (made,) = writer.sample(length=64, **STEPS)
+    (made,) = writer.compose(length=64, **STEPS)
     assert made.tokens.max() < 30
     assert len(made.text) == 64
 
@@ -194,7 +195,7 @@ def test_rounds_change_what_was_made_alone(writer):
 
 def test_progress_is_told(writer):
     told = []
-    writer.sample(length=40, progress=lambda *at: told.append(at), **STEPS)
+    writer.compose(length=40, progress=lambda *at: told.append(at), **STEPS)
     assert told == [(16, 40), (24, 40), (32, 40), (40, 40)]
 
 
@@ -216,15 +217,11 @@ def test_a_bound_is_of_whole_windows(writer, monkeypatch):
         return np.count_nonzero(windows, axis=1)
 
     monkeypatch.setattr(inference, "window_nats", nats)
-    assert writer.score("a" * 40, "bound") == Score(32.0, 32, "bound")
-
-
-def test_bits():
-    assert Score(8 * np.log(2), 4, "exact").bits_per_token == pytest.approx(2.0)
+    assert writer.score("a" * 40, estimate="bound") == Score(32.0, 32, "bound")
 
 
 def test_a_melody_has_a_score(melodies):
-    score = melodies.score(TUNE, "left_to_right")
+    score = melodies.score(TUNE, estimate="left_to_right")
     assert score.tokens == 36
     assert 0 < score.bits_per_token < 20
 
@@ -235,24 +232,30 @@ def test_a_melody_has_a_score(melodies):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda w: w.sample(stepz=3), "unknown option stepz; did you mean 'steps'"),
-        (lambda w: w.sample(steps=0), "steps=0: expected 1 or more"),
-        (lambda w: w.sample(method="rk4"), "method='rk4': expected one of euler"),
-        (lambda w: w.sample(0), "count=0"),
-        (lambda w: w.sample(rounds=-1), "rounds=-1"),
-        (lambda w: w.sample(length=0), "length=0: expected 1 or more"),
-        (lambda w: w.sample(prompt=""), "prompt: empty"),
-        (lambda w: w.sample(prompt="a" * 20), "prompt has 20 tokens, and length=16"),
-        (lambda w: w.sample(prompt=TUNE), "prompt: this is a model of text"),
+        (lambda w: w.compose(stepz=3), "unknown option stepz; did you mean 'steps'"),
+        (lambda w: w.compose(steps=0), "steps=0: expected 1 or more"),
+        (lambda w: w.compose(method="rk4"), "method='rk4': expected one of euler"),
+        (lambda w: w.compose(count=0), "count=0"),
+        (lambda w: w.compose(rounds=-1), "rounds=-1"),
+        (lambda w: w.compose(length=0), "length=0: expected 1 or more"),
+        (lambda w: w.compose(prompt=""), "prompt: empty"),
+        (lambda w: w.compose(prompt="a" * 20), "prompt: 20 tokens, which leaves none of length=16"),
+        (lambda w: w.compose(prompt=TUNE), "prompt: a model of text needs a string"),
         (lambda w: w.infill("no blanks"), "no blanks"),
         (lambda w: w.infill("___"), "only blanks"),
-        (lambda w: w.infill("a_", bars=(1, 2)), "bars and seconds are of melodies"),
-        (lambda w: w.infill(TUNE), "text: this is a model of text; expected a string"),
-        (lambda w: w.at_tempo(90), "a tempo is of melodies"),
+        (lambda w: w.infill("a_", bars=(1, 2)), "bars, seconds: only for models of melodies"),
+        (lambda w: w.infill(TUNE), "text: a model of text needs a string, got ndarray"),
+        (lambda w: w.at_tempo(90), "tempo=90: only models of melodies"),
         (lambda w: w.score(""), "empty"),
-        (lambda w: w.score("a", "exact"), "method='exact': this model has any_order, left_to"),
+        (
+            lambda w: w.score("a", estimate="exact"),
+            "estimate='exact': expected one of any",
+        ),
         (lambda w: w.score("a", passes=0), "passes=0"),
-        (lambda w: w.score("a", "bound"), "a bound is of 16 tokens at least"),
+        (
+            lambda w: w.score("a", estimate="bound"),
+            "a bound needs at least 16 tokens",
+        ),
         (lambda w: w.fill_in(np.array([99, 3]), np.array([False, True])), "token 99 is outside"),
         (lambda w: w.fill_in(np.array([3]), np.array([True, True])), r"noisy \(2,\)"),
     ],
@@ -268,9 +271,9 @@ def test_mistakes_with_text(writer, call, message):
         (lambda w: w.infill(TUNE), "expected either bars or seconds"),
         (lambda w: w.infill(TUNE, bars=(2, 9)), "bars 2 to 9: expected bars of 1 to 3"),
         (lambda w: w.infill(empty_notes(), bars=(1, 1)), "no notes of a melody"),
-        (lambda w: w.infill("a_"), "this is a model of melodies; expected a note array"),
-        (lambda w: w.sample(prompt=empty_notes()), "prompt: no notes of a melody"),
-        (lambda w: w.score("text"), "this is a model of melodies"),
+        (lambda w: w.infill("a_"), "a model of melodies needs a note array, got str"),
+        (lambda w: w.compose(prompt=empty_notes()), "prompt: no notes of a melody"),
+        (lambda w: w.score("text"), "a model of melodies needs"),
     ],
 )
 def test_mistakes_with_melodies(melodies, call, message):
@@ -283,13 +286,17 @@ def test_mistakes_with_melodies(melodies, call, message):
     [
         ("ar", {"steps": 4}, "model of kind 'ar': unknown option steps"),
         ("mdlm", {"guidance": 2.0}, "unknown option guidance"),
-        ("mdlm", {"rounds": 2}, "rounds=2: only of continuous diffusion"),
-        ("ar", {"temperature": -1}, "temperature=-1"),
+        ("mdlm", {"rounds": 2}, "rounds=2: only for continuous diffusion"),
+        ("ar", {"temperature": -1}, "temperature=-1: expected 0 or a positive"),
+        ("cdcd", {"temperature": 0}, "^temperature=0: expected a positive number"),
+        ("cdcd", {"score_temperature": 1}, "unknown option score_temperature; did you mean 'te"),
+        ("mdlm", {"top_p": 0.5}, "unknown option top_p"),
+        ("ar", {"top_p": 0.0}, "top_p=0.0: expected a probability"),
     ],
 )
 def test_options_of_other_kinds(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        make_writer(Letters(), kind).sample(**options)
+        make_writer(Letters(), kind).compose(**options)
 
 
 def test_parameters_of_another_network():

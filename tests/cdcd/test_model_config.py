@@ -5,7 +5,7 @@ import pytest
 from cdcd.contents import Bytes, Letters, Melody, Pieces
 from cdcd.model_config import MODELS, ModelConfig, kind_of, read_model_config
 from cdcd.warping import Warping
-from musax.model_fields import ModelConfigError
+from musax.model_config import ModelConfigError
 from tests.piece_model import write_piece_model
 from tests.tiny_cdcd import save_tiny_model, tiny_config
 
@@ -50,21 +50,28 @@ def test_pieces_lie_in_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"system": "mt3"}, "model.json: system 'mt3', not 'cdcd'"),
+        ({"system": "mt3"}, "model.json: \"system\" is 'mt3', expected 'cdcd'"),
         ({"networks": {}}, "model.json: unknown field networks; did you mean 'network'"),
-        ({"kind": "sedd"}, "model.json: kind='sedd' is not one of cdcd"),
-        ({"kind": None}, "model.json: kind=None is not"),
+        ({"kind": "sedd"}, "model.json: kind='sedd': expected one of cdcd"),
+        ({"kind": None}, "model.json: kind=None: expected a string"),
         ({"length": 0}, "model.json: length=0: expected a positive"),
-        ({"length": "16"}, "length='16'"),
-        ({"network": None}, "'network' is missing"),
-        ({"network": {"vocab_size": 10}}, "model.json: network.vocab_size=10, but the tokens"),
+        ({"length": "16"}, "length='16': expected a whole number"),
+        ({"network": None}, "network=None: expected an object"),
+        ({"network": {"vocab_size": 10}}, "model.json: network.vocab_size=10: expected 30"),
         ({"network": {"vocab_size": 30, "widht": 3}}, "network.widht; did you mean 'width'"),
         ({"network": {"vocab_size": 30, "width": 0}}, "model.json: network: width=0"),
-        ({"tokens": {"kind": "lettres"}}, "tokens.kind='lettres' is not one of letters"),
+        ({"tokens": {"kind": "lettres"}}, "tokens.kind='lettres': expected one of letters"),
         ({"tokens": {"kind": "letters", "size": 3}}, "unknown field tokens.size"),
         ({"tokens": {"kind": "melody", "tempo": -1}}, "tokens: tempo=-1: expected a positive"),
         ({"tokens": {"kind": "pieces"}}, "tokens.model=None: expected the name of a file"),
         ({"tokens": {"kind": "pieces", "model": "../x"}}, "tokens.model='../x'"),
+        (
+            {"network": {"vocab_size": 30, "num_layers": "4"}},
+            "network.num_layers='4': expected a",
+        ),
+        ({"network": {"vocab_size": 30, "num_layers": []}}, r"network.num_layers=\[\]: expected a"),
+        ({"warping": {"beta": [1]}}, r"warping.beta=\[1\]: expected a list of 2"),
+        ({"noise": {"low": float("nan")}}, "noise.low=nan: expected a finite number"),
         ({"noise": {"low": 2, "high": 1}}, "model.json: noise: noise from low=2"),
         ({"warping": {"bins": 3}}, "unknown field warping.bins; did you mean 'num_bins'"),
         ({"self_conditioning": "yes"}, "self_conditioning='yes': expected true or false"),

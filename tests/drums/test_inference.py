@@ -184,12 +184,19 @@ def test_missing_arrays_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"level": "7"}, "level='7' is not one of"),
+        ({"level": "7"}, "config.json: level='7': expected one of"),
         ({"network": {"kind": "rnn"}}, "network.kind='rnn'"),
         ({"features": {"hops": 3}}, "unknown field features.hops"),
         ({"features": {"hop_width": -1}}, "hop_width=-1"),
-        ({"picking": 3}, "picking"),
-        ({"system": "mt3"}, "system 'mt3'"),
+        ({"picking": 3}, "picking=3: expected an object"),
+        ({"system": "mt3"}, "\"system\" is 'mt3', expected 'drums'"),
+        (
+            {"picking": {"thresholds": {"5": [0.5, "a"]}}},
+            r"picking.thresholds=.*expected an object",
+        ),
+        ({"features": {"padding": "left"}}, "features.padding='left': expected one of 'refl"),
+        ({"features": {"top_db": "80"}}, "features.top_db='80': expected a finite number or null"),
+        ({"network": {"kind": "conv", "channels": [[1]]}}, "expected a list of whole numbers"),
     ],
 )
 def test_wrong_configurations(change, message):

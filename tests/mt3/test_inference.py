@@ -24,7 +24,7 @@ from musax.notes import make_notes, notes_equal, sort_notes
 from musax.spectrograms import SpectrogramConfig
 from t5x.checkpoints import CheckpointError, CheckpointManager
 from tests.mt3.test_model_config import small_release
-from tests.tiny_mt3 import EOS, PIANO, Mute, Script, tiny_config, tiny_params, write_model
+from tests.tiny_mt3 import EOS, PIANO, Mute, Script, scripted, tiny_config, tiny_params, write_model
 from tests.vectors import golden_dir
 
 OWN = SegmentConfig(frames=50)  # 0.4 s
@@ -91,11 +91,11 @@ def test_true_tokens_give_the_true_notes_whatever_the_batches_and_pieces(
     found = []
     for batch_size in (1, 3, 64):
         predict = script(config, notes, seconds)
-        found.append(Transcriber(config, predict).transcribe(audio, RATE, batch_size=batch_size))
+        found.append(scripted(config, predict).transcribe(audio, RATE, batch_size=batch_size))
         assert max(predict.batches) == min(batch_size, sum(predict.batches))
     for chunk_seconds in (0.01, 0.7):
         monkeypatch.setattr(inference, "_CHUNK_SECONDS", chunk_seconds)
-        transcriber = Transcriber(config, script(config, notes, seconds))
+        transcriber = scripted(config, script(config, notes, seconds))
         found.append(transcriber.transcribe_file(path, batch_size=4))
     for result in found:
         assert (result.invalid_events, result.dropped_events, result.unmatched_events) == (0, 0, 0)
@@ -130,7 +130,7 @@ def test_the_recording_is_read_batch_by_batch():
             assert pulled - heard * stride <= piece + ahead
             return super().__call__(features, decode, batch_size)
 
-    transcriber = Transcriber(config, Listener())
+    transcriber = scripted(config, Listener())
     result = transcriber._transcribe(chunks(), 125.0, "greedy", batch_size, None, None)
     assert result.seconds == 125.0
     assert heard == -(-2000 * piece // stride)
@@ -140,7 +140,7 @@ def test_silent_segments_are_not_transcribed():
     config = SETTINGS["mt3"]
     audio = np.zeros(RATE, np.float32)
     predict = Script([], 4)
-    result = Transcriber(config, predict).transcribe(audio, RATE)
+    result = scripted(config, predict).transcribe(audio, RATE)
     assert result.silent
     assert predict.batches == []
     assert len(result.notes) == 0
@@ -157,7 +157,7 @@ def test_silence_ends_tied_notes():
     row = np.append(vocabulary.encode_array(onset), EOS)
     audio = np.zeros(RATE, np.float32)
     audio[:100] = 0.1
-    result = Transcriber(config, Script([row], 300)).transcribe(audio, RATE)
+    result = scripted(config, Script([row], 300)).transcribe(audio, RATE)
     assert result.notes["offset"].tolist() == [0.4]
 
 
@@ -172,7 +172,7 @@ def held_notes(config, limit):
         end = start + length
         tokens = notes_to_tokens(notes, start, end, codec, config.spec)
         rows.append(np.append(vocabulary.encode_array(tokens), EOS))
-    transcriber = Transcriber(config, Script(rows, 300))
+    transcriber = scripted(config, Script(rows, 300))
     audio = np.ones(6 * RATE, np.float32)
     return transcriber.transcribe(audio, RATE, max_dangling_seconds=limit).notes
 
@@ -185,7 +185,7 @@ def test_notes_without_an_end_are_shortened_only_if_asked():
 
 def test_progress_reaches_the_end():
     seen = []
-    transcriber = Transcriber(SETTINGS["ours"], Mute())
+    transcriber = scripted(SETTINGS["ours"], Mute())
     transcriber.transcribe(
         np.ones(RATE, np.float32), RATE, progress=lambda *done: seen.append(done)
     )
@@ -203,7 +203,7 @@ def test_channels_are_averaged_and_rates_converted():
     tone = np.sin(2 * np.pi * 440 * np.arange(4000) / 8000).astype(np.float32)
     for audio in (tone, np.stack([tone, tone], axis=1), tone.astype(np.float64)):
         recorder = Recorder()
-        result = Transcriber(SETTINGS["ours"], recorder).transcribe(audio, 8000)
+        result = scripted(SETTINGS["ours"], recorder).transcribe(audio, 8000)
         assert result.seconds == 0.5
         heard.append(recorder.features)
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)
@@ -223,11 +223,11 @@ def test_channels_are_averaged_and_rates_converted():
 )
 def test_bad_samples_are_described(audio, message):
     with pytest.raises(ValueError, match=message):
-        Transcriber(SETTINGS["ours"], Mute()).transcribe(audio, RATE)
+        scripted(SETTINGS["ours"], Mute()).transcribe(audio, RATE)
 
 
 def test_bad_options():
-    transcriber = Transcriber(SETTINGS["ours"], Mute())
+    transcriber = scripted(SETTINGS["ours"], Mute())
     with pytest.raises(ValueError, match="greedy, constrained, t5x_beam1"):
         transcriber.transcribe(np.ones(100), RATE, decode="beam")
     with pytest.raises(ValueError, match="batch_size=0"):
@@ -249,7 +249,7 @@ def networks():
     built = {}
     for name, spec in {"ours": PIANO, "mt3": EncodingSpec(ties=True)}.items():
         config = tiny_config(spec, targets_length=40)
-        built[name] = Transcriber(config, Predictor(config, tiny_params(config)))
+        built[name] = Transcriber(config, tiny_params(config))
     return built
 
 
@@ -328,8 +328,8 @@ def test_a_model_folder_gives_the_same_model(tmp_path, networks):
         loaded = Transcriber.from_pretrained(folder)
         assert loaded.config == config
         expected = jax.tree.map(lambda x: x.astype(np.float32), stored)
-        jax.tree.map(np.testing.assert_array_equal, loaded._predict.params, expected)
-        assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded._predict.params))
+        jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
+        assert all(x.dtype == np.float32 for x in jax.tree.leaves(loaded.params))
 
 
 def release(rows):
@@ -347,7 +347,7 @@ def test_released_checkpoints_are_recognised(rows, frames, ties, nested, tmp_pat
     (folder / "checkpoint").write_bytes(flax.serialization.msgpack_serialize(tree))
     loaded = Transcriber.from_pretrained(tmp_path)
     assert (loaded.config.segment.frames, loaded.config.spec.ties) == (frames, ties)
-    jax.tree.map(np.testing.assert_array_equal, loaded._predict.params, params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
 
 
 def test_checkpoints_of_a_run(tmp_path):
@@ -365,7 +365,7 @@ def test_checkpoints_of_a_run(tmp_path):
     for folder in (tmp_path, tmp_path / "checkpoint_5"):
         loaded = Transcriber.from_pretrained(folder)
         assert loaded.config == config
-        jax.tree.map(np.testing.assert_array_equal, loaded._predict.params, params)
+        jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
     with pytest.raises(ModelConfigError, match=r"other\.json"):
         Transcriber.from_pretrained(tmp_path, config=tmp_path / "other.json")
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from mt3.model_config import ModelConfigError, read_model_config, recognise_layout
+from mt3.model_config import read_model_config, recognise_layout
 from mt3.segments import SegmentConfig
 from musax.events.spec import EncodingSpec
+from musax.model_config import ModelConfigError
 from t5x.checkpoints import CheckpointError
 from tests.tiny_mt3 import tiny_config
 from tests.vectors import golden_dir
@@ -44,14 +45,20 @@ def test_only_changed_fields_of_the_network_are_written():
         ({"target_length": 3}, "target_length.*'targets_length'"),
         ({"spec": {"ties": True}}, "spec.ties"),
         ({"spec": {"program_granularity": "fine"}}, "granularity 'fine'"),
-        ({"segment_audio": "whole"}, "segment_audio 'whole'"),
+        ({"segment_audio": "whole"}, "segment_audio='whole': expected one of 'own', 'context'"),
         ({"context_frames": 3, "segment_audio": "own"}, "context"),
         ({"input_norm": {"mean": 3}}, "input_norm.mean"),
         ({"spectrogram": {"lo_hz": 9000.0}}, "lo_hz"),
-        ({"system": "drums"}, "system 'drums'"),
-        ({"format": 7}, "format 7"),
+        ({"system": "drums"}, "\"system\" is 'drums', expected 'mt3'"),
+        ({"format": 7}, "format=7: expected 1"),
         ({"network": {}}, "vocab_size"),
-        ({"network": [1]}, "network must be"),
+        ({"network": [1]}, r"network=\[1\]: expected an object"),
+        ({"network": {"vocab_size": "128"}}, "network.vocab_size='128': expected a whole number"),
+        ({"network": {"vocab_size": 128, "mlp_activations": 3}}, "expected a list of strings"),
+        ({"network": {"vocab_size": 128, "dtype": "float33"}}, "network.dtype='float33'"),
+        ({"targets_length": 12.5}, "targets_length=12.5: expected a whole number"),
+        ({"spec": {"use_ties": "no"}}, "spec.use_ties='no': expected true or false"),
+        ({"system": []}, r"\"system\" is \[\], expected 'mt3'"),
     ],
 )
 def test_wrong_fields_are_named(change, message, tmp_path):

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mt3.inference import Transcriber
 from musax import cli, pretrained
 from musax.audio import AudioError
 from musax.midi import load_midi
-from tests.tiny_mt3 import Mute, tiny_config, tiny_params, write_model
+from tests.tiny_mt3 import Mute, scripted, tiny_config, tiny_params, write_model
 
 RATE = 16000
 
@@ -23,7 +22,7 @@ def sine(seconds, rate=RATE, channels=1):
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Transcribes a file with a model that hears nothing: (status, lines on stderr, MIDI file)."""
-    monkeypatch.setattr(pretrained, "load", lambda name: Transcriber(tiny_config(), Mute()))
+    monkeypatch.setattr(pretrained, "load", lambda name: scripted(tiny_config(), Mute()))
 
     def transcribe(path):
         capsys.readouterr()
@@ -83,7 +82,7 @@ def test_bad_files_are_one_clear_line(kind, run, tmp_path):
     assert str(path) in line
     assert message in line
     with pytest.raises(AudioError):
-        Transcriber(tiny_config(), Mute()).transcribe_file(path)
+        scripted(tiny_config(), Mute()).transcribe_file(path)
 
 
 def test_missing_and_unreadable_paths(run, tmp_path, monkeypatch):
@@ -93,7 +92,7 @@ def test_missing_and_unreadable_paths(run, tmp_path, monkeypatch):
     folder = tmp_path / "folder.wav"
     folder.mkdir()
     with pytest.raises(AudioError, match="folder"):
-        Transcriber(tiny_config(), Mute()).transcribe_file(folder)
+        scripted(tiny_config(), Mute()).transcribe_file(folder)
     assert cli.main(["transcribe", str(folder), "-o", str(tmp_path / "out")]) == 2
     locked = tmp_path / "locked.wav"
     soundfile.write(locked, sine(0.1), RATE)

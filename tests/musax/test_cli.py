@@ -10,7 +10,6 @@ import mir_eval
 import numpy as np
 import pytest
 
-from mt3.inference import Transcriber
 from mt3.streaming import segment_stride
 from musax import cli, pretrained
 from musax.audio import load_audio, save_audio
@@ -19,7 +18,7 @@ from musax.commands.outputs import plan_outputs
 from musax.midi import load_midi, save_midi
 from musax.notes import make_notes
 from musax.notes_io import load_notes_csv, load_notes_json
-from tests.tiny_mt3 import EOS, tiny_config, write_model
+from tests.tiny_mt3 import EOS, scripted, tiny_config, write_model
 
 RATE = 16000
 CONFIG = tiny_config()
@@ -39,7 +38,7 @@ class OneNote:
 @pytest.fixture
 def model(monkeypatch):
     """Makes every model name load the one-note model."""
-    monkeypatch.setattr(pretrained, "load", lambda name: Transcriber(CONFIG, OneNote()))
+    monkeypatch.setattr(pretrained, "load", lambda name: scripted(CONFIG, OneNote()))
 
 
 @pytest.fixture
@@ -151,7 +150,7 @@ def test_interruption_leaves_no_half_written_files(tone, tmp_path, monkeypatch, 
         def __call__(self, features, decode, batch_size):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrained, "load", lambda name: Transcriber(CONFIG, Interrupted()))
+    monkeypatch.setattr(pretrained, "load", lambda name: scripted(CONFIG, Interrupted()))
     out = tmp_path / "out"
     assert cli.main(["transcribe", str(tone()), "-o", str(out)]) == 130
     assert names(out) == []
@@ -174,7 +173,7 @@ def test_unexpected_errors_are_one_line_too(tone, tmp_path, monkeypatch, capsys)
         def __call__(self, features, decode, batch_size):
             raise RuntimeError("a\nlong\nstory")
 
-    monkeypatch.setattr(pretrained, "load", lambda name: Transcriber(CONFIG, Broken()))
+    monkeypatch.setattr(pretrained, "load", lambda name: scripted(CONFIG, Broken()))
     path = tone()
     assert cli.main(["transcribe", str(path), "-o", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -193,7 +193,7 @@ def test_what_cannot_be_started(arguments, message, folder, capsys):
         (["infill", "--text", "no blanks"], "no blanks; write a '_'"),
         (["infill", "--text", "____"], "only blanks"),
         (["infill", "--text", "你好 _"], "symbols that the model does not know"),
-        (["sample", "--prompt", "a" * 30], "prompt has 30 tokens, and length=16"),
+        (["sample", "--prompt", "a" * 30], "prompt: 30 tokens, which leaves none of length=16"),
         (["sample", "--model", "letters-ar", "--steps", "3"], "kind 'ar': unknown option steps"),
     ],
 )

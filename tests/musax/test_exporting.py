@@ -6,7 +6,7 @@ import gin
 import pytest
 
 from musax import cli
-from musax.exporting import export_trained, package_of_run, run_export
+from musax.exporting import export_run, package_of_run, run_export
 
 
 def test_arguments_reach_the_function_by_name(tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_mistakes_are_one_line(capsys):
 
     assert run_export(export, "Help.", None, ["run", "out"]) == 2
     assert run_export(export, "Help.", None, ["run", "out", "--card", "missing.md"]) == 2
-    unread = functools.partial(export_trained, lambda run_dir, step: pytest.fail("was read"))
+    unread = functools.partial(export_run, lambda run_dir, step: pytest.fail("was read"))
     assert run_export(unread, "Help.", None, ["run", "out", "--dtype", "float33"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "export: error: run: no checkpoint; there are []"

@@ -1,17 +1,16 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from musax import pretrained
 from musax.events.pieces import MULTITRACK
 from musax.midi import load_midi
-from musax.model_fields import ModelConfigError
+from musax.model_config import ModelConfigError
 from musax.notes import empty_notes, make_notes
 from perceiver_ar.inference import Composer
-from perceiver_ar.likelihood import score_sequences
 from perceiver_ar.model_config import ModelConfig
-from perceiver_ar.models import PerceiverARModel
 from perceiver_ar.music import EmptyPieceError, encode_piece
 from perceiver_ar.network import PerceiverAR
 from t5x.checkpoints import CheckpointError
@@ -28,9 +27,9 @@ def composer(tmp_path_factory):
 
 
 def test_a_seed_is_a_piece(composer):
-    first = composer.compose(seconds=6, seed=1)
-    np.testing.assert_array_equal(first.notes, composer.compose(seconds=6, seed=1).notes)
-    assert not np.array_equal(first.notes, composer.compose(seconds=6, seed=2).notes)
+    first, same, other = (composer.compose(seconds=6, seed=seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.notes, same.notes)
+    assert not np.array_equal(first.notes, other.notes)
     assert len(first.notes)
     assert first.prompt_seconds == 0
     assert first.notes["onset"].max() < 6
@@ -39,7 +38,7 @@ def test_a_seed_is_a_piece(composer):
 
 
 def test_a_prompt_is_kept_and_continued(composer):
-    piece = composer.compose(PROMPT, seconds=5)
+    (piece,) = composer.compose(PROMPT, seconds=5)
     begin = piece.notes[piece.notes["onset"] < PROMPT["onset"][-1] + 0.01]
     np.testing.assert_array_equal(begin["pitch"], PROMPT["pitch"])
     np.testing.assert_allclose(begin["onset"], PROMPT["onset"])
@@ -50,7 +49,7 @@ def test_a_prompt_is_kept_and_continued(composer):
 
 
 def test_part_of_a_prompt(composer):
-    piece = composer.compose(PROMPT, prompt_seconds=2.9, seconds=5)
+    (piece,) = composer.compose(PROMPT, prompt_seconds=2.9, seconds=5)
     assert piece.prompt_seconds == pytest.approx(2.5)
     assert piece.notes["pitch"][0] == 60
     assert 64 in piece.notes["pitch"][np.isclose(piece.notes["onset"], 2.5)]
@@ -63,7 +62,7 @@ def test_part_of_a_prompt(composer):
 
 def test_what_is_composed_makes_sense_even_of_a_model_that_knows_nothing(composer):
     # A note of the prompt still sounds when the model goes on: it may be ended, not struck again.
-    for piece in composer.compose_many(3, PROMPT, prompt_seconds=2.9, seconds=4):
+    for piece in composer.compose(PROMPT, count=3, prompt_seconds=2.9, seconds=4):
         events = piece.tokens[1 : -1 if piece.ended else None] - NUM_SPECIAL_IDS
         decoded = composer.config.encoding.decode(events)
         assert len(decoded.notes) > 2
@@ -72,7 +71,7 @@ def test_what_is_composed_makes_sense_even_of_a_model_that_knows_nothing(compose
 
 def test_several_pieces_at_once_differ_and_progress_is_told(composer):
     told = []
-    pieces = composer.compose_many(3, seconds=6, progress=lambda *at: told.append(at))
+    pieces = composer.compose(count=3, seconds=6, progress=lambda *at: told.append(at))
     assert len({piece.tokens.tobytes() for piece in pieces}) == 3
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (6.0, 6.0)
@@ -80,12 +79,12 @@ def test_several_pieces_at_once_differ_and_progress_is_told(composer):
 
 def test_a_multitrack_model_composes():
     config = tiny_config(MULTITRACK)
-    piece = Composer(config, tiny_params(config)).compose(seconds=200, seed=3)
+    (piece,) = Composer(config, tiny_params(config)).compose(seconds=200, seed=3)
     assert set(piece.notes["program"]) - {0}
 
 
 def test_greedy_needs_no_seed(composer):
-    first, second = (composer.compose(seconds=2, temperature=0, seed=seed) for seed in (1, 2))
+    first, second = (composer.compose(seconds=2, temperature=0, seed=seed)[0] for seed in (1, 2))
     np.testing.assert_array_equal(first.tokens, second.tokens)
 
 
@@ -93,9 +92,10 @@ def test_greedy_needs_no_seed(composer):
     ("options", "message"),
     [
         ({"seconds": 0}, "seconds=0: expected a positive"),
+        ({"count": 0}, "count=0: expected 1 or more"),
         ({"prompt_seconds": -1}, "prompt_seconds=-1"),
         ({"temperature": -1}, "temperature=-1: expected 0 or"),
-        ({"topp": 0}, "topp=0: expected a probability"),
+        ({"top_p": 0}, "top_p=0: expected a probability"),
         ({"prompt": empty_notes()}, "no notes"),
         ({"prompt": make_notes(np.arange(3000) / 10, np.arange(3000) / 10 + 0.05, 60)}, "tokens"),
     ],
@@ -103,6 +103,22 @@ def test_greedy_needs_no_seed(composer):
 def test_arguments_out_of_range(composer, options, message):
     with pytest.raises(ValueError, match=message):
         composer.compose(**options)
+
+
+def test_a_score_is_the_likelihood_of_every_event(composer):
+    short = PROMPT[:2]
+    tokens = encode_piece(short)
+    network, length = PerceiverAR(composer.config.network), len(tokens) - 1
+    inputs = np.pad(tokens[:-1], (0, 16 - length), constant_values=5)  # at least the latents
+    logits = network.apply({"params": composer.params}, inputs[None])
+    nats = -np.asarray(jax.nn.log_softmax(logits[0]))[np.arange(length), tokens[1:]]
+    found = composer.score(short)
+    assert found.nats == pytest.approx(nats.sum(), rel=1e-5)
+    assert (found.tokens, found.estimate) == (length, "exact")
+    with pytest.raises(EmptyPieceError, match="no notes"):
+        composer.score(empty_notes())
+    long = make_notes(np.arange(40) / 4, np.arange(40) / 4 + 0.2, 60 + np.arange(40) % 7)
+    assert composer.score(long).tokens > composer.config.network.max_context_length
 
 
 def test_a_configuration_is_read_as_written():
@@ -114,12 +130,18 @@ def test_a_configuration_is_read_as_written():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"system": "mt3"}, "model.json: system 'mt3'"),
+        ({"system": "mt3"}, "model.json: \"system\" is 'mt3', expected 'perceiver_ar'"),
         ({"networks": {}}, "unknown field networks; did you mean 'network'"),
         ({"encoding": {"kind": "piano"}}, "encoding.kind='piano'"),
         ({"encoding": {"kind": "performance", "bins": 3}}, "unknown field encoding.bins"),
-        ({"network": {"num_classes": 10}}, "model.json: network.num_classes=10, but"),
-        ({"network": None}, "'network' is missing"),
+        ({"network": {"num_classes": 10}}, "model.json: network.num_classes=10: expected"),
+        ({"network": {"num_classes": "400"}}, "network.num_classes='400': expected a whole number"),
+        ({"network": {"num_classes": 400, "scan_layers": 0}}, "scan_layers=0: expected true or"),
+        ({"network": {"num_classes": 400, "dtype": "float33"}}, "dtype='float33': expected a type"),
+        ({"network": {"num_classes": 400, "input_idx_size": 3}}, "=3: expected a list of whole"),
+        ({"encoding": {"kind": []}}, r"encoding.kind=\[\]: expected one of performance"),
+        ({"encoding": []}, r"encoding=\[\]: expected an object"),
+        ({"network": None}, "model.json: network=None: expected an object"),
     ],
 )
 def test_wrong_configurations(change, message):
@@ -136,14 +158,9 @@ def test_parameters_of_another_network():
 
 def test_the_shipped_model_knows_piano_music():
     composer = pretrained.load("perceiver_ar-pop909")
-    model = PerceiverARModel(PerceiverAR(composer.config.network), None, None)
     piece = load_midi("examples/rendering.mid")
     mirrored = piece.copy()
     mirrored["pitch"] = 120 - piece["pitch"]  # as loud, dense and long, but of no key and bass
-    tokens = [{"tokens": encode_piece(notes)} for notes in (piece, mirrored)]
-    real, wrong = (
-        float(np.mean(scores.nats))
-        for scores in score_sequences(model, composer.params, tokens, context=512, stride=512)
-    )
+    real, wrong = (composer.score(notes).nats_per_token for notes in (piece, mirrored))
     assert real < 2.7  # of other music than it has learned, which a 6-gram would find far harder
     assert real < wrong - 0.1
