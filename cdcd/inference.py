@@ -11,7 +11,7 @@ writer.infill(musax.midi.load_midi("mine.mid"), bars=(5, 8))[0].save("filled.mid
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import jax
@@ -70,10 +70,16 @@ class Writer(PretrainedModel[ModelConfig]):
         ids = range(config.contents.vocabulary.vocab_size, config.network.vocab_size)
         self._never = (*SPECIAL_IDS, *ids)
 
-    @property
-    def content(self) -> str:
-        """What the model is of, "text" or "music"."""
-        return "text" if isinstance(self.contents, TextContents) else "music"
+    @classmethod
+    def options(cls, task: str, config: ModelConfig) -> Collection[str]:
+        """Return the names of the options of a task, those of the kind of model included."""
+        names = set(super().options(task, config))
+        if task != "score":
+            names |= {*_OPTIONS[config.kind], "progress"}
+            names |= {"rounds", "share"} if config.kind == "cdcd" else set()
+        if config.content == "text":
+            return names - {"bars", "seconds", "tempo"}
+        return names - {"blank"}
 
     def at_tempo(self, tempo: float) -> Self:
         """Return the same model with melodies of another tempo, quarter notes per minute.
@@ -94,7 +100,10 @@ class Writer(PretrainedModel[ModelConfig]):
         prompt: str | np.ndarray | None = None,
         *,
         count: int = 1,
-        length: int | None = None,
+        tokens: int | None = None,
+        bars: int | None = None,
+        seconds: float | None = None,
+        tempo: float | None = None,
         seed: int = 0,
         **options: Any,
     ) -> list[Piece] | list[Text]:
@@ -103,8 +112,10 @@ class Writer(PretrainedModel[ModelConfig]):
         Args:
           prompt: the beginning: text, or a note array up to the end of its last note.
           count: number of results, which are composed together.
-          length: tokens of each, those of the prompt included; None for the training length.
-            Longer ones are made window after window.
+          tokens: length after the prompt; by default up to the training length. What exceeds the
+            training length is made window after window.
+          bars, seconds: for melodies, the length after the prompt instead of `tokens`.
+          tempo: for melodies, quarter notes per minute; None for that of the configuration.
           seed: the same seed gives the same results.
           **options: those of `fill_in`.
 
@@ -112,19 +123,40 @@ class Writer(PretrainedModel[ModelConfig]):
           `musax.results.Text`s or `Piece`s.
 
         Raises:
-          ValueError: the prompt is not shorter than the length, or see `fill_in`.
+          ValueError: several lengths, or one that is not positive; a prompt of the training length
+            without one; or see `fill_in`.
         """
-        length = self.config.length if length is None else length
-        given = np.zeros(0, np.int32) if prompt is None else self.encode(prompt, "prompt")
-        if length < 1:
-            raise ValueError(f"length={length}: expected 1 or more")
-        if len(given) >= length:
-            raise ValueError(
-                f"prompt: {len(given)} tokens, which leaves none of length={length}: expected a "
-                "greater length"
-            )
-        tokens = np.pad(given, (0, length - len(given)))
-        return self._fill(tokens, np.arange(length) >= len(given), count, seed, options)
+        writer = self if tempo is None else self.at_tempo(tempo)
+        given = np.zeros(0, np.int32) if prompt is None else writer.encode(prompt, "prompt")
+        length = len(given) + writer._new_tokens(len(given), tokens, bars, seconds)
+        row = np.pad(given, (0, length - len(given)))
+        return writer._fill(row, np.arange(length) >= len(given), count, seed, options)
+
+    def _new_tokens(
+        self, given: int, tokens: int | None, bars: int | None, seconds: float | None
+    ) -> int:
+        """Return the number of tokens to compose after `given` ones, as one length asks."""
+        lengths = {"tokens": tokens, "bars": bars, "seconds": seconds}
+        asked = {name: value for name, value in lengths.items() if value is not None}
+        if len(asked) > 1:
+            raise ValueError(f"{', '.join(asked)}: expected one length")
+        if not asked:
+            if given >= self.config.length:
+                raise ValueError(
+                    f"prompt: {given} tokens, the training length is {self.config.length}: give "
+                    "the length after the prompt"
+                )
+            return self.config.length - given
+        ((name, value),) = asked.items()
+        scale = 1.0
+        if name != "tokens":
+            melody = self.contents
+            if not isinstance(melody, Melody):
+                raise ValueError(f"{name}={value}: only for models of melodies; give tokens")
+            scale = melody.steps_per_bar if name == "bars" else melody.steps_per_second
+        if not value * scale >= 1:
+            raise ValueError(f"{name}={value}: expected a length of one token or more")
+        return round(value * scale)
 
     def infill(
         self,
@@ -133,6 +165,7 @@ class Writer(PretrainedModel[ModelConfig]):
         bars: tuple[int, int] | None = None,
         seconds: tuple[float, float] | None = None,
         blank: str = "_",
+        tempo: float | None = None,
         count: int = 1,
         seed: int = 0,
         **options: Any,
@@ -147,6 +180,7 @@ class Writer(PretrainedModel[ModelConfig]):
           bars: for notes, the first and last bar of the gap, counted from 1.
           seconds: for notes, instead of bars, start and end of the gap.
           blank: the character that stands for a blank.
+          tempo: for notes, quarter notes per minute; None for that of the configuration.
           count: number of results, which are filled in together.
           seed: the same seed gives the same results.
           **options: those of `fill_in`.
@@ -157,14 +191,16 @@ class Writer(PretrainedModel[ModelConfig]):
         Raises:
           ValueError: no gap, nothing but a gap, or see `fill_in`.
         """
-        if isinstance(self.contents, TextContents):
+        writer = self if tempo is None else self.at_tempo(tempo)
+        contents = writer.contents
+        if isinstance(contents, TextContents):
             if bars is not None or seconds is not None:
                 raise ValueError("bars, seconds: only for models of melodies; mark blanks in text")
-            tokens, noisy = self.contents.encode_blanks(_as_text(given, "text"), blank)
+            tokens, noisy = contents.encode_blanks(_as_text(given, "text"), blank)
         else:
-            tokens = self.contents.encode(_as_notes(given, "notes"), whole_bars=True)
-            noisy = self.contents.gap(len(tokens), bars, seconds)
-        return self._fill(tokens, noisy, count, seed, options)
+            tokens = contents.encode(_as_notes(given, "notes"), whole_bars=True)
+            noisy = contents.gap(len(tokens), bars, seconds)
+        return writer._fill(tokens, noisy, count, seed, options)
 
     def fill_in(
         self,
@@ -302,6 +338,7 @@ class Writer(PretrainedModel[ModelConfig]):
         content: str | np.ndarray,
         *,
         estimate: str | None = None,
+        tempo: float | None = None,
         seed: int = 0,
         passes: int = 32,
     ) -> Score:
@@ -315,6 +352,7 @@ class Writer(PretrainedModel[ModelConfig]):
             "any_order" with the others. To compare kinds of models, set "left_to_right", the
             slowest, beside "exact". "bound" is an upper bound of the nats in expectation, and
             scores whole windows only.
+          tempo: for notes, quarter notes per minute; None for that of the configuration.
           seed: of random estimates.
           passes: see `cdcd.scoring.window_nats`; more passes reduce the variance.
 
@@ -328,7 +366,7 @@ class Writer(PretrainedModel[ModelConfig]):
             raise ValueError(f"estimate={chosen!r}: expected one of {', '.join(known)}")
         if passes < 1:
             raise ValueError(f"passes={passes}: expected 1 or more")
-        tokens = self.encode(content)
+        tokens = (self if tempo is None else self.at_tempo(tempo)).encode(content)
         if chosen == BOUND:  # rows shorter than in training are badly denoised
             tokens = tokens[: len(tokens) // self.config.length * self.config.length]
             if not len(tokens):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
 from cdcd.config import NetworkConfig, NoiseRange
-from cdcd.contents import KINDS, Contents, Pieces
+from cdcd.contents import KINDS, Contents, Pieces, Text
 from cdcd.models import CDCDModel
 from cdcd.network import Denoiser, TokenNetwork
 from cdcd.warping import Warping
@@ -79,6 +79,11 @@ class ModelConfig(BaseModelConfig):
                 f"network.vocab_size={self.network.vocab_size}: expected {needed} or more, the "
                 "ids of the tokens"
             )
+
+    @property
+    def content(self) -> str:
+        """See the base class."""
+        return "text" if isinstance(self.contents, Text) else "music"
 
     def model(self) -> Model:
         """Return the model, without an optimizer."""

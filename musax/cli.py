@@ -9,11 +9,25 @@ import os
 import sys
 from collections.abc import Sequence
 
-from musax.commands import cdcd, compose, drums, export, models, prepare, render, train, transcribe
+from musax.commands import (
+    compose,
+    drums,
+    export,
+    infill,
+    models,
+    prepare,
+    render,
+    score,
+    train,
+    transcribe,
+)
 from musax.commands.console import report_error
 from musax.commands.options import Parser
 
-COMMANDS = (transcribe, drums, compose, cdcd, render, models, prepare, train, export)
+COMMANDS = (
+    *(transcribe, drums, compose, infill, score, render, models),
+    *(prepare, train, export),
+)
 
 _EPILOG = """\
 examples:
@@ -21,7 +35,8 @@ examples:
   musax transcribe recordings/ -o out --format mid,csv,png
   musax drums loop.wav -o loop.mid --plot       writes loop.mid and loop.png
   musax compose -o piece.mid --length 60 --render
-  musax cdcd infill song.mid --bars 5:8 -o filled.mid
+  musax infill song.mid --bars 5:8 -o filled.mid
+  musax score --text "to be or not to be"
   musax render song.mid -o song.wav
   musax models
   musax transcribe --help                       options and examples of a verb
@@ -52,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args, args.rest = parser.parse_known_args(argv)
     if args.rest and not getattr(args, "takes_rest", False):  # a verb that hands options on
-        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
+        prog = " ".join(filter(None, ["musax", args.verb]))
+        Parser(prog=prog).error(f"unrecognized arguments: {' '.join(args.rest)}")
     if args.version:
         from importlib.metadata import version
 

@@ -18,6 +18,7 @@ the fields and their types. Its model class is loaded by name:
 
 import collections.abc
 import dataclasses
+import inspect
 import math
 import os
 import reprlib
@@ -82,6 +83,11 @@ class BaseModelConfig:
     """
 
     system: ClassVar[str]
+
+    @property
+    def content(self) -> str:
+        """What models of this configuration compose, fill in or score: "music" or "text"."""
+        return "music"
 
     def param_shapes(self) -> Any:
         """Return the model's parameters as nested dicts of `jax.ShapeDtypeStruct`."""
@@ -397,6 +403,15 @@ class PretrainedModel[Config: BaseModelConfig]:
     def __init__(self, config: Config, params: Any, source: Any = "model"):
         self.config = config
         self.params = place_params(params, config.param_shapes(), source)
+
+    @classmethod
+    def options(cls, task: str, config: Config) -> Collection[str]:
+        """Return the names of the options that the method of a task takes, for a configuration.
+
+        These are its keyword arguments; a class whose methods pass options on adds them.
+        """
+        arguments = inspect.signature(getattr(cls, task)).parameters.values()
+        return {a.name for a in arguments if a.kind is inspect.Parameter.KEYWORD_ONLY}
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike) -> Self:

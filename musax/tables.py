@@ -7,7 +7,9 @@
 Lines of text are never wrapped, so they can be piped to other programs.
 """
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import numbers
@@ -74,6 +76,14 @@ class Table:
         rule = ["---" if self._is_text(name) else "---:" for name in self.columns]
         table = "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))
         return f"**{self.title}**\n\n{table}" if self.title else table
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV below their header, values as they are."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
         """Return the title and the rows, values as they are."""

@@ -1,133 +1,113 @@
-"""`musax compose`: new music, from nothing or from a beginning."""
+"""`musax compose`: music or text, from nothing or after a prompt."""
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from musax.commands import numbers
-from musax.commands.console import audio_progress, describe_exception, minutes, report_error
-from musax.commands.pieces import (
-    add_piece_options,
-    choose_seed,
-    load_notes,
-    plan_pieces,
-    write_piece,
-)
-from musax.commands.results import load_model
+from musax.commands import numbers, options, pieces
+from musax.commands.capabilities import Capabilities
+from musax.commands.files import InputError, is_midi
+from musax.commands.verb import STATUS_HELP
 
-DEFAULT_MODEL = "perceiver_ar-pop909"
-LENGTH = 60.0
+TASK = "compose"
+#: Options of the command line, and what models call them.
+OPTIONS = {
+    "length": "seconds",
+    "bars": "bars",
+    "tokens": "tokens",
+    "prompt_seconds": "prompt_seconds",
+    **pieces.SAMPLING,
+}
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   musax compose -o piece.mid                      a minute of piano music
-  musax compose -o piece.mid --seed 7 --render --plot
+  musax compose -o piece.mid --length 30 --seed 7 --render --plot
   musax compose --prompt mine.mid --prompt-seconds 20 --length 40 -o more.mid
   musax compose -o pieces.mid --count 8           pieces-1.mid to pieces-8.mid
+  musax compose --model cdcd-melody --bars 8 --temperature 0.95 -o tune.mid
+  musax compose --model cdcd-text --prompt "once upon a time" --count 3
 
-A prompt of 20 seconds or more sets key, tempo and texture; of several instruments, all notes are
-taken for the piano's. The seed is printed: with it, the same command writes the same piece again.
+Each model has some of the options; one that it does not have is refused. Music goes to files, text
+without -o to stdout. Without --model, -o FILE.txt chooses the default model of text, anything else
+that of music. The result contains the prompt. A prompt of 20 seconds or more sets key, tempo and
+texture for perceiver_ar-pop909, which plays all instruments on the piano; cdcd-melody takes the
+highest notes, on a grid of sixteenths.
 
-exit status: 0 done, 1 it failed (a line on stderr says why), 2 nothing was started
+{STATUS_HELP}
 """
 
 
 def add_parser(verbs: Any) -> None:
-    """Adds the verb to the subparsers `verbs`."""
+    """Add the verb to the subparsers `verbs`."""
     parser = verbs.add_parser(
         "compose",
-        help="make up music, or go on with a MIDI file",
-        description="Makes up music, from nothing or as the continuation of a MIDI file.",
+        help="music or text, from nothing or after a prompt",
+        description="Compose music or text, from nothing or as the continuation of a prompt.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options.add_output(parser, pieces.FORMATS, "stdout for text, none for music")
+    options.add_formats(parser, pieces.FORMATS, "mid, for text txt")
+    options.add_model(parser, TASK)
     add = parser.add_argument
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE.mid",
-        help="MIDI file to write, prompt included",
-    )
-    add("--prompt", type=Path, metavar="MIDI", help="how it begins; default: from nothing")
+    add("--prompt", metavar="FILE|TEXT", help="the beginning: a MIDI file, a text file, or text")
     add(
         "--prompt-seconds",
         type=numbers.seconds,
         metavar="S",
-        help="use only so much of the prompt; default: all",
+        help="use only the first S seconds of the prompt; default: all of it",
     )
-    add(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--length",
         type=numbers.seconds,
-        default=LENGTH,
         metavar="S",
-        help="seconds of new music; the model may end it before; default: %(default)g",
+        help="seconds of new music; a model may end a piece before; default: 60, with models of "
+        "melodies up to the length in training",
     )
-    add(
-        "--temperature",
-        type=numbers.not_negative,
-        default=1.0,
-        metavar="T",
-        help="above 1 is wilder, below 1 tamer; default: %(default)g",
+    length.add_argument(
+        "--bars", type=numbers.count, metavar="N", help="bars of new music, with models of melodies"
     )
-    add(
-        "--top-p",
-        type=numbers.probability,
-        default=0.98,
-        metavar="P",
-        help="leave out the least likely events beyond this probability; default: %(default)g",
+    length.add_argument(
+        "--tokens",
+        type=numbers.count,
+        metavar="N",
+        help="length of new text in the model's tokens (letters of cdcd-text); default: up to the "
+        "length in training",
     )
-    add("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="default: %(default)s")
-    add_piece_options(parser)
+    pieces.add_sampling(parser)
+    options.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Composes; 1 with a line on stderr if that fails, 2 if nothing could be started."""
-    try:
-        jobs = plan_pieces(args, args.prompt)
-        prompt = None if args.prompt is None else load_notes(args.prompt)
-    except Exception as error:
-        report_error(describe_exception(error, args.prompt or args.output))
-        return 2
-    model = load_model(args.model)
-    if model is None:
-        return 2
-    if not hasattr(model, "compose"):
-        report_error(f"{args.model}: not a model that composes; `musax models` lists them")
-        return 2
-    seed = choose_seed(args)
-    started = time.monotonic()
-    try:
-        with audio_progress(args.output.name, enabled=not args.quiet) as progress:
-            pieces = model.compose(
-                prompt,
-                count=args.count,
-                seconds=args.length,
-                prompt_seconds=args.prompt_seconds,
-                seed=seed,
-                temperature=args.temperature,
-                top_p=args.top_p,
-                progress=progress,
-            )
-        taken = time.monotonic() - started
-        for piece, job in zip(pieces, jobs):
-            line = piece.prompt_seconds or None
-            write_piece(
-                job, piece.notes, seconds=piece.seconds, line=line, soundfont=args.soundfont
-            )
-            if not args.quiet:
-                print(f"{_summary(piece)}, seed {seed}, {taken:.1f} s -> {job.names}", flush=True)
-    except Exception as error:
-        report_error(describe_exception(error, args.prompt or args.output))
-        return 1
-    return 0
+    """Compose, and return the exit status."""
+    return pieces.run_pieces(
+        args,
+        TASK,
+        OPTIONS,
+        of_text=args.output is not None and args.output.suffix.lower() == ".txt",
+        find_source=lambda found, model: _prompt_file(args.prompt, found, model),
+        text=args.prompt,
+        infix="composed",
+    )
 
 
-def _summary(piece: Any) -> str:
-    what = f"{len(piece.notes)} notes, {minutes(piece.seconds)}"
-    if piece.prompt_seconds:
-        what += f" ({minutes(piece.prompt_seconds)} of prompt)"
-    return what + (", ended by the model" if piece.ended else "")
+def _prompt_file(prompt: str | None, found: Capabilities, model: str) -> Path | None:
+    """Return the file that a prompt names; None for text, or without a prompt."""
+    if prompt is None:
+        return None
+    path = Path(prompt)
+    if found.is_text and not is_midi(path) and not _exists(path):
+        return None
+    if not found.is_text and not is_midi(path):
+        raise InputError(f"--prompt {prompt}: {model} is a model of music; expected a MIDI file")
+    pieces.check_content(path, found, model)
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False

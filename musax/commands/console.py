@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 DEBUG_VARIABLE = "MUSAX_DEBUG"
@@ -58,13 +58,31 @@ def minutes(seconds: float) -> str:
     return f"{rest // 60}:{rest % 60:02d}"
 
 
-@contextmanager
-def audio_progress(title: str, enabled: bool) -> Iterator[Callable[[float, float | None], None]]:
-    """Show a progress bar on stderr, and yield the function that moves it.
+Update = Callable[[float, float | None], None]
+
+
+def audio_progress(title: str, enabled: bool) -> AbstractContextManager[Update]:
+    """Show a progress bar on stderr with the audio done, and yield the function that moves it.
 
     That function takes the seconds of audio done and in all, None if unknown. Nothing is shown if
     stderr is not a terminal.
     """
+    return _progress(title, enabled, _of_audio)
+
+
+def share_progress(title: str, enabled: bool) -> AbstractContextManager[Update]:
+    """Show a progress bar with the share done; otherwise as `audio_progress`, for any unit."""
+    return _progress(title, enabled, lambda done, total: f"{done / total:.0%}" if total else "")
+
+
+def _of_audio(done: float, total: float | None) -> str:
+    return minutes(done) + (f" of {minutes(total)}" if total else "")
+
+
+@contextmanager
+def _progress(
+    title: str, enabled: bool, describe: Callable[[float, float | None], str]
+) -> Iterator[Update]:
     if not enabled or not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -74,14 +92,13 @@ def audio_progress(title: str, enabled: bool) -> Iterator[Callable[[float, float
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[audio]}"),
+        TextColumn("{task.fields[done]}"),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, audio="")
+        task = bar.add_task(title, total=None, done="")
 
         def update(done: float, total: float | None) -> None:
-            of = f" of {minutes(total)}" if total else ""
-            bar.update(task, completed=done, total=total, audio=f"{minutes(done)}{of}")
+            bar.update(task, completed=done, total=total, done=describe(done, total))
 
         yield update

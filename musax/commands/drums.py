@@ -34,7 +34,7 @@ classes:
   3-hit   kick; snare and toms; hi-hats and cymbals
   5       kick, snare, tom, hi-hat, cymbal
   8-hit   those of OaF Drums
-  9       as 5, with open and closed hi-hat, three toms, crash and ride
+  9       kick, snare, three toms, closed and open hi-hat, crash, ride
   18      every stroke that the model distinguishes
 
 The recording should contain drums only; separate them from a mix first. The estimated tempo (extra
@@ -69,8 +69,8 @@ def add_parser(verbs: Any) -> None:
     add(
         "--map",
         choices=MAPS,
-        help="MIDI pitches of the toms: gm (General MIDI) or roland (Roland's electronic kits, as "
-        "in the training data); default: those of the classes",
+        help="MIDI pitches of the high and middle tom: gm (General MIDI, 50 and 47) or roland "
+        "(Roland pads, 48 and 45); default: those of the classes",
     )
     add(
         "--threshold",
@@ -128,7 +128,6 @@ def run(args: argparse.Namespace) -> int:
             source=job.source,
             tempo=tempo,
             first_beat=first_beat,
-            drum_names=model.picker(args.classes, pitch_map=args.map).names,
             soundfont=args.soundfont,
             kit=kit,
         )

@@ -49,10 +49,12 @@ def count(text: str) -> int:
     return int(text)
 
 
-def whole(text: str) -> int:
-    """Read a whole number of 0 or more, below 2**63."""
-    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+def seed(text: str) -> int:
+    """Read a whole number of 32 bits, the seeds that give different random numbers."""
+    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 0 to {(1 << 32) - 1}"
+        )
     return int(text)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from musax.commands import numbers
 from musax.commands.console import report_error
 from musax.commands.outputs import NOTE_FORMATS, read_formats
 
+_WIDTH = 80
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line on stderr, with exit status 2."""
@@ -18,6 +21,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+        lines = (self.description or "").splitlines()
+        self.description = "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and where to find help, and exit."""
@@ -43,7 +48,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def add_output(
     parser: argparse.ArgumentParser,
     known: Sequence[str] = NOTE_FORMATS,
-    default: str = "beside each input, where existing files are kept",
+    default: str = "beside each input, where existing files are kept (see --overwrite)",
 ) -> None:
     """Add `-o`; see `musax.commands.outputs` for its rule."""
     names = ", ".join(f".{name}" for name in known)
@@ -52,9 +57,9 @@ def add_output(
         "--output",
         type=Path,
         metavar="FILE|DIR",
-        help=f"where results go: a name ending in {names} is a file in an existing folder; any "
-        "other is a folder, created if only it is missing. Files there are replaced; default: "
-        f"{default}",
+        help=f"where results go: a file if the name ends in {names}, otherwise a folder. The "
+        "folder around it must exist; the folder itself is created. Existing files are replaced. "
+        f"Default: {default}",
     )
 
 
@@ -106,7 +111,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`, random by default."""
     parser.add_argument(
         "--seed",
-        type=numbers.whole,
+        type=numbers.seed,
         metavar="N",
         help="seed of the random numbers; the same seed and options give the same result; default: "
         "a random one, which is printed",
@@ -121,7 +126,7 @@ def choose_seed(args: argparse.Namespace) -> int:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add `--overwrite`, for verbs that write beside their inputs."""
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace existing files beside inputs too"
+        "--overwrite", action="store_true", help="replace existing files beside inputs, without -o"
     )
 
 

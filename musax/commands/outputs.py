@@ -1,26 +1,28 @@
 """Where results go: `-o FILE|DIR`, formats, and the files of each result.
 
 One rule serves every verb. A path that ends in a suffix of the verb's formats is a FILE: the folder
-around it must exist. Any other path is a DIR, which is created if its parent exists. Results in
-further formats lie beside FILE under the same name.
+around it must exist. Any other path is a DIR, which is created if its parent exists; one that looks
+like a file of another format must exist. Results in further formats lie beside FILE under the same
+name.
 """
 
 import argparse
 import dataclasses
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from musax.commands.files import AUDIO_SUFFIXES, InputError
+from musax.commands.files import InputError
 
 NOTE_FORMATS = ("mid", "csv", "json", "png", "wav")
 TEXT_FORMATS = ("txt", "json")
 AUDIO_FORMATS = ("wav", "flac", "ogg")
-_ALIASES = {"midi": "mid"}
-#: Suffixes of files: a path with one that a verb does not write is a mistake, not a folder.
-_FILE_SUFFIXES = AUDIO_SUFFIXES | {f".{name}" for name in (*NOTE_FORMATS, *TEXT_FORMATS, "midi")}
+_ALIASES = {"midi": "mid", "table": "txt"}
+#: Suffixes that look like those of files, not of folders such as `takes.v2`.
+_FILE_SUFFIX = re.compile(r"\.([a-z]{2,4}|mp3|w64)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Job:
     @property
     def subject(self) -> str:
         """What messages call the job."""
-        return str(self.given or next(iter(self.paths), "result"))
+        return str(self.given or next(iter(self.paths), "text"))
 
     @property
     def paths(self) -> list[Path]:
@@ -82,6 +84,7 @@ def plan_outputs(
     count: int = 1,
     name: str = "piece",
     infix: str = "result",
+    what: str = "results",
 ) -> Plan:
     """Decide which files are written for each source.
 
@@ -94,12 +97,18 @@ def plan_outputs(
       count: results of each source, numbered from 1 if there are several.
       name: of files in a folder that are made from nothing.
       infix: put before the suffix where a result in a folder would replace its source.
+      what: the results, for messages.
 
     Raises:
       InputError: `-o` names no possible place, or several results would share one file.
     """
-    file, folder = _read_output(args.output, known)
+    file, folder = _read_output(args.output, known, what)
     formats = _formats(args, file, default)
+    unknown = [fmt for fmt in formats if fmt not in known]
+    if unknown:
+        raise InputError(
+            f"format {unknown[0]}: {what} are not written in it; choose from {', '.join(known)}"
+        )
     if file is not None and len(sources) > 1:
         raise InputError(
             f"{file}: one file for {len(sources)} inputs; give a folder with -o DIR instead"
@@ -147,7 +156,9 @@ def read_formats(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
-def _read_output(output: Path | None, known: Sequence[str]) -> tuple[Path | None, Path | None]:
+def _read_output(
+    output: Path | None, known: Sequence[str], what: str
+) -> tuple[Path | None, Path | None]:
     """Return (FILE, None), (None, DIR), or (None, None) without `-o`."""
     if output is None:
         return None, None
@@ -159,10 +170,10 @@ def _read_output(output: Path | None, known: Sequence[str]) -> tuple[Path | None
             "choose another name with -o"
         )
     if not is_file and not output.is_dir():
-        if output.suffix.lower() in _FILE_SUFFIXES:
+        if _FILE_SUFFIX.fullmatch(output.suffix.lower()):
             raise InputError(
-                f"{output}: files ending in {output.suffix} are not written here; expected a file "
-                f"ending in {names}, or a folder"
+                f"{output}: {what} are not written in this format; expected a file ending in "
+                f"{names}, or a folder (create it first if it has this name)"
             )
         if output.exists():
             raise InputError(

@@ -1,121 +1,238 @@
-"""What verbs that make up music share: options, the files of each piece, and prompts."""
+"""What verbs that make pieces and texts share: sampling options, contents, and results."""
 
 import argparse
-import secrets
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musax.commands import numbers
-from musax.commands.files import InputError
-from musax.commands.results import Job, check_outputs, existing
+from musax.commands import numbers, options
+from musax.commands.capabilities import (
+    Capabilities,
+    check_options,
+    given_options,
+    read_capabilities,
+)
+from musax.commands.console import minutes, share_progress
+from musax.commands.files import InputError, is_midi
+from musax.commands.outputs import NOTE_FORMATS, TEXT_FORMATS, Job, Plan, plan_outputs
+from musax.commands.verb import run_verb, save_result
 
-MIDI_SUFFIXES = (".mid", ".midi")
-_PNG_SECONDS = 120.0
+FORMATS = (*NOTE_FORMATS, "txt")
+METHODS = ("euler", "heun", "dpmpp-2m", "ancestral")
+#: Options of sampling, and what models call them.
+SAMPLING: Mapping[str, str] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "steps": "steps",
+    "method": "method",
+    "guidance": "guidance",
+    "rounds": "rounds",
+    "tempo": "tempo",
+}
 
 
-def add_piece_options(parser: argparse.ArgumentParser, what: str = "pieces") -> None:
-    """Adds how many of `what` are made, of which seed, and what is written beside MIDI files."""
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Add how many results are sampled and how; each model has some of these options."""
     add = parser.add_argument
-    add("--count", type=numbers.count, default=1, metavar="N", help=f"{what}; default: %(default)s")
-    add("--seed", type=int, metavar="N", help="default: another one every time")
-    add("--render", action="store_true", help="also audio (WAV)")
-    add("--soundfont", metavar="F", help="for --render: path or name of an .sf2/.sf3 file")
-    add("--plot", action="store_true", help="also a piano roll (PNG)")
-    add("-q", "--quiet", action="store_true", help="say only what went wrong")
+    add(
+        "--count",
+        type=numbers.count,
+        default=1,
+        metavar="N",
+        help="number of results; several are numbered FILE-1, FILE-2, ...; default: %(default)s",
+    )
+    options.add_seed(parser)
+    add(
+        "--temperature",
+        type=numbers.not_negative,
+        metavar="T",
+        help="lower values give more likely, less diverse output; default: 1",
+    )
+    add(
+        "--top-p",
+        type=numbers.probability,
+        metavar="P",
+        help="sample among the most likely tokens that together have this probability; default: "
+        "the model's own",
+    )
+    add(
+        "--steps",
+        type=numbers.count,
+        metavar="N",
+        help="diffusion: number of sampling steps; default: 200",
+    )
+    add(
+        "--method",
+        type=options.hyphenated,
+        choices=METHODS,
+        help="continuous diffusion: the sampler's solver; default: euler",
+    )
+    add(
+        "--guidance",
+        type=numbers.not_negative,
+        metavar="W",
+        help="continuous diffusion: classifier-free guidance weight; above 1 the output follows "
+        "what is given more closely; default: 1",
+    )
+    add(
+        "--rounds",
+        type=numbers.count,
+        metavar="N",
+        help="continuous diffusion: number of Gibbs refinement rounds; each resamples half of the "
+        "new positions; default: none",
+    )
+    add(
+        "--tempo",
+        type=numbers.tempo,
+        metavar="BPM",
+        help="models of melodies: quarter notes per minute; default: that of the MIDI file given, "
+        "otherwise 120",
+    )
 
 
-def choose_seed(args: argparse.Namespace) -> int:
-    """The seed that was asked for, or a random one."""
-    return secrets.randbelow(1 << 31) if args.seed is None else args.seed
-
-
-def is_midi(path: Path) -> bool:
-    """Whether the name is that of a MIDI file."""
-    return path.suffix.lower() in MIDI_SUFFIXES
-
-
-def numbered(output: Path, count: int) -> list[Path]:
-    """`output` for one result; for several, piece-1.mid, piece-2.mid and so on."""
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
-
-
-def plan_pieces(args: argparse.Namespace, source: Path | None) -> list[Job]:
-    """What to write for each piece, beside `args.output`.
+def run_pieces(
+    args: argparse.Namespace,
+    task: str,
+    names: Mapping[str, str],
+    *,
+    of_text: bool,
+    find_source: Callable[[Capabilities, str], Path | None],
+    text: str | None,
+    infix: str,
+) -> int:
+    """Run a verb whose model makes pieces or texts of one content, and return the exit status.
 
     Args:
-      args: with the options of `add_piece_options` and `output`.
-      source: what the pieces are made of, which is not to be replaced.
+      args: parsed options.
+      task: the verb; the method of the model, which takes the content first.
+      names: the options of the verb, and what models call them.
+      of_text: whether the default model is that of text.
+      find_source: takes the capabilities and the name of the model; checks the content against
+        them, and returns the file to read it from, if any.
+      text: the content without a file; None for none.
+      infix: see `plan_outputs`.
+    """
+    model = args.model or options.default_model(task, text=of_text)
+    seed = options.choose_seed(args)
+    settings = given_options(args, names)
+    source: Path | None = None
+    content: Any = text
+    found: Capabilities
+
+    def plan(folder: Path | None) -> Plan:
+        nonlocal source, found
+        assert folder is not None
+        found = read_capabilities(folder, task)
+        source = find_source(found, model)
+        check_options(args, names, found, model)
+        return _plan_outputs(args, source, found, model, infix)
+
+    def prepare() -> None:
+        nonlocal content
+        if source is not None:
+            content = read_content(source)
+            settings.update(tempo_options(args, source, found))
+
+    def work(loaded: Any, job: Job) -> list[str]:
+        with share_progress(job.subject, enabled=not args.quiet) as progress:
+            results = getattr(loaded, task)(
+                content, count=args.count, seed=seed, progress=progress, **settings
+            )
+        return _write_results(results, job, seed, args)
+
+    return run_verb(args, task, model=model, plan=plan, prepare=prepare, work=work)
+
+
+def _plan_outputs(
+    args: argparse.Namespace, source: Path | None, found: Capabilities, model: str, infix: str
+) -> Plan:
+    """Decide which files are written for the results of a model.
+
+    Args:
+      args: parsed options.
+      source: the file that results are made of; None without one.
+      found: capabilities of the model.
+      model: its name, for messages.
+      infix: see `plan_outputs`.
 
     Raises:
-      InputError: a result has no place, would replace the source, or needs an extra.
-      SoundfontError: there is no such soundfont.
+      InputError: music without `-o`, or formats and places that do not fit; see `plan_outputs`.
     """
-    output = args.output
-    if not is_midi(output):
-        raise InputError(f"{output}: expected the name of a MIDI file, such as piece.mid")
-    suffixes = [*(["wav"] if args.render else []), *(["png"] if args.plot else [])]
-    jobs = []
-    for name in numbered(output, args.count):
-        outputs = {"mid": name} | {s: name.with_suffix(f".{s}") for s in suffixes}
-        jobs.append(Job(source or output, outputs))
-    check_not_replaced(source, [path for job in jobs for path in job.outputs.values()])
-    check_outputs(jobs, suffixes)
-    if args.render:
-        from musax.rendering.soundfonts import find_soundfont
-
-        find_soundfont(args.soundfont)
-    return jobs
-
-
-def check_not_replaced(source: Path | None, outputs: list[Path]) -> None:
-    """Raises InputError if a result would replace the source."""
-    if source is not None and source.resolve() in [path.resolve() for path in existing(outputs)]:
-        raise InputError(f"{source}: a result would replace it; choose another name with -o")
+    if args.output is None:
+        if not found.is_text:
+            raise InputError(
+                f"{model}: music needs a place to be written; give -o FILE.mid or another -o"
+            )
+        if args.format or args.plot or args.render:
+            raise InputError(f"{model}: text is printed; --format, --plot, --render need -o")
+        return Plan([Job(source, ())])
+    known = TEXT_FORMATS if found.is_text else NOTE_FORMATS
+    return plan_outputs(
+        args,
+        [source],
+        known,
+        default=known[0],
+        count=args.count,
+        name="text" if found.is_text else "piece",
+        infix=infix,
+        what=f"results of {model}, a model of {found.content},",
+    )
 
 
-def load_notes(path: Path) -> Any:
-    """Notes of a MIDI file that music is made of; raises InputError if it has none."""
-    from musax.midi import load_midi
+def check_content(source: Path, found: Capabilities, model: str) -> None:
+    """Raise InputError for a file that does not exist, or is not what the model is of."""
+    if is_midi(source) == found.is_text:
+        kind = "a text file" if found.is_text else "a MIDI file"
+        raise InputError(f"{source}: {model} is a model of {found.content}; expected {kind}")
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
 
-    notes = load_midi(path)
-    if not len(notes):
-        raise InputError(f"{path}: a MIDI file without notes; at least one is needed")
-    return notes
 
+def read_content(source: Path) -> Any:
+    """Return the notes of a MIDI file, or the text of any other.
 
-def write_piece(
-    job: Job,
-    notes: Any,
-    *,
-    seconds: float,
-    line: float | None = None,
-    soundfont: str | None = None,
-    tempo: float = 120.0,
-) -> None:
-    """Writes every result, complete or not at all.
-
-    Args:
-      job: of `plan_pieces`.
-      notes: `musax.notes` array.
-      seconds: length of the piece.
-      line: where the new music begins, for the picture, which shows what is near it, s.
-      soundfont: for audio.
-      tempo: of the MIDI file.
+    Raises:
+      InputError: a MIDI file without notes.
+      ValueError, OSError: the file cannot be read.
     """
-    from musax.midi import save_midi
+    if is_midi(source):
+        from musax.midi import load_midi
 
-    save_midi(job.outputs["mid"], notes, tempo=tempo)
-    if "wav" in job.outputs:
-        from musax.results import save_rendering
+        notes = load_midi(source)
+        if not len(notes):
+            raise InputError(f"{source}: this MIDI file has no notes; at least one is needed")
+        return notes
+    from t5x.data.text_lines import read_text
 
-        save_rendering(job.outputs["wav"], notes, soundfont)
-    if "png" in job.outputs:
-        from musax.plots import plot_piano_roll, save_figure
+    return read_text(str(source))
 
-        start = max((line or 0.0) - _PNG_SECONDS / 2, 0.0)
-        shown = min(seconds - start, _PNG_SECONDS)
-        title = job.outputs["mid"].name
-        figure = plot_piano_roll(notes, start=start, seconds=shown, line=line, title=title)
-        save_figure(figure, job.outputs["png"])
+
+def tempo_options(args: argparse.Namespace, source: Path, found: Capabilities) -> dict[str, float]:
+    """Return the tempo of a MIDI file as an option, for models that have it."""
+    if "tempo" not in found.options or args.tempo is not None or not is_midi(source):
+        return {}
+    from musax.midi import midi_tempo
+
+    return {"tempo": midi_tempo(source)}
+
+
+def _write_results(
+    results: Sequence[Any], job: Job, seed: int, args: argparse.Namespace
+) -> list[str]:
+    """Write pieces or texts, or print texts without files; return one sentence for each result."""
+    if not job.results:
+        print("\n".join(result.text for result in results), flush=True)
+        return [f"seed {seed}"]
+    for result, files in zip(results, job.results):
+        is_text = hasattr(result, "text")
+        save_result(result, files, **({} if is_text else {"soundfont": args.soundfont}))
+    return [f"{_describe(result)}, seed {seed}" for result in results]
+
+
+def _describe(result: Any) -> str:
+    if hasattr(result, "text"):
+        return f"{len(result.tokens)} tokens"
+    sentence = f"{len(result.notes)} notes, {minutes(result.seconds)}"
+    if result.prompt_seconds:
+        sentence += f" (new from {minutes(result.prompt_seconds)} on)"
+    return sentence + (", ended by the model" if result.ended else "")

@@ -5,6 +5,7 @@ with the verb's own functions. Nothing is read or written before every check has
 """
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -101,8 +102,11 @@ def run_jobs(plan: Plan, work: Callable[[Job], Sequence[str]], *, quiet: bool) -
 
 
 def _report(job: Job, sentences: Sequence[str], seconds: float) -> None:
-    """Print one line for each result."""
+    """Print one line for each result; on stderr if the results themselves were printed."""
     subject = f"{job.given}: " if job.given is not None else ""
+    if not job.results:
+        for sentence in sentences:
+            print(f"{subject}{sentence}, {seconds:.1f} s", file=sys.stderr, flush=True)
     for sentence, result in zip(sentences, job.results):
         files = ", ".join(str(path) for path in result.values())
         print(f"{subject}{sentence}, {seconds:.1f} s -> {files}", flush=True)
@@ -110,10 +114,8 @@ def _report(job: Job, sentences: Sequence[str], seconds: float) -> None:
 
 def save_result(result: Any, files: Mapping[str, Path], **options: Any) -> None:
     """Write a result of `musax.results` in every format of a job."""
-    from musax.results import save_notes
-
     for path in files.values():
-        save_notes(path, result.notes, **options)
+        result.save(path, **options)
 
 
 def describe_transcription(result: Any, kind: str, more: str = "") -> str:

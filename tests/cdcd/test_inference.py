@@ -100,14 +100,14 @@ def test_a_seed_is_a_text(writer):
 @pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
 def test_a_prompt_is_continued_beyond_a_window(kind):
     options = {} if kind == "ar" else STEPS
-    (made,) = make_writer(Letters(), kind).compose(length=45, prompt="Hi, THERE", **options)
+    (made,) = make_writer(Letters(), kind).compose(tokens=37, prompt="Hi, THERE", **options)
     assert len(made.text) == 45
     assert made.text.startswith("hi there")
     assert made.made.tolist() == [False] * 8 + [True] * 37
 
 
 def test_shorter_than_in_training_is_the_beginning(writer):
-    (whole,), (short,) = (writer.compose(seed=3, length=n, **STEPS) for n in (LENGTH, 5))
+    (whole,), (short,) = (writer.compose(seed=3, tokens=n, **STEPS) for n in (LENGTH, 5))
     assert whole.text[:5] == short.text
 
 
@@ -118,7 +118,10 @@ def test_more_than_a_batch(writer, monkeypatch):
 
 
 def test_a_melody_is_sampled_and_continued(melodies):
-    (made,) = melodies.compose(length=40, prompt=TUNE[:2], **STEPS)
+    (made,) = melodies.compose(tokens=28, prompt=TUNE[:2], **STEPS)
+    for length in ({"bars": 2}, {"seconds": 4.0}, {"seconds": 8.0, "tempo": 60}):
+        (same,) = melodies.compose(prompt=TUNE[:1], **length, **STEPS)
+        assert same.made.sum() == 32
     assert made.prompt_seconds == 1.5
     assert (made.seconds, made.tempo) == (5.0, 120.0)
     assert made.notes["pitch"][:2].tolist() == [60, 64]
@@ -128,7 +131,7 @@ def test_a_melody_is_sampled_and_continued(melodies):
 
 def test_ids_beyond_the_vocabulary_are_not_made():
     writer = make_writer(Letters(), vocab_size=60)
-    (made,) = writer.compose(length=64, **STEPS)
+    (made,) = writer.compose(tokens=64, **STEPS)
     assert made.tokens.max() < 30
     assert len(made.text) == 64
 
@@ -195,7 +198,7 @@ def test_rounds_change_what_was_made_alone(writer):
 
 def test_progress_is_told(writer):
     told = []
-    writer.compose(length=40, progress=lambda *at: told.append(at), **STEPS)
+    writer.compose(tokens=40, progress=lambda *at: told.append(at), **STEPS)
     assert told == [(16, 40), (24, 40), (32, 40), (40, 40)]
 
 
@@ -237,9 +240,11 @@ def test_a_melody_has_a_score(melodies):
         (lambda w: w.compose(method="rk4"), "method='rk4': expected one of euler"),
         (lambda w: w.compose(count=0), "count=0"),
         (lambda w: w.compose(rounds=-1), "rounds=-1"),
-        (lambda w: w.compose(length=0), "length=0: expected 1 or more"),
+        (lambda w: w.compose(tokens=0), "tokens=0: expected a length of one token"),
+        (lambda w: w.compose(tokens=3, seconds=1.0), "tokens, seconds: expected one length"),
+        (lambda w: w.compose(bars=2), "bars=2: only for models of melodies"),
         (lambda w: w.compose(prompt=""), "prompt: empty"),
-        (lambda w: w.compose(prompt="a" * 20), "prompt: 20 tokens, which leaves none of length=16"),
+        (lambda w: w.compose(prompt="a" * 20), "prompt: 20 tokens, the training length is 16"),
         (lambda w: w.compose(prompt=TUNE), "prompt: a model of text needs a string"),
         (lambda w: w.infill("no blanks"), "no blanks"),
         (lambda w: w.infill("___"), "only blanks"),

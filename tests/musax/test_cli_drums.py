@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -106,15 +104,3 @@ def test_wrong_values(loop, option):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["drums", str(loop), *option])
     assert stopped.value.code == 2
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from musax import cli\n"
-        "try: cli.main(['drums', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('jax', 'drums', 'librosa', 'tensorflow') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip().endswith("[]")
-    assert "examples:" in done.stdout

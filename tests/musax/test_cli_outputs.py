@@ -62,7 +62,8 @@ def test_files_and_folders(options, expected):
         (["in/a.wav"], "absent/out", "absent: no such folder"),
         (["in/a.wav"], "in/a.wav/x.mid", "in/a.wav: no such folder"),
         (["in/a.wav"], "in/a.wav", "in/a.wav: a result would replace this input"),
-        (["in/a.wav"], "x.mp3", "x.mp3: files ending in .mp3 are not written here"),
+        (["in/a.wav"], "x.mp3", "x.mp3: results are not written in this format; expected"),
+        (["in/a.wav"], "x.xml", "x.xml: results are not written in this format; expected"),
         (["in/a.wav"], "in/other", "in/other: this file is not a folder"),
     ],
 )
