@@ -1,6 +1,11 @@
 """A JAX trainer for sequence models, configured by gin, with the public names of t5x."""
 
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
 from t5x.moved import register_moved
+from t5x.unsupported import UNSUPPORTED, explain_unsupported_modules, unsupported_names
 
 # Module names of earlier versions.
 register_moved(
@@ -32,3 +37,16 @@ register_moved(
         "t5x.weight_metrics": "t5x.training.weight_metrics",
     }
 )
+explain_unsupported_modules()
+
+
+def _submodule(name: str) -> Any:
+    """Import a submodule on first use, as `t5x.models` after `import t5x`."""
+    full = f"{__name__}.{name}"
+    if name.startswith("_") or full in UNSUPPORTED or importlib.util.find_spec(full) is None:
+        return unsupported_names(__name__)(name)
+    return importlib.import_module(full)
+
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = _submodule

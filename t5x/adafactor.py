@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.struct
 import jax
@@ -21,6 +21,10 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from t5x.optimizers import Optimizer, OptimizerDef, OptimizerState
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Tree = Any
 

@@ -4,6 +4,7 @@ import enum
 import logging
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t5x.checkpoints.loading import checkpoint_kind, get_checkpoint_step
 from t5x.checkpoints.steps import (
@@ -13,6 +14,10 @@ from t5x.checkpoints.steps import (
     pin_checkpoint,
     unpin_checkpoint,
 )
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
     "CheckpointTypes",

@@ -6,7 +6,7 @@ The program takes model features and gives predictions or scores. `t5x.run_expor
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.traverse_util
 import jax
@@ -23,6 +23,10 @@ from t5x.inference.data import BatchMaker
 from t5x.inference.states import FeatureSpec, InferenceStates
 from t5x.run_exported import BATCH, FORMAT, ExportedModel
 from t5x.training.dry_run import describe_inference
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _VOCABULARY_FOLDER = "vocabulary"

@@ -27,6 +27,7 @@ from gin import resource_reader
 
 from t5x.files import write_text
 from t5x.gin_types import type_problems
+from t5x.unsupported import UNSUPPORTED, explanation
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 #: Built-in search paths; the wheel has a checkout's `configs/` in the second (see hatch_build.py).
@@ -355,6 +356,8 @@ def _suggestion(message: str) -> str:
         return _close(found.group(1), inspect.signature(configurable).parameters)
     found = re.search(r"<(?:module|class) '([\w.]+)'.*has no attribute (\w+)", message)
     if found:
+        if (full := ".".join(found.groups())) in UNSUPPORTED:
+            return explanation(full)
         return _close(found.group(2), dir(_find_object(found.group(1))))
     found = re.search(r"No configurable matching (?:reference )?'@?(?:\w+/)*([\w.]+)", message)
     if found and (close := _close_in_module(found.group(1))):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -25,6 +25,10 @@ from t5x.inference.tasks import create_task_from_text_file, create_task_from_tfe
 from t5x.inference.writing import write_inferences_to_file
 from t5x.training.dry_run import describe_inference
 from t5x.training.evaluations import prediction_functions
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
     "create_task_from_text_file",

@@ -15,7 +15,7 @@ stands for {"inputs": string}.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -30,7 +30,11 @@ from t5x.inference.writing import decoded
 from t5x.partitioning import BasePartitioner, PjitPartitioner
 from t5x.trainer import Trainer
 from t5x.training.evaluations import prediction_functions
+from t5x.unsupported import unsupported_names
 from t5x.utils import RestoreCheckpointConfig, TrainStateInitializer
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Example = str | Mapping[str, Any]
 _NAME = "interactive"

@@ -19,11 +19,16 @@ Two things are only known on the host and are filled in after the read: the dura
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Array = Any  # jax.Array on the device, np.ndarray or float once read
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.struct
 import jax
@@ -20,6 +20,11 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import PartitionSpec
+
+from t5x.unsupported import explanation, unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Tree = Any
 
@@ -417,7 +422,4 @@ def amos(*args: Any, **kwargs: Any) -> OptaxWrapper:
       NotImplementedError: always; says what to use.
     """
     del args, kwargs
-    raise NotImplementedError(
-        "optimizers.amos needs the package jestimator, which no longer installs; use "
-        "optimizers.adamw, or wrap any optax transformation with optimizers.OptaxWrapper."
-    )
+    raise NotImplementedError(explanation("t5x.optimizers.amos"))

@@ -13,12 +13,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from t5x.unsupported import explanation, unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 LogicalAxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
@@ -415,10 +420,7 @@ class ModelBasedPjitPartitioner:
 
     def __init__(self, *args: Any, **kwargs: Any):
         del args, kwargs
-        raise NotImplementedError(
-            "ModelBasedPjitPartitioner: use PjitPartitioner, with the model's rules as its "
-            "logical_axis_rules."
-        )
+        raise NotImplementedError(explanation("t5x.partitioning.ModelBasedPjitPartitioner"))
 
 
 def _is_axes(x: Any) -> bool:

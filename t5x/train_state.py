@@ -6,7 +6,7 @@ is the layout of every checkpoint, as in T5X.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import flax.serialization
 import flax.struct
@@ -16,6 +16,11 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 from flax.linen import partitioning as flax_partitioning
 from jax.sharding import PartitionSpec
+
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Tree = Any
 

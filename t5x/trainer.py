@@ -6,7 +6,7 @@ pure function; the loop, checkpoints and logging stay as they are.
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,15 @@ from jax.sharding import PartitionSpec
 
 from t5x import metrics as metrics_lib
 from t5x.partitioning import BasePartitioner, PartitioningError, with_sharding_constraint
-from t5x.training.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.training.actions import ActionMode, BaseAction, EarlyStoppingAction, TerminateOnNanAction
 from t5x.training.weight_metrics import WeightMetricsComputer
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
+    "ActionMode",
     "BaseAction",
     "BaseTrainer",
     "EarlyStoppingAction",

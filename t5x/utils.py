@@ -5,7 +5,7 @@ import importlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax.core import unfreeze
@@ -19,6 +19,10 @@ from t5x.gin_utils import GinError
 from t5x.partitioning import PjitPartitioner
 from t5x.restoring import TrainStateInitializer
 from t5x.schedules import create_learning_rate_scheduler
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
     "CheckpointConfig",

@@ -6,6 +6,8 @@ params, fields = load_hugging_face("t5-v1_1-small")   # a folder of transformers
 check_params(params, expected)                        # says what is missing or of another shape
 """
 
+from typing import TYPE_CHECKING
+
 from t5x.checkpoints.huggingface import load_hugging_face, save_hugging_face
 from t5x.checkpoints.loading import (
     CheckpointError,
@@ -22,6 +24,10 @@ from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
 from t5x.checkpoints.scanning import scan_params, unscan_params
 from t5x.checkpoints.steps import all_steps, get_checkpoint_dir, latest_step
 from t5x.checkpoints.transformations import RestoreStateTransformationFn, SaveStateTransformationFn
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 #: Upstream's name; configurations may name it as `checkpoint_manager_cls`.
 OrbaxCheckpointManagerInterface = CheckpointManager

@@ -1,5 +1,7 @@
 """Autoregressive decoding: sampling, greedy decoding and beam search."""
 
+from typing import TYPE_CHECKING
+
 from t5x.decoding.beam_search import BeamState, beam_search, brevity_penalty
 from t5x.decoding.cache import (
     Cache,
@@ -14,6 +16,10 @@ from t5x.decoding.cache import (
 from t5x.decoding.logit_masks import NEG_INF, minp_mask, topk_mask, topp_mask
 from t5x.decoding.loop import Constraint, SamplingLoopState, temperature_sample
 from t5x.decoding.sampling import MIN_TEMPERATURE
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
     "MIN_TEMPERATURE",

@@ -1,5 +1,7 @@
 """Models under the names that configurations use, such as `t5x.models.EncoderDecoderModel`."""
 
+from typing import TYPE_CHECKING
+
 from t5x.metrics import MetricsMap
 from t5x.models.base import (
     BaseModel,
@@ -16,6 +18,10 @@ from t5x.models.base import (
 from t5x.models.decoder_only import DecoderOnlyModel, remove_prefix
 from t5x.models.encoder_decoder import EncoderDecoderModel, prompt_lengths
 from t5x.models.metrics import compute_base_metrics
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 __all__ = [
     "BaseModel",

@@ -1,10 +1,21 @@
 """What may end a run early, by its metrics: `train.actions = {'TRAIN_EVAL': [@...()]}`."""
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 
 Metrics = Mapping[str, Mapping[str, float]]
-MODES = ("TRAIN", "TRAIN_EVAL", "INFER_EVAL")
+
+
+class ActionMode(enum.StrEnum):
+    """When actions are asked: after a report of training, or after an evaluation."""
+
+    TRAIN = "TRAIN"
+    TRAIN_EVAL = "TRAIN_EVAL"
+    INFER_EVAL = "INFER_EVAL"
+
+
+MODES = tuple(mode.value for mode in ActionMode)
 
 
 class BaseAction:
