@@ -13,7 +13,7 @@ from musax.metrics.bootstrap import bootstrap_mean
 
 
 def span_masks(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
-    """One gap in each row, of `share` of its length, anywhere; bool [B, L], True in the gap.
+    """Draw one gap in each row, of `share` of its length, anywhere; bool [B, L], True in the gap.
 
     Raises:
       ValueError: the share is not above 0 and up to 1.
@@ -30,7 +30,7 @@ def span_masks(rng: np.random.Generator, shape: tuple[int, int], share: float) -
 def word_gaps(
     rng: np.random.Generator, texts: Sequence[str], letters: tuple[int, int] = (3, 5)
 ) -> np.ndarray:
-    """A gap in place of one word of each text, anywhere; bool [B, L], True in the gap.
+    """Draw a gap in place of one word of each text, anywhere; bool [B, L], True in the gap.
 
     Args:
       rng: draws the words.
@@ -49,7 +49,7 @@ def word_gaps(
 def word_scores(
     truth: Sequence[str], filled: Sequence[str], gaps: np.ndarray, known: Collection[str]
 ) -> dict[str, float]:
-    """What stands in place of words.
+    """Score the words that were filled in.
 
     Args:
       truth, filled: texts of L symbols.
@@ -80,7 +80,7 @@ def word_scores(
 def infilling_scores(
     truth: np.ndarray, filled: np.ndarray, gaps: np.ndarray, bootstrap_seed: int = 0
 ) -> dict[str, float]:
-    """How much of what was there is found again.
+    """Score the tokens that were filled in.
 
     Args:
       truth: int [B, L].

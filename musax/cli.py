@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from musax.commands import (
     compose,
     drums,
+    evaluate,
     export,
     infill,
     models,
@@ -26,7 +27,7 @@ from musax.commands.options import Parser
 
 COMMANDS = (
     *(transcribe, drums, compose, infill, score, render, models),
-    *(prepare, train, export),
+    *(prepare, train, evaluate, export),
 )
 
 _EPILOG = """\

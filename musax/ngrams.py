@@ -1,4 +1,4 @@
-"""What a network has to be better than: models that count tokens.
+"""Baselines of networks: models that count tokens.
 
 Both give the cost in nats, -log p, of every target of sequences of n + 1 tokens. The first token of
 a sequence, such as SOS, is given; the others are its targets.
@@ -17,7 +17,7 @@ _BUCKETS_PER_OCTAVE, _BUCKETS = 8, 128
 
 @dataclasses.dataclass(frozen=True)
 class Unigram:
-    """Tokens by their frequency, each counted once more than it was seen.
+    """Unigram model: frequencies of tokens, one added to each count.
 
     Attributes:
       probability: float64 [V].
@@ -27,13 +27,13 @@ class Unigram:
 
     @classmethod
     def fit(cls, sequences: Sequences, vocabulary_size: int) -> "Unigram":
-        """Counts the targets of sequences, int [n + 1] each."""
+        """Count the targets of sequences, int [n + 1] each."""
         targets = _checked(np.concatenate([tokens[1:] for tokens in sequences]), vocabulary_size)
         count = np.bincount(targets, minlength=vocabulary_size) + 1.0
         return cls(count / count.sum())
 
     def nats(self, sequences: Sequences) -> list[np.ndarray]:
-        """Cost of every target, float64 [n] each."""
+        """Return the cost of every target, float64 [n] each."""
         cost = -np.log(self.probability)
         return [cost[_checked(tokens[1:], len(cost))] for tokens in sequences]
 
@@ -45,7 +45,7 @@ class _Level:
     Attributes:
       contexts: int64 [C], a context is the one shorter by its oldest token, and that token.
       grams: int64 [G], a context and the token after it.
-      share: float64 [G], how often that token followed, as a fraction.
+      share: float64 [G], the fraction of the context's occurrences that the token followed.
       bucket: int64 [C], from 1, whose weight a context has.
     """
 
@@ -100,7 +100,7 @@ class NGram:
         return 1.0 / self.vocabulary_size
 
     def nats(self, sequences: Sequences) -> list[np.ndarray]:
-        """Cost of every target, float64 [n] each."""
+        """Return the cost of every target, float64 [n] each."""
         probability = _interpolate(self._weights, self._look_up(sequences), self._uniform)[-1]
         ends = np.cumsum([len(tokens) - 1 for tokens in sequences])
         return np.split(-np.log(probability), ends[:-1])
@@ -154,7 +154,7 @@ def _checked(tokens: np.ndarray, size: int) -> np.ndarray:
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places in sorted keys, and whether what is wanted stands there."""
+    """Return places in sorted keys, and whether the wanted keys are there."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return at, keys[at] == wanted
 

@@ -102,6 +102,12 @@ class Report:
     tables: Sequence[Table]
     data: Any = None
 
+    @classmethod
+    def joined(cls, reports: Sequence["Report"]) -> "Report":
+        """Return the tables of reports one after the other; their data, mappings, become one."""
+        data = {key: value for report in reports for key, value in report.data.items()}
+        return cls([table for report in reports for table in report.tables], data)
+
     def render(self, kind: str = "text") -> str:
         """Return the report as one of `FORMATS`.
 

@@ -1,6 +1,5 @@
-"""Training and evaluating side by side: cdcd.side_by_side, cdcd.metrics, its script."""
+"""Training and evaluating side by side: cdcd.side_by_side, `musax evaluate`, cdcd.metrics."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -12,23 +11,22 @@ from cdcd import metrics, side_by_side
 from cdcd.contents import Melody
 from cdcd.export import export
 from cdcd.runs import load_model, load_run
+from cdcd.sample_evaluation import judged_nats
+from musax import cli
 from musax.midi import save_midi
 from musax.notes import make_notes
 from tests.tiny_cdcd import save_tiny_model, tiny_config
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 SIZES = {"LENGTH": 16, "TASK_FEATURE_LENGTHS": {"targets": 16}, "WIDTH": 16, "LAYERS": 1}
 SIZES |= {"HEADS": 2, "MLP_DIM": 16, "BASELINE_MLP_DIM": 32, "EMBED_DIM": 8, "BATCH_SIZE": 8}
 SIZES |= {"EVAL_STEPS": 1, "SAVE_PERIOD": 1}
 
 
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def evaluated(folder, task, *arguments):
+    """What `musax evaluate` writes."""
+    path = folder / "found.json"
+    assert cli.main(["evaluate", task, *map(str, arguments), "-o", str(path)]) == 0
+    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +104,19 @@ def test_the_judge_reads_other_files(runs):
 
 
 def test_all_parts_of_the_evaluation(runs, tmp_path, capsys):
-    main = load_script("evaluate_cdcd").main
-    flags = ["--judge", str(runs / "judge"), "--baselines", "--order", "2"]
-    flags += ["--rows", "5", "--samples", "3", "--ordered-rows", "2", "--steps", "2"]
-    flags += ["--temperatures", "0.5", "1", "--json", str(tmp_path / "found.json")]
-    flags += ["--plot", str(tmp_path / "picture")]
-    for name in ("cdcd", "mdlm", "ar"):
-        flags += ["--run", str(runs / name)]
-    main([*flags, "--parts", "likelihood", "frontier", "infill"])
-    assert "Bits per token" in capsys.readouterr().out
-    found = json.loads((tmp_path / "found.json").read_text())
+    models = [f"--model={runs / name}" for name in ("cdcd", "mdlm", "ar")]
+    judged = ["--judge", str(runs / "judge"), "--temperatures", "0.5", "1"]
+    few = ["--limit", "3", "--steps", "2"]
+    options = {
+        "score": ["--baselines", "--order", "2", "--limit", "5", "--ordered-rows", "2"],
+        "compose": [*judged, *few, "--plot", str(tmp_path / "frontier.png")],
+        "infill": [*few, "--plot", str(tmp_path / "infilling.png")],
+    }
+    found = {}
+    for task, flags in options.items():
+        found |= evaluated(tmp_path, task, *models, *flags)
+    printed = capsys.readouterr().out
+    assert all(title in printed for title in ("Bits per token", "Samples", "Gaps filled in"))
     estimates = {(row["model"], row["estimate"]): row for row in found["likelihood"]}
     uniform = math.log2(30)  # of networks that have hardly been trained
     for model in ("ar", "mdlm", "cdcd"):
@@ -128,25 +129,27 @@ def test_all_parts_of_the_evaluation(runs, tmp_path, capsys):
     assert found["samples"]["cdcd"][0]["copied_16"] == 0.0
     assert set(found["infilling"]["ar"]) == {"0.1", "0.3", "0.5"}
     for kind in ("frontier", "infilling"):
-        assert (tmp_path / f"picture_{kind}.png").stat().st_size > 10_000
+        assert (tmp_path / f"{kind}.png").stat().st_size > 10_000
 
 
 def test_a_model_folder_is_evaluated_as_its_run(runs, data, tmp_path, capsys):
-    main = load_script("evaluate_cdcd").main
     folder = export(runs / "cdcd", tmp_path / "mine", "")
-    flags = ["--rows", "3", "--samples", "3", "--ordered-rows", "0", "--steps", "2"]
-    flags += ["--temperatures", "1", "--parts", "likelihood", "words"]
-    paths = {"run": [str(runs / "cdcd")], "model": [str(folder), "--data", str(data)]}
-    for name, path in paths.items():
-        main(["--run", *path, *flags, "--json", str(tmp_path / f"{name}.json")])
-    of_run, of_model = (json.loads((tmp_path / f"{name}.json").read_text()) for name in paths)
+    options = {
+        "score": ["--limit", "3", "--ordered-rows", "0"],
+        "infill": ["--limit", "3", "--steps", "2", "--temperatures", "1", "--parts", "words"],
+    }
+    of_run, of_model = {}, {}
+    for task, flags in options.items():
+        of_run |= evaluated(tmp_path, task, f"--model={runs / 'cdcd'}", *flags)
+        of_model |= evaluated(tmp_path, task, f"--model={folder}", "--data", data, *flags)
     for part in ("likelihood", "words"):
         for a, b in zip(of_run[part], of_model[part]):
             assert {**a, "model": "mine"} == b
     assert of_run["words"][0]["words"] == 3
     assert load_model(folder, str(data), (1, 2)).train_task.num_input_examples("train") == 52
-    with pytest.raises(SystemExit, match="--parts notes: expected a model of melody, this is one"):
-        main(["--run", *paths["model"], "--parts", "notes"])
+    part = ["--parts", "notes", "--data", str(data)]
+    assert cli.main(["evaluate", "compose", "--model", str(folder), *part]) == 1
+    assert "expected a model of melody, got one of letters" in capsys.readouterr().err
 
 
 def test_notes_of_melodies(tmp_path, capsys):
@@ -159,10 +162,9 @@ def test_notes_of_melodies(tmp_path, capsys):
             path = tmp_path / "data" / "samples" / split / "melody" / f"{number}.mid"
             onset = np.arange(64.0)
             save_midi(path, make_notes(onset, onset + 1, rng.choice([60, 62, 64, 65, 67, 69], 64)))
-    flags = ["--run", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--parts", "notes"]
-    flags += ["--samples", "6", "--steps", "2", "--temperatures", "1"]
-    load_script("evaluate_cdcd").main([*flags, "--json", str(tmp_path / "found.json")])
-    found = json.loads((tmp_path / "found.json").read_text())["notes"]
+    flags = ["--parts", "notes", "--limit", "6", "--steps", "2", "--temperatures", "1"]
+    places = [f"--model={tmp_path / 'model'}", "--data", tmp_path / "data"]
+    found = evaluated(tmp_path, "compose", *places, *flags)["notes"]
     assert [row["model"] for row in found] == [
         "test",
         "test, tokens shuffled over all rows",
@@ -174,7 +176,7 @@ def test_notes_of_melodies(tmp_path, capsys):
 
 
 def test_longer_rows_are_judged_in_parts(runs):
-    judged_nats, judge = load_script("evaluate_cdcd").judged_nats, load_run(runs / "judge")
+    judge = load_run(runs / "judge")
     rows = np.random.default_rng(0).integers(3, 30, (3, 32))
     halves = judged_nats(judge, rows[:, :16]) + judged_nats(judge, rows[:, 16:])
     np.testing.assert_allclose(judged_nats(judge, rows), halves, rtol=1e-5)
@@ -182,15 +184,20 @@ def test_longer_rows_are_judged_in_parts(runs):
         judged_nats(judge, rows[:, :24])
 
 
-def test_samples_want_a_judge(runs, capsys):
-    with pytest.raises(SystemExit):
-        load_script("evaluate_cdcd").main(["--run", str(runs / "cdcd")])
-    assert "give --judge" in capsys.readouterr().err
-
-
-def test_a_model_wants_its_data(tmp_path):
-    with pytest.raises(SystemExit, match=r"no config\.gin there; expected the MODEL_DIR of a run"):
-        load_script("evaluate_cdcd").main(["--run", str(tmp_path), "--parts", "likelihood"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compose", "--model", "{runs}/cdcd"], "give --judge"),
+        (["compose", "--model", "cdcd-text", "--parts", "speed"], "cdcd-text: a model, not a"),
+        (["infill", "--model", "cdcd-text", "--data", "{runs}/none"], "none: no such folder"),
+        (["infill", "--model", "perceiver_ar-pop909"], "infill needs one of"),
+    ],
+)
+def test_evaluations_that_cannot_start(runs, capsys, arguments, message):
+    assert cli.main(["evaluate", *(text.format(runs=runs) for text in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_words_of_known_rows():

@@ -1,13 +1,12 @@
-"""The script, on runs of the configurations at a tiny size."""
+"""`musax evaluate` on runs of the configurations at a tiny size."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from musax import cli
 from musax.midi import save_midi
 from musax.notes import make_notes
 from perceiver_ar.export import export
@@ -15,7 +14,6 @@ from perceiver_ar.inference import Composer
 from t5x import train
 from t5x.checkpoints.loading import load_params, run_checkpoint
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_perceiver_ar.py"
 SIZES = {
     "pop909": {
         "LENGTH": 64,
@@ -34,16 +32,6 @@ SIZES = {
         "network.TransformerConfig.num_layers": 1,
     },
 }
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("evaluate_perceiver_ar", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +67,16 @@ def runs(corpus, tmp_path_factory):
     return folder
 
 
-def test_runs_and_baselines_are_compared(script, runs, tmp_path, capsys):
+def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    script.main(
+    status = cli.main(
         [
-            *(f"--run={runs / name}" for name in SIZES),
+            *("evaluate", "score", *(f"--model={runs / name}" for name in SIZES)),
             *("--context", "16", "--stride", "8", "--limit", "1", "--baselines", "--copies", "2"),
-            *("--plot", str(tmp_path / "nats.png"), "--json", str(tmp_path / "nats.json")),
+            *("--plot", str(tmp_path / "nats.png"), "-o", str(tmp_path / "nats.json")),
         ]
     )
+    assert status == 0
     found = json.loads((tmp_path / "nats.json").read_text())
     printed = capsys.readouterr().out
     contexts = ["context 64, 32", "context 16, 16", "context 32, 32", "context 16, 16"]
@@ -99,6 +88,7 @@ def test_runs_and_baselines_are_compared(script, runs, tmp_path, capsys):
         assert row["nats per note"] == pytest.approx(row["nats per token"] * row["targets"] / 60)
         assert sum(bucket["count"] for bucket in row["buckets"]) in targets
         assert f"{row['perplexity']:.4f}" in printed
+        assert row["interval"][0] <= row["nats per token"] <= row["interval"][1]
     rows = list(found.values())
     assert rows[0]["difference"] == 0
     assert rows[5]["nats per token"] < rows[4]["nats per token"] < rows[0]["nats per token"]
@@ -118,38 +108,46 @@ def test_a_run_becomes_a_model(runs, tmp_path):
         export(runs / "pop909", tmp_path / "other", "", step=7)
 
 
-def test_samples_are_compared_with_the_data(script, corpus, tmp_path):
+def test_samples_are_compared_with_the_data(corpus, tmp_path, capsys):
     """Of two samples one is a training piece."""
     pytest.importorskip("matplotlib")
     samples = tmp_path / "samples"
     samples.mkdir()
     (samples / "a.mid").write_bytes((corpus / "001" / "001.mid").read_bytes())
     (samples / "b.mid").write_bytes((corpus / "802" / "802.mid").read_bytes())
-    script.main(
+    status = cli.main(
         [
-            *("--samples", str(samples), "--data", str(corpus)),
-            *("--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")),
+            *("evaluate", "compose", "--samples", str(samples), "--data", str(corpus)),
+            *("--plot", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.json")),
         ]
     )
+    assert status == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["distance from test"]["samples"]["pitch"]["overlap"] > 0.7
     copies = found["copies of train, exact"]
     assert copies["samples"]["of 32 notes"] == pytest.approx(0.5)
     assert copies["samples"]["longest"] == 60
     assert copies["test"]["of 16 notes"] == 0
+    assert found["measures"]["samples"]["in-key share"] > 0.99
     assert (tmp_path / "a.png").stat().st_size > 1000
+    assert "2 of validation: overlap" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_named(script, runs, corpus, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        script.main([])
-    assert "either --run RUN_DIR" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        script.main(["--samples", str(tmp_path)])
-    assert "--samples needs --data" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=r"no \.mid or \.midi files"):
-        script.main(["--samples", str(tmp_path), "--data", str(corpus)])
-    with pytest.raises(SystemExit, match="no checkpoint"):
-        script.main(["--run", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"checkpoint of step 7"):
-        script.main(["--run", str(runs / "pop909"), "--step", "7"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["compose"], 2, "either --model NAME|DIR"),
+        (["compose", "--samples", "{tmp}"], 2, "give --data"),
+        (["compose", "--samples", "{tmp}", "--data", "{corpus}"], 1, "no .mid or .midi files"),
+        (["compose", "--model", "{runs}/pop909", "--data", "{corpus}"], 2, "musax export"),
+        (["score", "--model", "{tmp}"], 2, "config.gin"),
+        (["score", "--model", "{runs}/pop909", "--step", "7"], 1, "checkpoint of step 7"),
+        (["score", "--model", "{runs}/pop909", "--ordered-rows", "1"], 2, "models of cdcd"),
+    ],
+)
+def test_what_does_not_fit_is_named(runs, corpus, tmp_path, capsys, arguments, status, message):
+    places = {"tmp": tmp_path, "corpus": corpus, "runs": runs}
+    assert cli.main(["evaluate", *(text.format(**places) for text in arguments)]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,29 +1,19 @@
-"""The configurations of pronunciation and the script that compares their runs, tiny."""
+"""The configurations of pronunciation and the evaluation that compares their runs, tiny."""
 
-import importlib.util
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 
+from cdcd import translation_evaluation as evaluation
 from cdcd.pronunciation import examples_of, read_dictionary
+from cdcd.runs import load_run
+from musax import cli
 from t5x import train
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_pronunciation.py"
 SIZES = {"WIDTH": 16, "ENCODER_LAYERS": 1, "LAYERS": 1, "HEADS": 2, "MLP_DIM": 16}
 SIZES |= {"EMBED_DIM": 8, "NOISE_LOW": 0.18, "NOISE_HIGH": 53.0, "BATCH_SIZE": 16}
 SIZES |= {"TRAIN_STEPS": 2, "EVAL_STEPS": 1}
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("evaluate_pronunciation", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +38,17 @@ def runs(dictionary, tmp_path_factory):
     return folder
 
 
-def test_runs_are_compared(script, runs, dictionary, tmp_path, capsys):
-    script.main(
+def test_runs_are_compared(runs, dictionary, tmp_path, capsys):
+    names = ("pronunciation", "pronunciation_ar")
+    status = cli.main(
         [
-            *("--run", str(runs / "pronunciation"), "--run", str(runs / "pronunciation_ar")),
+            *("evaluate", "pronounce", *(f"--model={runs / name}" for name in names)),
             *("--limit", "6", "--samples", "3", "1", "--utility", "edit_distance", "chrf"),
             *("--steps", "2", "--guidance", "2", "--temperatures", "1", "0.8"),
-            *("--beams", "2", "--batch_size", "7", "--json", str(tmp_path / "found.json")),
+            *("--beams", "2", "--batch-size", "7", "-o", str(tmp_path / "found.json")),
         ]
     )
+    assert status == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     decodings = ["one sample", "best of 3 by edit_distance", "best of 3 by chrf"]
@@ -73,26 +65,31 @@ def test_runs_are_compared(script, runs, dictionary, tmp_path, capsys):
         assert row["PER"] > 0
 
 
-def test_words_are_those_of_the_split_and_predictions_scored(script, runs, dictionary):
-    run = script.load_run(runs / "pronunciation")
-    words = script.read_words(run, "test", None)
+def test_words_are_those_of_the_split_and_predictions_scored(runs, dictionary):
+    run = load_run(runs / "pronunciation")
+    words = evaluation.read_words(run, "test", None)
     examples = examples_of(read_dictionary(dictionary), "test", "evaluate", 16, 16)
     assert words.spoken == [[x["targets"].split()] for x in examples]
     vocabulary = run.evaluate_task.output_features["inputs"].vocabulary
     assert [vocabulary.decode(row) for row in words.inputs] == [x["inputs"] for x in examples]
     right = [variants[0] for variants in words.spoken]
-    assert script.scores(words, right) == {"PER": 0, "WER": 0, "WER from": 0, "WER to": 0}
+    assert evaluation.scores(words, right) == {"PER": 0, "WER": 0, "WER from": 0, "WER to": 0}
     one_off = [["ZH", *right[0][1:]], *right[1:]]
-    scores = script.scores(words, one_off)
+    scores = evaluation.scores(words, one_off)
     assert scores["PER"] == pytest.approx(1 / (4 * len(right)))
     assert scores["WER"] == pytest.approx(1 / len(right))
 
 
-def test_what_does_not_fit_is_named(script, tmp_path, runs, capsys):
-    with pytest.raises(SystemExit, match=r"config\.gin|no checkpoint"):
-        script.main(["--run", str(tmp_path)])
-    with pytest.raises(SystemExit, match="score_temperature=0"):
-        script.main(["--run", str(runs / "pronunciation"), "--temperatures", "0", "--limit", "2"])
+def test_what_does_not_fit_is_named(tmp_path, runs, capsys):
+    def error(status, *arguments):
+        assert cli.main(["evaluate", "pronounce", "--model", *map(str, arguments)]) == status
+        return capsys.readouterr().err
+
+    assert "no config.gin there" in error(2, tmp_path)
+    wrong = error(
+        1, runs / "pronunciation", "--temperatures", "1e-9", "--limit", "2", "--step", "9"
+    )
+    assert "checkpoint of step 9" in wrong
     with pytest.raises(SystemExit):
-        script.main(["--run", str(runs / "pronunciation"), "--samples", "0"])
-    assert "expected 1 or more" in capsys.readouterr().err
+        error(2, runs / "pronunciation", "--samples", "0")
+    assert "not a whole number of 1 or more" in capsys.readouterr().err

@@ -1,33 +1,15 @@
-"""The evaluation script and its sets of recordings."""
-
-import importlib.util
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from benchmarks import recordings
 from musax.audio import save_audio
+from musax.datasets import recordings
 from musax.midi import save_midi
 from musax.notes import make_notes
 from tests.benchmarks.test_baselines import NOTES, play
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_transcription.py"
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("evaluate_transcription", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def write_set(folder):
     """Two recordings with truth, one as a table and one as MIDI, and an audio file without."""
-    folder = tmp_path_factory.mktemp("set")
     for name in ("a", "b", "nothing_beside"):
         save_audio(folder / f"{name}.wav", play(NOTES), 16000)
     rows = [f"{n['onset']}\t{n['offset']}\t{n['pitch']}\t90" for n in NOTES]
@@ -36,17 +18,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def oracle(script, shift=0.0):
-    def transcribe(audio, rate):
-        notes = NOTES.copy()
-        notes["onset"] += shift
-        return notes
-
-    return script.System(f"shifted by {shift}", transcribe)
-
-
-def test_folder_set_reads_both_kinds_of_truth(folder):
-    found = recordings.folder_set(folder)
+def test_folder_set_reads_both_kinds_of_truth(tmp_path):
+    found = recordings.folder_set(write_set(tmp_path))
     assert [recording.name for recording in found] == ["a", "b"]
     for recording in found:
         np.testing.assert_array_equal(np.sort(recording.notes["pitch"]), np.sort(NOTES["pitch"]))
@@ -63,56 +36,6 @@ def test_folder_without_truth_says_what_was_expected(tmp_path):
     (tmp_path / "a.tsv").write_text("one two three\n")
     with pytest.raises(ValueError, match=r"a\.tsv"):
         recordings.folder_set(tmp_path)
-
-
-def test_scores_are_perfect_for_the_truth_and_fall_with_late_onsets(script, folder):
-    sets = {"tones": recordings.folder_set(folder)}
-    systems = [oracle(script), oracle(script, 0.2)]
-    scored = script.evaluate(sets, systems, programs="midi_class")["sets"]["tones"]["systems"]
-    exact, late = (scored[system.name]["scores"] for system in systems)
-    program = "Onset + offset + program"
-    assert set(exact) == {"Onset", "Onset + offset", "Frame", "Drum onset", program}
-    assert exact["Drum onset"]["f1"] == 0.0  # there are none
-    for name in ("Onset", "Onset + offset", program):
-        assert exact[name]["f1"] == exact[name]["low"] == exact[name]["high"] == 1.0
-        assert late[name]["f1"] == 0.0
-    assert 0 < late["Frame"]["f1"] < exact["Frame"]["f1"]
-
-
-def test_command_line_scores_a_baseline_and_writes_tables(script, folder, tmp_path, capsys):
-    pytest.importorskip("librosa")
-    path = tmp_path / "scores.json"
-    arguments = ["--folder", f"tones={folder}", "--baseline", "cqt", "--json", str(path)]
-    script.main([*arguments, "--markdown"])
-    scored = json.loads(path.read_text())["sets"]["tones"]
-    f1 = scored["systems"]["cqt"]["scores"]["Onset"]["f1"]
-    assert scored["recordings"] == 2
-    assert scored["notes"] == 2 * len(NOTES)
-    assert f1 > 0.8
-    header, rule, row = capsys.readouterr().out.strip().splitlines()[-3:]
-    assert header == "| System | Onset F1 | Onset + offset F1 | Frame F1 |"
-    assert rule.count("|") == row.count("|") == header.count("|")
-    assert row.startswith(f"| cqt | {f1:.3f} [")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--baseline", "cqt"], "at least one set"),
-        (["--folder", "a=b"], "at least one system"),
-        (["--folder", "here", "--baseline", "cqt"], "NAME=VALUE"),
-        (["--rendered", "a=b", "--baseline", "cqt"], "--pop909"),
-    ],
-)
-def test_incomplete_command_lines_say_what_is_missing(script, arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        script.main(arguments)
-    assert message in capsys.readouterr().err
-
-
-def test_unknown_folder_ends_the_run_with_its_name(script, tmp_path):
-    with pytest.raises(SystemExit, match="absent"):
-        script.main(["--folder", f"a={tmp_path / 'absent'}", "--baseline", "cqt"])
 
 
 def test_rendered_set_is_deterministic_and_holds_what_was_played(tmp_path):

@@ -1,6 +1,6 @@
 """Sets of recordings whose notes are known, for judging transcribers.
 
-A set is a list of `Recording`s: files with their truth beside them (`folder_set`), or excerpts of
+A set is a list of `Recording`s: files with their notes beside them (`folder_set`), or excerpts of
 POP909's test songs played through a soundfont (`rendered_set`), or test trios of Lakh (`band_set`).
 """
 
@@ -35,9 +35,9 @@ class Recording:
 
 
 def folder_set(directory: str | Path) -> list[Recording]:
-    """The audio files of a folder that have their truth beside them, by name.
+    """Read the audio files of a folder that have their notes beside them, by name.
 
-    The truth of `x.flac` is `x.tsv` (see `load_note_table`) or `x.mid`.
+    The notes of `x.flac` are `x.tsv` (see `load_note_table`) or `x.mid`.
 
     Raises:
       FileNotFoundError: no such folder, or no audio file with its truth in it.
@@ -63,7 +63,7 @@ def folder_set(directory: str | Path) -> list[Recording]:
 
 
 def load_note_table(path: str | Path) -> np.ndarray:
-    """Notes of a text table: onset s, offset s, MIDI pitch, velocity (1 to 127), `#` comments.
+    """Read notes of a text table: onset s, offset s, MIDI pitch, velocity (1 to 127), `#` comments.
 
     Raises:
       ValueError: the file is no such table; names the file.
@@ -86,14 +86,14 @@ def load_note_table(path: str | Path) -> np.ndarray:
 def rendered_set(
     soundfont: str, pop909: str | Path, *, pieces: int = 16, seconds: float = 30.0
 ) -> list[Recording]:
-    """Piano excerpts from the middle of POP909 test songs, played dry by a soundfont.
+    """Render piano excerpts from the middle of POP909 test songs, dry, by a soundfont.
 
     Deterministic. Songs are spread evenly over the split; all tracks play General MIDI program 0.
 
     Args:
       soundfont: name or path, see `musax.rendering.soundfonts.find_soundfont`.
       pop909: the dataset's folder.
-      pieces: how many songs.
+      pieces: number of songs.
       seconds: length of an excerpt.
     """
     from musax.datasets.pieces import pop909 as songs
@@ -114,14 +114,14 @@ def rendered_set(
 def band_set(
     soundfont: str, lakh64: str | Path, *, pieces: int = 16, seconds: float = 30.0
 ) -> list[Recording]:
-    """Excerpts of Lakh's test trios (melody, bass, drums), each part on an instrument drawn for it.
+    """Render excerpts of Lakh's test trios (melody, bass, drums), each part on a random instrument.
 
     Deterministic; see `musax.datasets.rendered_ensembles`, without its variations.
 
     Args:
       soundfont: name or path, see `musax.rendering.soundfonts.find_soundfont`.
       lakh64: the folder of the 64-bar excerpts.
-      pieces: how many excerpts.
+      pieces: number of excerpts.
       seconds: length of an excerpt.
     """
     from musax.datasets.pieces import lakh64_trios
@@ -140,7 +140,7 @@ def band_set(
 
 
 def middle_excerpt(notes: np.ndarray, seconds: float) -> np.ndarray:
-    """The pitched notes that begin in the middle `seconds` of a piece, as one piano plays them.
+    """Return the pitched notes that begin in the middle `seconds` of a piece, as one piano's.
 
     Notes still sounding at the end are cut there; a pitch struck again ends before.
     """
