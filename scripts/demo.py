@@ -16,7 +16,7 @@ from typing import Any
 
 from musax.commands.console import audio_progress, minutes
 from musax.commands.files import expand_inputs
-from musax.commands.options import default_model
+from musax.commands.options import add_choice, default_model
 from musax.commands.outputs import Job, plan_outputs
 from musax.commands.transcribe import DECODES
 from musax.commands.verb import save_result
@@ -43,7 +43,7 @@ def main() -> int:
     except ValueError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    rows, written, decode = [], [], args.decode.replace("-", "_")
+    rows, written, decode = [], [], args.decode
     for job in jobs:
         started = time.monotonic()
         with audio_progress(job.source.name, enabled=True) as progress:
@@ -71,7 +71,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
     parser.add_argument("--examples", type=Path, default=EXAMPLES, metavar="DIR")
     parser.add_argument("--model", default=default_model("transcribe"), metavar="NAME|DIR")
-    parser.add_argument("--decode", choices=DECODES, default=DECODES[0])
+    add_choice(parser, "--decode", DECODES, "default: constrained")
+    parser.set_defaults(decode="constrained")
     return parser.parse_args()
 
 

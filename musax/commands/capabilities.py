@@ -11,11 +11,11 @@ from musax.commands.files import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """What a model is of, and how it can be called for a task.
+    """What a model is of, and how one of its methods can be called.
 
     Attributes:
       content: "music" or "text".
-      options: names of the options that the model's method of the task takes.
+      options: names of the options that the method takes.
     """
 
     content: str
@@ -27,17 +27,24 @@ class Capabilities:
         return self.content == "text"
 
 
-def read_capabilities(folder: Path, task: str) -> Capabilities:
+def read_capabilities(folder: Path | None, method: str) -> Capabilities:
     """Return the capabilities of the model in a folder, without its parameters.
+
+    Args:
+      folder: of the model.
+      method: of the model's class that is to be called.
 
     Raises:
       ModelConfigError: the configuration is wrong; names the field.
     """
     from musax import pretrained
 
+    assert folder is not None
     model_class = pretrained.SYSTEMS[pretrained.system_of(folder)].model_class()
-    config = model_class.config_class.read(folder)
-    return Capabilities(config.content, frozenset(model_class.options(task, config)))
+    has_config = pretrained.config_path(folder) is not None  # released checkpoints have none
+    config = model_class.config_class.read(folder) if has_config else None
+    content = config.content if config is not None else "music"
+    return Capabilities(content, frozenset(model_class.options(method, config)))
 
 
 def given_options(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, Any]:
@@ -48,11 +55,7 @@ def given_options(args: argparse.Namespace, names: Mapping[str, str]) -> dict[st
       names: the model's name of each option of the command line, such as {"length": "seconds"}.
     """
     given = {name: getattr(args, option) for option, name in names.items()}
-    return {
-        name: value.replace("-", "_") if isinstance(value, str) else value
-        for name, value in given.items()
-        if value is not None
-    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_options(

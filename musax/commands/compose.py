@@ -28,11 +28,16 @@ examples:
   musax compose --model cdcd-melody --bars 8 --temperature 0.95 -o tune.mid
   musax compose --model cdcd-text --prompt "once upon a time" --count 3
 
-Each model has some of the options; one that it does not have is refused. Music goes to files, text
-without -o to stdout. Without --model, -o FILE.txt chooses the default model of text, anything else
-that of music. The result contains the prompt. A prompt of 20 seconds or more sets key, tempo and
-texture for perceiver_ar-pop909, which plays all instruments on the piano; cdcd-melody takes the
-highest notes, on a grid of sixteenths.
+Music goes to files, text without -o to stdout. Without --model, -o FILE.txt chooses the default
+model of text, anything else that of music. The result contains the prompt. A prompt of 20 seconds
+or more sets key, tempo and texture for perceiver_ar-pop909, which plays all instruments on the
+piano; cdcd-melody takes the highest notes, on a grid of sixteenths.
+
+Each model has some of the options; one that it does not have is refused:
+  perceiver_ar-pop909      --length --prompt-seconds --temperature --top-p
+  cdcd-melody              --length --bars --tempo, and those of continuous diffusion
+  cdcd-text                --tokens, and those of continuous diffusion
+  continuous diffusion     --steps --method --guidance --rounds --temperature --top-p
 
 {STATUS_HELP}
 """

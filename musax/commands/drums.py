@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from musax.commands import numbers, options
+from musax.commands.capabilities import check_options, given_options, read_capabilities
 from musax.commands.console import audio_progress
 from musax.commands.files import expand_inputs
 from musax.commands.outputs import Job, Plan, plan_outputs
@@ -14,6 +15,8 @@ from musax.commands.verb import STATUS_HELP, describe_transcription, run_verb, s
 TASK = "drums"
 CLASSES = ("3-hit", "5", "8-hit", "9", "18")
 MAPS = ("gm", "roland")
+#: Options of the command line, and what models call them.
+OPTIONS = {"classes": "level", "threshold": "threshold", "map": "pitch_map"}
 _DEFAULT_TEMPO = 120.0
 
 _EPILOG = f"""\
@@ -101,8 +104,10 @@ def _tempo(text: str) -> str | float:
 def run(args: argparse.Namespace) -> int:
     """Transcribe every input, and return the exit status."""
     kit: Any = None
+    model = args.model or options.default_model(TASK)
 
     def plan(folder: Path | None) -> Plan:
+        check_options(args, OPTIONS, read_capabilities(folder, "transcribe"), model)
         return plan_outputs(args, expand_inputs(args.inputs), infix="transcribed")
 
     def prepare() -> None:
@@ -112,15 +117,10 @@ def run(args: argparse.Namespace) -> int:
 
             kit = load_drum_kit(args.kit)
 
-    def work(model: Any, job: Job) -> list[str]:
+    def work(loaded: Any, job: Job) -> list[str]:
         with audio_progress(job.subject, enabled=not args.quiet) as progress:
-            result = model.transcribe_file(
-                job.source,
-                level=args.classes,
-                threshold=args.threshold,
-                pitch_map=args.map,
-                progress=progress,
-            )
+            settings = given_options(args, OPTIONS)
+            result = loaded.transcribe_file(job.source, progress=progress, **settings)
         tempo, first_beat, sentence = _find_tempo(result.notes, args.tempo)
         save_result(
             result,
@@ -133,7 +133,6 @@ def run(args: argparse.Namespace) -> int:
         )
         return [describe_transcription(result, "hits", sentence)]
 
-    model = args.model or options.default_model(TASK)
     return run_verb(args, TASK, model=model, plan=plan, prepare=prepare, work=work)
 
 

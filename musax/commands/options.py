@@ -30,9 +30,25 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def hyphenated(text: str) -> str:
-    """Read a name of several words: hyphens between them, underscores accepted."""
-    return text.strip().lower().replace("_", "-")
+class _StoreName(argparse.Action):
+    """Store a choice as Python spells it, with underscores."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values.replace("-", "_"))
+
+
+def add_choice(parser: argparse.ArgumentParser, flag: str, choices: Sequence[str], help: str):
+    """Add a choice of names, with hyphens between words; underscores are accepted.
+
+    Functions take the same names with underscores, which is what the parsed options hold.
+    """
+    parser.add_argument(
+        flag,
+        type=lambda text: text.strip().lower().replace("_", "-"),
+        action=_StoreName,
+        choices=choices,
+        help=help,
+    )
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -61,11 +61,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="diffusion: number of sampling steps; default: 200",
     )
-    add(
-        "--method",
-        type=options.hyphenated,
-        choices=METHODS,
-        help="continuous diffusion: the sampler's solver; default: euler",
+    options.add_choice(
+        parser, "--method", METHODS, "continuous diffusion: solver of the sampler; default: euler"
     )
     add(
         "--guidance",
@@ -121,7 +118,6 @@ def run_pieces(
 
     def plan(folder: Path | None) -> Plan:
         nonlocal source, found
-        assert folder is not None
         found = read_capabilities(folder, task)
         source = find_source(found, model)
         check_options(args, names, found, model)

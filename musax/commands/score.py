@@ -13,9 +13,10 @@ from musax.commands.capabilities import (
     given_options,
     read_capabilities,
 )
+from musax.commands.console import describe_exception, report_error
 from musax.commands.files import MIDI_SUFFIXES, InputError, expand_inputs, is_midi
 from musax.commands.outputs import Job, Plan, check_places, plan_outputs, read_formats
-from musax.commands.verb import STATUS_HELP, run_verb
+from musax.commands.verb import FAILED, STATUS_HELP, run_verb
 
 TASK = "score"
 FORMATS = ("txt", "csv", "json")
@@ -67,11 +68,11 @@ def add_parser(verbs: Any) -> None:
         "FILE, or table",
     )
     options.add_model(parser, TASK)
-    add(
+    options.add_choice(
+        parser,
         "--estimate",
-        type=options.hyphenated,
-        choices=ESTIMATES,
-        help="see below; default: exact if the model has it, otherwise any-order",
+        ESTIMATES,
+        "see below; default: exact if the model has it, otherwise any-order",
     )
     add(
         "--passes",
@@ -98,38 +99,26 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or options.default_model(TASK, text=not is_music)
     settings = given_options(args, OPTIONS)
     rows: list[dict[str, Any]] = []
-    files: Sequence[Path] = ()
     found: Capabilities
+    written = Plan([])
 
     def plan(folder: Path | None) -> Plan:
-        nonlocal files, found
-        assert folder is not None
-        if bool(args.inputs) == (args.text is not None):
-            raise InputError("score: expected files or --text TEXT, and not both")
+        nonlocal found, written
         found = read_capabilities(folder, TASK)
+        jobs = _plan_jobs(args, found, model)
         check_options(args, OPTIONS, found, model)
-        sources = expand_inputs(args.inputs, MIDI_SUFFIXES)
-        for source in sources:
-            if is_midi(source) == found.is_text:
-                raise InputError(
-                    f"{source}: {model} is a model of {found.content}; score MIDI files and texts "
-                    "separately, each with a model of its kind"
-                )
-        if args.text is not None and not found.is_text:
-            raise InputError(f"--text: {model} is a model of music; expected MIDI files")
         written = _plan_table(args)
-        files = [path for job in written.jobs for path in job.paths]
-        jobs = [Job(source, ()) for source in sources] or [Job(None, ())]
         return dataclasses.replace(written, jobs=jobs)
 
     def work(loaded: Any, job: Job) -> list[str]:
-        own = {} if job.given is None else pieces.tempo_options(args, job.given, found)
-        content = args.text if job.given is None else pieces.read_content(job.given)
+        content, own = args.text, {}
+        if job.given is not None:
+            content = pieces.read_content(job.given)
+            own = pieces.tempo_options(args, job.given, found)
         score = loaded.score(content, **settings, **own)
-        name = "(text)" if job.given is None else str(job.given)
         rows.append(
             {
-                "file": name,
+                "file": "(text)" if job.given is None else str(job.given),
                 "tokens": score.tokens,
                 "nats": score.nats,
                 "bits_per_token": score.bits_per_token,
@@ -139,9 +128,32 @@ def run(args: argparse.Namespace) -> int:
         return []
 
     status = run_verb(args, TASK, model=model, plan=plan, work=work)
-    if rows:
-        _write_table(rows, files, (args.format or FORMATS)[0])
+    if not rows:
+        return status
+    try:
+        _write_table(rows, written.jobs[0].paths, (args.format or FORMATS)[0])
+    except OSError as error:
+        report_error(describe_exception(error))
+        return FAILED
     return status
+
+
+def _plan_jobs(args: argparse.Namespace, found: Capabilities, model: str) -> list[Job]:
+    """Return the files or the text to score; raise InputError if the model is of another kind."""
+    if bool(args.inputs) == (args.text is not None):
+        raise InputError("score: expected files or --text TEXT, and not both")
+    if args.text is not None:
+        if not found.is_text:
+            raise InputError(f"--text: {model} is a model of music; expected MIDI files")
+        return [Job(None, ())]
+    sources = expand_inputs(args.inputs, MIDI_SUFFIXES)
+    for source in sources:
+        if is_midi(source) == found.is_text:
+            raise InputError(
+                f"{source}: {model} is a model of {found.content}; score MIDI files and texts "
+                "separately, each with a model of its kind"
+            )
+    return [Job(source, ()) for source in sources]
 
 
 def _plan_table(args: argparse.Namespace) -> Plan:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from musax.commands import numbers, options
+from musax.commands.capabilities import check_options, given_options, read_capabilities
 from musax.commands.console import audio_progress
 from musax.commands.files import expand_inputs
 from musax.commands.outputs import Job, Plan, plan_outputs
@@ -12,6 +13,8 @@ from musax.commands.verb import STATUS_HELP, describe_transcription, run_verb, s
 
 TASK = "transcribe"
 DECODES = ("constrained", "greedy", "t5x-beam1")
+#: Options of the command line, and what models call them.
+OPTIONS = {"decode": "decode", "batch_size": "batch_size"}
 
 _EPILOG = f"""\
 examples:
@@ -45,14 +48,13 @@ def add_parser(verbs: Any) -> None:
     options.add_output(parser)
     options.add_formats(parser)
     options.add_model(parser, TASK)
-    parser.add_argument(
+    options.add_choice(
+        parser,
         "--decode",
-        type=options.hyphenated,
-        choices=DECODES,
-        default=DECODES[0],
-        help="constrained: the most likely token that the note grammar allows; greedy: the most "
-        "likely token; t5x-beam1: beam search of width 1, as released MT3 models were evaluated; "
-        "default: %(default)s",
+        DECODES,
+        "constrained: the most likely token that the note grammar allows; greedy: the most likely "
+        "token; t5x-beam1: beam search of width 1, as the released MT3 models decode; default: "
+        "constrained",
     )
     parser.add_argument(
         "--batch-size",
@@ -69,19 +71,17 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Transcribe every input, and return the exit status."""
 
+    model = args.model or options.default_model(TASK)
+
     def plan(folder: Path | None) -> Plan:
+        check_options(args, OPTIONS, read_capabilities(folder, "transcribe"), model)
         return plan_outputs(args, expand_inputs(args.inputs), infix="transcribed")
 
-    def work(model: Any, job: Job) -> list[str]:
+    def work(loaded: Any, job: Job) -> list[str]:
         with audio_progress(job.subject, enabled=not args.quiet) as progress:
-            result = model.transcribe_file(
-                job.source,
-                decode=args.decode.replace("-", "_"),
-                batch_size=args.batch_size,
-                progress=progress,
-            )
+            settings = given_options(args, OPTIONS)
+            result = loaded.transcribe_file(job.source, progress=progress, **settings)
         save_result(result, job.outputs, source=job.source, soundfont=args.soundfont)
         return [describe_transcription(result, "notes")]
 
-    model = args.model or options.default_model(TASK)
     return run_verb(args, TASK, model=model, plan=plan, work=work)

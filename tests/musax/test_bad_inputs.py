@@ -207,7 +207,7 @@ def test_damaged_models_name_what_is_wrong(tmp_path, capsys):
     weights.unlink()
     assert "checkpoint" in complaint(folder)
     (folder / "config.json").write_text('{"system": "mt3", "network": {"emb_dim": 16}}')
-    assert "no checkpoint" in complaint(folder)
+    assert "config.json: network.vocab_size is missing" in complaint(folder)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no checkpoint" in complaint(empty)

@@ -188,7 +188,10 @@ def test_unexpected_errors_are_one_line_too(tone, tmp_path, monkeypatch, capsys)
         (["transcribe"], "INPUT"),
         (["transcribe", "a.wav", "--format", "mid,xml"], "unknown format 'xml'"),
         (["transcribe", "a.wav", "--decode", "beam"], "invalid choice: 'beam'"),
-        (["transcribe", "a.wav", "--decode", "t5x_beam1", "--steps", "3"], "--steps 3"),
+        (
+            ["transcribe", "a.wav", "--decode", "t5x_beam1", "--steps", "3"],
+            "--steps 3; see `musax tr",
+        ),
         (["transcribe", "a.wav", "--batch-size", "0"], "whole number of 1 or more"),
         (["transcribe", "a.wav", "--batch-size", "two"], "whole number of 1 or more"),
         (["transpose"], "invalid choice"),
