@@ -103,7 +103,7 @@ def test_a_run_becomes_a_model(runs, tmp_path):
     rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype(np.float32), trained)
     jax.tree.map(np.testing.assert_array_equal, composer.params, rounded)
     assert composer.config.network.num_z_channels == 16
-    assert composer.compose(seconds=1.0).seconds <= 1.0
+    assert composer.compose(seconds=1.0)[0].seconds <= 1.0
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 7; there are"):
         export(runs / "pop909", tmp_path / "other", "", step=7)
 
