@@ -30,6 +30,11 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def hyphenated(text: str) -> str:
+    """Read a name of several words: hyphens between them, underscores accepted."""
+    return text.strip().lower().replace("_", "-")
+
+
 class _StoreName(argparse.Action):
     """Store a choice as Python spells it, with underscores."""
 
@@ -44,7 +49,7 @@ def add_choice(parser: argparse.ArgumentParser, flag: str, choices: Sequence[str
     """
     parser.add_argument(
         flag,
-        type=lambda text: text.strip().lower().replace("_", "-"),
+        type=hyphenated,
         action=_StoreName,
         choices=choices,
         help=help,
