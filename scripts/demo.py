@@ -148,20 +148,21 @@ def transcribe_drums(files: list[Path], out: Path) -> list[Path]:
 def show(
     rows: list[tuple[str, Any, float, dict[str, float]]], model: str, names: Sequence[str]
 ) -> None:
-    """Prints the table of results, with the scores of these names."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print the table of results, with the scores of these names."""
+    from musax.tables import Table
 
-    table = Table(title=f"Transcriptions by {model}")
-    table.add_column("Example", overflow="fold")
-    for name in ("Audio", "Notes", "Time", *names):
-        table.add_column(name, justify="right")
-    for name, result, took, scores in rows:
-        figures = [f"{scores[score]:.2f}" if scores else "-" for score in names]
-        table.add_row(
-            name, minutes(result.seconds), str(len(result.notes)), f"{took:.1f} s", *figures
-        )
-    Console().print(table)
+    cells = [
+        {
+            "Example": name,
+            "Audio": minutes(result.seconds),
+            "Notes": len(result.notes),
+            "Time": took,
+            **{score: scores.get(score) for score in names},
+        }
+        for name, result, took, scores in rows
+    ]
+    formats = {"Time": ".1f", **dict.fromkeys(names, ".2f")}
+    print(Table(f"Transcriptions by {model}; time in s", cells, formats).to_text())
     print("Times include compiling, which is kept for later runs. Scores need true notes.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from musax.commands import numbers
 from musax.commands.evaluate.running import add_models, check_folders, named
-from musax.commands.options import default_model, hyphenated
+from musax.commands.options import add_choice, default_model
 from musax.commands.outputs import InputError
 
 NAME, HELP = "transcribe", "notes of recordings: onsets, offsets, frames, instruments"
@@ -71,18 +71,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="length of each played piece; default: %(default)g",
     )
-    add(
-        "--decode",
-        type=hyphenated,
-        choices=DECODES,
-        default="constrained",
-        help="how tokens are decoded; default: %(default)s",
-    )
-    add(
+    add_choice(parser, "--decode", DECODES, "how tokens are decoded; default: constrained")
+    add_choice(
+        parser,
         "--programs",
-        type=hyphenated,
-        choices=GRANULARITIES,
-        help="score drums and instruments too, programs compared at this granularity",
+        GRANULARITIES,
+        "score drums and instruments too, programs compared at this granularity",
     )
 
 
@@ -108,13 +102,11 @@ def evaluate(args: argparse.Namespace, progress: Any, others: Sequence[Any] = ()
     from musax.datasets import recordings
 
     names = args.model or ([] if others else [default_model("transcribe")])
-    decode = args.decode.replace("-", "_")
-    programs = args.programs and args.programs.replace("-", "_")
-    systems = [evaluation.load_system(name, decode) for name in names]
+    systems = [evaluation.load_system(name, args.decode or DECODES[0]) for name in names]
     sets = {name: recordings.folder_set(folder) for name, folder in args.folder}
     length = {"pieces": args.pieces, "seconds": args.seconds}
     for name, soundfont in args.rendered:
         sets[name] = recordings.rendered_set(soundfont, args.pop909, **length)
     for name, soundfont in args.bands:
         sets[name] = recordings.band_set(soundfont, args.lakh64, **length)
-    return evaluation.evaluate(sets, [*systems, *others], programs, progress)
+    return evaluation.evaluate(sets, [*systems, *others], args.programs, progress)
