@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from t5x.extras import how_to_install
+
 _RATE = 100.0  # Hz of the onset envelope
 _HOP = 441  # samples at 44.1 kHz: what the beat tracker is told
 _MIN_HITS = 8
@@ -38,7 +40,7 @@ def estimate_tempo(notes: np.ndarray) -> Tempo | None:
         import librosa
     except ImportError as error:
         raise ImportError(
-            "estimating the tempo needs librosa: pip install 'musax[tempo]', or say it (--tempo)"
+            f"estimating the tempo needs librosa: {how_to_install('tempo')}, or give it (--tempo)"
         ) from error
     if len(notes) < _MIN_HITS:
         return None

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from t5x.extras import how_to_install
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -27,10 +29,7 @@ TEXT_SUFFIXES = (".txt", ".json")
 SCORE_SUFFIXES = (".json", ".csv")
 
 #: Modules, and the extras that bring them, by the suffixes that need them.
-_EXTRAS = {
-    ".png": ("matplotlib", "plots"),
-    **dict.fromkeys(AUDIO_SUFFIXES, ("tinysoundfont", "render")),
-}
+_EXTRAS = {".png": ("matplotlib", "plots")}
 #: Longest parts of a recording, and of a piece, that are drawn, s.
 _RECORDING_SECONDS, _PIECE_SECONDS = 60.0, 120.0
 _PICTURE_RATES = {"notes": 16_000, "drums": 44_100}  # Hz, of the recording under the notes
@@ -188,14 +187,11 @@ def check_suffix(path: str | os.PathLike, suffixes: Collection[str] = NOTE_SUFFI
 
 
 def check_extra(suffix: str) -> None:
-    """Raise ImportError if a format needs an extra that is not installed; names it.
-
-    Audio needs none if a drum kit plays it.
-    """
+    """Raise ImportError, which names the extra, if a format needs one that is not installed."""
     module, extra = _EXTRAS.get(suffix, ("", ""))
     if module and importlib.util.find_spec(module) is None:
         raise ImportError(
-            f"format {suffix} needs {module}, which is not installed: pip install 'musax[{extra}]'"
+            f"format {suffix} needs {module}, which is not installed: {how_to_install(extra)}"
         )
 
 

@@ -21,6 +21,7 @@ from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.sources import Source
 from t5x.data.tasks import Task
 from t5x.data.vocabularies import NUM_SPECIAL_IDS, PassThroughVocabulary
+from t5x.extras import how_to_install
 
 SIZE = 64
 #: Padding, EOS (which is not used), SOS, and the values 0 to 255.
@@ -73,7 +74,7 @@ def _pillow() -> Any:
         import PIL.Image
         import PIL.ImageOps
     except ImportError as e:
-        raise ImportError("reading pictures needs Pillow: pip install musax[images]") from e
+        raise ImportError(f"reading pictures needs Pillow: {how_to_install('images')}") from e
     return PIL
 
 

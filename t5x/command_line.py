@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t5x import gin_utils
+from t5x.extras import how_to_install
 
 STATUS_OK, STATUS_MISTAKE = 0, 2
 
@@ -121,7 +122,7 @@ def set_seqio_folders(args: argparse.Namespace) -> None:
             return
         raise gin_utils.GinError(
             f"--tfds_data_dir is for tasks of seqio, which is not installed ({error}): "
-            "pip install 'musax[seqio]'."
+            f"{how_to_install('seqio')}."
         ) from error
     if args.tfds_data_dir:
         seqio.set_tfds_data_dir_override(args.tfds_data_dir)

@@ -31,7 +31,7 @@ formats:
   csv   one hit per row, times in seconds
   json  the same as a list of objects
   png   the hits of each drum over the first minute of the recording (extra `plots`)
-  wav   the hits played by a soundfont or drum kit (extra `render`)
+  wav   the hits played by a soundfont or drum kit
 
 classes:
   3-hit   kick; snare and toms; hi-hats and cymbals

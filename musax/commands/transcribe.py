@@ -29,7 +29,7 @@ formats:
   csv   one note per row, times in seconds
   json  the same as a list of objects
   png   the notes over the spectrum of the first minute (extra `plots`)
-  wav   the notes played by a soundfont (extra `render`)
+  wav   the notes played by a soundfont
 
 {STATUS_HELP}
 """

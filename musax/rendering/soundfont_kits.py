@@ -1,8 +1,6 @@
 """Drum kits of soundfonts: every key struck at several velocities, once, and kept as a pad."""
 
-import mmap
 import re
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +8,17 @@ import numpy as np
 from musax.drum_pitches import NAMES
 from musax.notes import make_notes
 from musax.rendering.drum_pads import DrumKit, DrumKitError, Pad, make_pad
-from musax.rendering.soundfonts import list_soundfonts
+from musax.rendering.soundfont_file import DRUM_BANK, SoundfontFile
+from musax.rendering.soundfonts import SoundfontError, list_soundfonts
 from musax.rendering.synthesizer import Synthesizer
 
 VELOCITIES = (12, 28, 44, 60, 76, 92, 108, 124)
 #: Programs of General MIDI 2 and GS whose keys mean what `musax.drum_pitches` says: standard, room,
 #: power, electronic, TR-808, jazz, brush. Orchestral and effect kits are something else.
 PROGRAMS = (0, 8, 16, 24, 25, 32, 40)
-# TinySoundFont has linear velocity and no modulators; soundfonts are made for the square.
+# Our player has linear velocity and no modulators; soundfonts are made for the square.
 _EXTRA_EXPONENT = 0.8
 _HELD_SECONDS = 6.0
-_DRUM_BANK = 128
-_PRESET_BYTES = 38
 
 #: File name of a bank with a layout of its own -> pitch -> key. The AVL drum kits have no second
 #: rack tom; their half-open hi-hat is the open one, the swish its edge.
@@ -52,22 +49,12 @@ def list_soundfont_kits() -> dict[str, tuple[Path, int]]:
 def _programs(path: Path) -> list[int]:
     if _layout(path):
         return [0]
-    kits = {program for program, bank in _presets(path) if bank == _DRUM_BANK}
-    return [program for program in PROGRAMS if program in kits]
-
-
-def _presets(path: Path) -> list[tuple[int, int]]:
-    """(program, bank) of every preset, from the headers alone: banks take seconds to decode."""
-    if not path.stat().st_size:
+    try:
+        presets = SoundfontFile(path).presets
+    except SoundfontError:  # not for a list to report; playing it does
         return []
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        # Searched for, because some banks do not pad odd chunks as RIFF asks.
-        at = data.rfind(b"pdtaphdr")
-        if at < 0:
-            return []
-        (size,) = struct.unpack_from("<I", data, at + 8)
-        starts = range(at + 12, at + 12 + size - _PRESET_BYTES, _PRESET_BYTES)  # the last ends them
-        return [struct.unpack_from("<HH", data, start + 20) for start in starts]
+    kits = {program for bank, program in presets if bank == DRUM_BANK}
+    return [program for program in PROGRAMS if program in kits]
 
 
 def load_soundfont_kit(path: Path, program: int, name: str, sample_rate: int) -> DrumKit:

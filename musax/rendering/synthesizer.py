@@ -1,6 +1,5 @@
-"""Notes to audio through a soundfont, by TinySoundFont (the `render` extra)."""
+"""Notes to audio through a soundfont."""
 
-import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -8,52 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from musax.notes import validate_notes
+from musax.rendering.soundfont_file import DRUM_BANK, Generator, Region, SoundfontFile
 from musax.rendering.soundfonts import SoundfontError, find_soundfont
+from musax.rendering.voices import Strike, render_voice
 
-_CHANNEL = 0
-_DRUM_BANK = 128
-_MAX_VOICES = 512
-_BLOCK_SECONDS = 0.25
 _MAX_TAIL_SECONDS = 8.0
 _DIED_AWAY = 1e-4  # -80 dB of full scale: where a rendering may end
-_SILENT = 1e-6  # -120 dB: where a pause need not be computed
-
-
-def _backend():
-    try:
-        from tinysoundfont import _tinysoundfont  # its Synth class cannot clone a loaded bank
-    except ImportError as error:
-        raise ImportError(
-            "rendering needs TinySoundFont: pip install 'musax[render]' "
-            "(where PortAudio's headers are missing: pip install --no-deps tinysoundfont)"
-        ) from error
-    return _tinysoundfont
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, modified_ns: int, size: int):
-    """The bank decoded into memory; once per process, because large ones take seconds."""
-    backend = _backend()
-    with open(path, "rb") as file:
-        header = file.read(12)
-    if header[:4] != b"RIFF" or header[8:12] != b"sfbk":
-        raise SoundfontError(f"{path}: not a soundfont (expected a RIFF file of type sfbk)")
-    try:
-        return backend.SoundFont(os.fspath(path))
-    except RuntimeError as error:
-        raise SoundfontError(
-            f"{path}: damaged or unsupported soundfont ({error}); fetch it again"
-        ) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Events:
-    """Note events of one instrument in playing order; equal samples: ends before beginnings."""
-
-    sample: np.ndarray  # int64 [2N]
-    starts: np.ndarray  # bool [2N]
-    pitch: np.ndarray  # int [2N]
-    velocity: np.ndarray  # int [2N]
+def _load(path: Path, modified_ns: int, size: int) -> SoundfontFile:
+    """Open a bank; once per process, so that samples are read once."""
+    return SoundfontFile(path)
 
 
 class Synthesizer:
@@ -72,7 +37,6 @@ class Synthesizer:
           sample_rate: Hz.
 
         Raises:
-          ImportError: if TinySoundFont is not installed.
           SoundfontError: if the bank is missing or not a soundfont.
         """
         if sample_rate <= 0:
@@ -85,12 +49,12 @@ class Synthesizer:
     @property
     def programs(self) -> list[int]:
         """General MIDI programs (0 to 127) that the bank holds."""
-        return [i for i in range(128) if self._font.get_preset_index(0, i) >= 0]
+        return [program for bank, program in self._font.presets if bank == 0]
 
     @property
     def drum_kits(self) -> list[int]:
         """Programs of the bank's drum kits; others fall back to the first."""
-        return [i for i in range(128) if self._font.get_preset_index(_DRUM_BANK, i) >= 0]
+        return [program for bank, program in self._font.presets if bank == DRUM_BANK]
 
     def render(
         self,
@@ -136,91 +100,97 @@ class Synthesizer:
         return {instrument: audio * np.float32(gain) for instrument, audio in stems.items()}
 
     def _stems(self, notes, seconds, detune_cents, stereo, mix: bool):
-        """Audio of each instrument; with `mix`, all share one array."""
+        """Return the audio of each instrument; with `mix`, all share one array."""
         validate_notes(notes, "Synthesizer.render")
         if seconds is not None and not 0 <= seconds < np.inf:
             raise ValueError(f"seconds={seconds}: must be finite and not negative")
         last = notes["offset"].max(initial=0.0)
         audio = self._silence(last + _MAX_TAIL_SECONDS if seconds is None else seconds, stereo)
-        instruments = set(zip(notes["program"].tolist(), notes["is_drum"].tolist()))
         stems, end = {}, 0
+        instruments = set(zip(notes["program"].tolist(), notes["is_drum"].tolist()))
         for program, is_drum in sorted(instruments):
             stem = audio if mix else np.zeros_like(audio)
-            player = self._player(program, is_drum, detune_cents, stereo)
             own = notes[(notes["program"] == program) & (notes["is_drum"] == is_drum)]
-            end = max(end, self._play(player, _events(own, self.sample_rate), stem))
+            detune = 0.0 if is_drum else detune_cents / 100
+            self._play(self._regions(program, is_drum), own, detune, stem)
             stems[program, is_drum] = stem
         if seconds is not None:
             return stems
+        for stem in stems.values():
+            loud = np.flatnonzero(np.abs(stem).reshape(len(stem), -1).max(axis=1) > _DIED_AWAY)
+            end = max(end, int(loud[-1]) + 1 if len(loud) else 0)
         return {instrument: stem[:end] for instrument, stem in stems.items()}
 
     def _silence(self, seconds: float, stereo: bool) -> np.ndarray:
         samples = round(seconds * self.sample_rate)
         return np.zeros((samples, 2) if stereo else samples, np.float32)
 
-    def _player(self, program: int, is_drum: bool, detune_cents: float, stereo: bool):
-        """A fresh copy of the bank (its samples are shared) set to one instrument."""
-        if not is_drum and self._font.get_preset_index(0, program) < 0:
-            raise SoundfontError(
-                f"{self.path}: no program {program}; it holds {self.programs or 'none'}: "
-                "choose another bank or map the notes' programs"
-            )
-        backend = _backend()
-        player = backend.SoundFont(self._font)
-        modes = backend.OutputMode
-        mode = modes.StereoInterleaved if stereo else modes.Mono
-        player.set_output(mode, self.sample_rate, 0.0)
-        player.set_max_voices(_MAX_VOICES)
-        try:
-            player.channel_set_bank(_CHANNEL, 0)
-            player.channel_set_preset_number(_CHANNEL, program, is_drum)
-        except RuntimeError as error:
-            raise SoundfontError(f"{self.path}: no drum kit; choose another bank") from error
-        if not is_drum:
-            player.channel_set_tuning(_CHANNEL, detune_cents / 100.0)
-        return player
+    def _regions(self, program: int, is_drum: bool) -> tuple[Region, ...]:
+        """Return the regions of an instrument; of the first drum kit if there is no such one."""
+        bank = DRUM_BANK if is_drum else 0
+        if (bank, program) not in self._font.presets:
+            if not is_drum:
+                raise SoundfontError(
+                    f"{self.path}: no program {program}; it holds {self.programs or 'none'}: "
+                    "choose another bank or map the notes' programs"
+                )
+            if not self.drum_kits:
+                raise SoundfontError(f"{self.path}: no drum kit; choose another bank")
+            program = self.drum_kits[0]
+        return self._font.regions(bank, program)
 
-    def _play(self, player, events: _Events, out: np.ndarray) -> int:
-        """Adds what `player` makes of the events to `out`; the sample where it has died away."""
-        scratch = np.zeros((round(_BLOCK_SECONDS * self.sample_rate), *out.shape[1:]), np.float32)
-        position, held = 0, 0
-        audible = False
-
-        def advance(end: int, floor: float) -> None:
-            """Renders up to sample `end`, or until a released sound falls below `floor`."""
-            nonlocal position, audible
-            end = min(end, len(out))
-            while position < end and (held or audible):
-                block = scratch[: min(len(scratch), end - position)]
-                player.render(memoryview(block).cast("B"), False)
-                out[position : position + len(block)] += block
-                position += len(block)
-                # Short blocks tell little: the sound may be at a zero crossing.
-                audible = len(block) < len(scratch) or float(np.abs(block).max()) > floor
-            if end < len(out):
-                position = end
-
-        columns = (events.sample, events.starts, events.pitch, events.velocity)
-        for sample, starts, pitch, velocity in zip(*(column.tolist() for column in columns)):
-            if sample >= len(out):
-                break
-            advance(sample, _SILENT)
-            if starts:
-                player.channel_note_on(_CHANNEL, pitch, velocity / 127.0)
-                held, audible = held + 1, True
-            else:
-                player.channel_note_off(_CHANNEL, pitch)
-                held -= 1
-        advance(len(out), _DIED_AWAY)
-        return position
+    def _play(
+        self, regions: tuple[Region, ...], notes: np.ndarray, detune: float, out: np.ndarray
+    ) -> None:
+        """Add the notes of one instrument to `out`."""
+        notes = notes[np.lexsort((notes["velocity"], notes["pitch"], notes["onset"]))]
+        onsets = np.rint(notes["onset"] * self.sample_rate).astype(np.int64)
+        offsets = np.rint(notes["offset"] * self.sample_rate).astype(np.int64)
+        struck = [
+            [r for r in regions if _within(key, r.keys) and _within(velocity, r.velocities)]
+            for key, velocity in zip(notes["pitch"].tolist(), notes["velocity"].tolist())
+        ]
+        chokes = _next_of_class(struck, onsets)
+        for i, (note, onset) in enumerate(zip(notes, onsets.tolist())):
+            room = len(out) - onset
+            for region in struck[i] if room > 0 else ():
+                held = max(int(offsets[i]) - onset, 1)  # no note is lost
+                choke = chokes.get((i, _exclusive_class(region)))
+                strike = Strike(
+                    int(note["pitch"]),
+                    int(note["velocity"]),
+                    held,
+                    room,
+                    self.sample_rate,
+                    detune,
+                    None if choke is None else choke - onset,
+                )
+                voice = render_voice(region, strike)
+                if out.ndim == 2:
+                    pan = np.clip(region.generators[Generator.PAN] / 1000, -0.5, 0.5)
+                    voice = voice[:, None] * np.sqrt([0.5 - pan, 0.5 + pan]).astype(np.float32)
+                out[onset : onset + len(voice)] += voice
 
 
-def _events(notes: np.ndarray, sample_rate: int) -> _Events:
-    onset = np.rint(notes["onset"] * sample_rate).astype(np.int64)
-    # At least one sample, or the end would come before the beginning and the note would stick.
-    offset = np.maximum(np.rint(notes["offset"] * sample_rate).astype(np.int64), onset + 1)
-    sample = np.concatenate([offset, onset])
-    starts = np.repeat([False, True], len(notes))
-    pitch, velocity = np.tile(notes["pitch"], 2), np.tile(notes["velocity"], 2)
-    order = np.lexsort((velocity, pitch, starts, sample))
-    return _Events(sample[order], starts[order], pitch[order], velocity[order])
+def _within(value: int, limits: tuple[int, int]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def _exclusive_class(region: Region) -> int:
+    return int(region.generators[Generator.EXCLUSIVE_CLASS])
+
+
+def _next_of_class(struck: list[list[Region]], onsets: np.ndarray) -> dict[tuple[int, int], int]:
+    """Return {(note, exclusive class): the sample where a later note of the class silences it}."""
+    chokes: dict[tuple[int, int], int] = {}
+    following: dict[int, tuple[int, int]] = {}  # class -> (onset of the next note, of one later)
+    for i in reversed(range(len(struck))):
+        onset = int(onsets[i])
+        for number in {_exclusive_class(region) for region in struck[i]} - {0}:
+            near, later = following.get(number, (-1, -1))
+            choke = near if near > onset else later
+            if choke >= 0:
+                chokes[i, number] = choke
+            if near != onset:
+                following[number] = (onset, near)
+    return chokes

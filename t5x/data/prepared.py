@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from t5x.data.records import write_array_record
+from t5x.extras import how_to_install
 from t5x.files import write_json, write_text
 
 INFO_FORMAT = 1
@@ -129,7 +130,7 @@ def _run_beam(
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as e:
-        raise ImportError(f"--runner {runner} needs Apache Beam: pip install 'musax[beam]'") from e
+        raise ImportError(f"--runner {runner} needs Apache Beam: {how_to_install('beam')}") from e
     options = PipelineOptions(list(beam_options), runner=runner)
     with beam.Pipeline(options=options) as pipeline:
         numbers = pipeline | "shards" >> beam.Create(range(num_shards)) | beam.Reshuffle()

@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from t5x.extras import how_to_install
+
 PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
@@ -189,7 +191,7 @@ class SentencePieceVocabulary(_Ids):
       reverse_extra_ids: False counts the sentinels upwards instead.
 
     Raises (when first used):
-      ImportError: sentencepiece is not installed (`pip install musax[sentencepiece]`).
+      ImportError: sentencepiece is not installed (the extra `sentencepiece`).
       ValueError: naming the file that cannot be read or is no SentencePiece model.
     """
 
@@ -244,7 +246,7 @@ def _load_sentencepiece(path: str, extra_ids: int, reverse: bool) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as e:
         raise ImportError(
-            "SentencePieceVocabulary needs sentencepiece: pip install musax[sentencepiece]"
+            f"SentencePieceVocabulary needs sentencepiece: {how_to_install('sentencepiece')}"
         ) from e
     try:
         model = Path(path).expanduser().read_bytes()

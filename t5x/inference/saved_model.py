@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from t5x.extras import how_to_install
 from t5x.gin_utils import GinError
 from t5x.inference.states import FeatureSpec
 
@@ -37,7 +38,7 @@ def write_saved_model(
         from jax.experimental import jax2tf
     except ImportError as error:
         raise GinError(
-            f"a SavedModel needs TensorFlow ({error}): pip install 'musax[seqio]', or leave "
+            f"a SavedModel needs TensorFlow ({error}): {how_to_install('seqio')}, or leave "
             "save.saved_model out, which writes StableHLO."
         ) from error
 

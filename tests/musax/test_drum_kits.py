@@ -200,7 +200,6 @@ def test_samples_come_at_the_rate_asked_for(folder, kit):
 
 
 def test_soundfont_kits_hold_the_general_midi_drums():
-    pytest.importorskip("tinysoundfont")
     kit = load_drum_kit(str(default_soundfont()))
     assert {36, 38, 42, 46, 49, 51, 53, 75} <= set(kit.pads)
     assert not {22, 26, 58} & set(kit.pads)  # Roland's zones are something else there

@@ -1,15 +1,18 @@
 """Soundfonts, the synthesizer and augmentation."""
 
-import sys
+import io
+import struct
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musax.notes import empty_notes, make_notes
 from musax.rendering import augment as effects
-from musax.rendering import soundfonts, synthesizer
+from musax.rendering import soundfonts
+from musax.rendering.soundfont_file import Generator, SoundfontFile
 from musax.rendering.soundfonts import SoundfontError
 from musax.rendering.synthesizer import Synthesizer
 
@@ -18,7 +21,6 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def synth():
-    pytest.importorskip("tinysoundfont")
     return Synthesizer(sample_rate=RATE)
 
 
@@ -41,7 +43,6 @@ def test_default_soundfont_comes_with_the_installation(monkeypatch, tmp_path):
 
 
 def test_file_that_is_no_soundfont_is_named(tmp_path):
-    pytest.importorskip("tinysoundfont")
     path = tmp_path / "bad.sf2"
     path.write_bytes(b"not a font at all")
     with pytest.raises(SoundfontError, match=r"bad\.sf2.*sfbk"):
@@ -49,13 +50,6 @@ def test_file_that_is_no_soundfont_is_named(tmp_path):
     path.write_bytes(b"RIFF\x10\x00\x00\x00sfbkLIST")
     with pytest.raises(SoundfontError, match=r"bad\.sf2.*damaged"):
         Synthesizer(path)
-
-
-def test_missing_backend_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tinysoundfont", None)
-    synthesizer._load.cache_clear()
-    with pytest.raises(ImportError, match=r"musax\[render\]"):
-        Synthesizer()
 
 
 def test_pitch_detune_and_sustain(synth):
@@ -133,23 +127,78 @@ def test_bad_arguments_are_refused(synth):
         Synthesizer(sample_rate=0)
 
 
-def test_missing_program_is_named(synth, monkeypatch):
-    class Partial:
-        def __init__(self, font):
-            self.font = font
-
-        def get_preset_index(self, bank, program):
-            return -1 if program == 5 else self.font.get_preset_index(bank, program)
-
+def test_what_a_bank_lacks_is_named(synth, monkeypatch):
     assert synth.programs == list(range(128))
     assert 0 in synth.drum_kits
     partial = Synthesizer(sample_rate=RATE)
-    monkeypatch.setattr(
-        synthesizer._backend(), "SoundFont", lambda font: type(font.font)(font.font)
-    )
-    partial._font = Partial(partial._font)
-    with pytest.raises(SoundfontError, match="no program 5"):
+    monkeypatch.setattr(type(partial._font), "presets", [(0, 4), (128, 8)])
+    with pytest.raises(SoundfontError, match=r"no program 5; it holds \[4\]"):
         partial.render(make_notes(0, 1, 60, program=5), seconds=1.0)
+    drum = make_notes(0, 1, 38, program=5, is_drum=True)
+    assert partial.render(drum, seconds=0.5).any()  # the first kit there is
+    monkeypatch.setattr(type(partial._font), "presets", [(0, 4)])
+    with pytest.raises(SoundfontError, match="no drum kit"):
+        partial.render(drum, seconds=1.0)
+
+
+def test_a_closed_hi_hat_silences_an_open_one(synth):
+    closed_at = 0.3
+    ringing = synth.render(make_notes(0.0, 0.1, 46, 100, is_drum=True), seconds=1.0)
+    closed = synth.render(make_notes(closed_at, 0.4, 42, 100, is_drum=True), seconds=1.0)
+    both = synth.render(
+        make_notes([0.0, closed_at], [0.1, 0.4], [46, 42], 100, is_drum=True), seconds=1.0
+    )
+    cut, later = round(closed_at * RATE), round((closed_at + 0.02) * RATE)
+    np.testing.assert_array_equal(both[:cut], ringing[:cut])
+    assert effects.rms(ringing[later:]) > 1e-3
+    np.testing.assert_allclose(both[later:], closed[later:], atol=1e-6)
+
+
+def test_a_soundfont_of_compressed_samples_plays_as_the_plain_one(synth, tmp_path):
+    """SF3, made of the default bank by compressing the samples of one preset."""
+    path = tmp_path / "small.sf3"
+    write_compressed(synth.path, path, program=19)
+    note = make_notes(0.0, 0.5, 69, 100, program=19)
+    plain = synth.render(note, seconds=1.0)
+    compressed = Synthesizer(path, RATE).render(note, seconds=1.0)
+    assert np.dot(plain, compressed) > 0.99 * np.dot(plain, plain)
+    assert effects.rms(plain - compressed) < 0.1 * effects.rms(plain)
+
+
+def write_compressed(source, target, program):
+    """Write a bank with the samples of a preset in Ogg Vorbis, loops from their beginnings."""
+    bank = SoundfontFile(source)
+    headers = bank._table(b"shdr").copy()
+    instruments = {
+        z[Generator.INSTRUMENT]
+        for z in bank._zones(b"p", b"phdr", bank._numbers[0, program], Generator.INSTRUMENT)
+    }
+    numbers = {
+        z[Generator.SAMPLE]
+        for i in instruments
+        for z in bank._zones(b"i", b"inst", i, Generator.SAMPLE)
+    }
+    stored = b""
+    for number in sorted(numbers):
+        ogg = io.BytesIO()
+        soundfile.write(ogg, bank._samples(number), 44100, format="OGG", subtype="VORBIS")
+        header = headers[number : number + 1]
+        begin = header["start"].copy()
+        header["loop_start"] -= begin
+        header["loop_end"] -= begin
+        header["start"], header["end"] = len(stored), len(stored) + len(ogg.getvalue())
+        header["type"] |= 0x10
+        stored += ogg.getvalue()
+    stored += bytes(len(stored) % 2)
+    tables = {**bank._tables, b"shdr": headers}
+    names = (b"phdr", b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr")
+    pdta = b"pdta" + b"".join(_chunk(name, tables[name].tobytes()) for name in names)
+    body = b"sfbk" + _chunk(b"LIST", b"sdta" + _chunk(b"smpl", stored)) + _chunk(b"LIST", pdta)
+    target.write_bytes(_chunk(b"RIFF", body))
+
+
+def _chunk(name, data):
+    return name + struct.pack("<I", len(data)) + data
 
 
 # ----------------------------------------------------------------------------------- augmentation

@@ -45,7 +45,6 @@ def printed(notebook):
 
 def test_transcribe(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tinysoundfont")
     notebook = nbformat.read(FOLDER / "transcribe.ipynb", as_version=4)
     time = np.arange(16000) / 16000
     save_audio(tmp_path / "tone.wav", (0.3 * np.sin(2 * np.pi * 440 * time)).astype("f4"), 16000)
@@ -105,7 +104,6 @@ def test_drums_names_what_the_repository_has():
 
 def test_compose(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tinysoundfont")
     notebook = nbformat.read(FOLDER / "compose.ipynb", as_version=4)
     save_midi(tmp_path / "begin.mid", make_notes([0.0, 0.5, 1.0], [0.4, 0.9, 2.0], [60, 64, 67]))
     tiny_perceiver.save_tiny_model(tmp_path / "tiny")
@@ -127,7 +125,6 @@ def test_compose_names_what_the_repository_has():
 
 def test_infill(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tinysoundfont")
     notebook = nbformat.read(FOLDER / "infill.ipynb", as_version=4)
     notes = make_notes([0.0, 0.5, 2.0, 4.5], [0.4, 0.9, 3.0, 5.0], [60, 64, 67, 72])
     save_midi(tmp_path / "song.mid", notes)

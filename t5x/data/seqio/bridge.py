@@ -25,7 +25,7 @@ def to_seqio(name: str | Task | Mixture, seed: int = 0):
       The `seqio.Task` or `seqio.Mixture`.
 
     Raises:
-      ImportError: when seqio is not installed (`pip install musax[seqio]`).
+      ImportError: when seqio is not installed (the extra `seqio`).
     """
     import seqio
 

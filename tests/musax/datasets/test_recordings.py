@@ -39,7 +39,6 @@ def test_folder_without_truth_says_what_was_expected(tmp_path):
 
 
 def test_rendered_set_is_deterministic_and_holds_what_was_played(tmp_path):
-    pytest.importorskip("tinysoundfont")
     for number in (840, 850):
         song = tmp_path / str(number)
         song.mkdir()
@@ -67,7 +66,6 @@ def test_middle_excerpt_cuts_at_its_end_and_leaves_drums_out():
 
 
 def test_band_set_has_instruments_and_drums(tmp_path):
-    pytest.importorskip("tinysoundfont")
     folder = tmp_path / "samples/valid/trio"
     folder.mkdir(parents=True)
     beats = np.arange(24) * 0.5
