@@ -61,7 +61,6 @@ def names(folder):
 
 def test_pieces_with_pictures_and_sound(folder, capsys):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tinysoundfont")
     out = folder / "out" / "piece.mid"
     options = ["--length", 4, "--seed", 5]
     assert musax("compose", "-o", out, *options, "--render", "--plot") == 0
@@ -235,7 +234,6 @@ NOT_STARTED = [
 
 @pytest.mark.parametrize(("arguments", "message"), NOT_STARTED)
 def test_what_cannot_be_started(arguments, message, folder, capsys):
-    pytest.importorskip("tinysoundfont")
     pytest.importorskip("matplotlib")
     before = names(folder)
     assert musax(*arguments) == 2
