@@ -15,9 +15,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen import spmd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x.unsupported import explanation, unsupported_names
@@ -77,7 +77,7 @@ def logical_to_mesh_axes(
     """Mesh axes of an array; a name without a rule, or whose mesh axis is taken, is replicated."""
     if logical_axes is None:
         return PartitionSpec()
-    return nn.logical_to_mesh_axes(tuple(logical_axes), rules)
+    return spmd.logical_to_mesh_axes(tuple(logical_axes), rules) or PartitionSpec()
 
 
 def _check_divides(shape: Sequence[int], spec: PartitionSpec, mesh: Mesh, name: str) -> None:
@@ -163,7 +163,7 @@ class DataLayout:
 
 def create_mesh(
     num_partitions: int,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Any],
     ici_mesh_shape: Sequence[int] | None = None,
     dcn_mesh_shape: Sequence[int] | None = None,
 ) -> Mesh:
@@ -196,9 +196,7 @@ def create_mesh(
     return Mesh(grid, ("data", "model"))
 
 
-def _slices(
-    ici: tuple[int, ...], dcn: tuple[int, ...], devices: Sequence[jax.Device]
-) -> np.ndarray:
+def _slices(ici: tuple[int, ...], dcn: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """Devices [replica, data, model] with the shape `dcn` of slices, each of the shape `ici`."""
     from jax.experimental import mesh_utils
 

@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(model: ExportedModel, outputs: Arrays, file: str | None) -> None:
     if file is not None and file.endswith(".npz"):
-        np.savez(file, **outputs)
+        np.savez(file, **dict[str, Any](outputs))
         return
     text = "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines_of(model, outputs))
     if file is None:

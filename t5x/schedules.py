@@ -44,7 +44,7 @@ def create_learning_rate_scheduler(
     Raises:
       ValueError: an unknown factor.
     """
-    table: dict[str, Schedule] = {
+    table: dict[str, Callable[[Array], Array | float]] = {
         "constant": lambda s: jnp.float32(base_learning_rate),
         "linear_warmup": lambda s: jnp.minimum(1.0, s / warmup_steps),
         "linear_decay": lambda s: (

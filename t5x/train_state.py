@@ -27,7 +27,7 @@ Tree = Any
 
 def _split_axes(variables: Mapping[str, Tree]) -> tuple[dict[str, Tree], dict[str, Tree]]:
     """Splits collections from their axis annotations (`<collection>_axes`)."""
-    variables = dict(unfreeze(variables))
+    variables = dict(unfreeze(dict(variables)))
     axes = {k.removesuffix("_axes"): variables.pop(k) for k in list(variables) if k[-5:] == "_axes"}
     return variables, axes
 
@@ -38,10 +38,10 @@ def check_params_axes(params: Tree, params_axes: Tree) -> None:
     Raises:
       ValueError: names the parameters without annotation, or of another rank.
     """
-    names = flax.traverse_util.flatten_dict(
+    names: dict[str, Any] = flax.traverse_util.flatten_dict(
         unfreeze(flax_partitioning.get_axis_names(params_axes)), sep="/"
     )
-    arrays = flax.traverse_util.flatten_dict(unfreeze(params), sep="/")
+    arrays: dict[str, Any] = flax.traverse_util.flatten_dict(unfreeze(params), sep="/")
     problems = [f"{k}: no axis names" for k in sorted(arrays.keys() - names.keys())]
     problems += [f"{k}: axis names of no parameter" for k in sorted(names.keys() - arrays.keys())]
     problems += [

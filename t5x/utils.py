@@ -278,8 +278,8 @@ def override_params_axes_names(
       ValueError: a pair that matches no parameter, or has another number of axes.
     """
     variables = dict(unfreeze(dict(model_variables)))
-    axes = flatten_dict(variables["params_axes"], sep="/")
-    shapes = flatten_dict(variables["params"], sep="/")
+    axes: dict[str, Any] = flatten_dict(variables["params_axes"], sep="/")
+    shapes: dict[str, Any] = flatten_dict(variables["params"], sep="/")
     idle = {pattern for pattern, _ in params_axes_names_override}
     for name, value in shapes.items():
         for pattern, names in params_axes_names_override:

@@ -175,16 +175,18 @@ def load_t5x_checkpoint(
 def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
     import jax
     import orbax.checkpoint as ocp
+    from etils import epath
 
+    directory = epath.Path(folder.absolute())
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-    metadata = handler.metadata(folder.absolute())
-    tree = getattr(metadata, "tree", metadata)
+    metadata = handler.metadata(directory)
+    tree: Any = getattr(metadata, "tree", metadata)
     if subtree:
         tree = {k: v for k, v in tree.items() if k == subtree}
     arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     item = jax.tree.map(lambda leaf: 0, tree)
     args = ocp.args.PyTreeRestore(item=item, restore_args=arrays, partial_restore=True)
-    return handler.restore(folder.absolute(), args=args)
+    return handler.restore(directory, args=args)
 
 
 def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:
@@ -234,7 +236,7 @@ def _listed(problems: Mapping[str, str], left_out: Container[str]) -> list[str]:
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    flat = flax.traverse_util.flatten_dict(dict(tree), sep="/") if tree else {}
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(dict(tree), sep="/") if tree else {}
     return {
         name: tuple(np.shape(leaf)) if not hasattr(leaf, "shape") else tuple(leaf.shape)
         for name, leaf in flat.items()

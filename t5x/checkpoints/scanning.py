@@ -119,7 +119,7 @@ def _unscan(
 
 def _unscan_stack(tree: dict[str, Tree], name: str, axis: int, shared: bool) -> dict[str, Tree]:
     result = {k: v for k, v in tree.items() if k != name}
-    stacked = traverse_util.flatten_dict(dict(tree[name]), sep="/")
+    stacked: dict[str, Any] = traverse_util.flatten_dict(dict(tree[name]), sep="/")
     if shared:
         tables = [k for k in stacked if k.startswith(f"{_POSITIONS}/")]
         for key in tables:

@@ -44,7 +44,7 @@ class _Settings:
     cached: str | None = None  # names of the tasks that are read from a cache
 
 
-class _OffsetPlaces:
+class _OffsetPlaces(Sequence[order.Place]):
     """The places of an order from `start` on."""
 
     def __init__(self, places, start: int):
@@ -165,7 +165,7 @@ class DatasetIterator:
         self.model_feature_lengths: dict[str, Any] = {}
         self.batch_size = 0
         self.lookahead = 1
-        self._open(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
+        self._open(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
 
     def _open(self, seed: int) -> None:
         self._inner: Any = self._make_batches(int(seed))

@@ -123,12 +123,23 @@ def append_eos(
     output_features: Mapping[str, Feature],
     sequence_length: Mapping[str, int] | None = None,
 ) -> dict:
-    """Adds EOS to features with `add_eos`, even where trimming will cut it off again."""
+    """Add EOS to features with `add_eos`, even where trimming will cut it off again.
+
+    Raises:
+      ValueError: a feature with `add_eos` whose vocabulary has no EOS.
+    """
     del sequence_length
     ended = dict(example)
     for name, feature in output_features.items():
-        if feature.add_eos and name in example:
-            ended[name] = np.append(example[name], feature.vocabulary.eos_id).astype(feature.dtype)
+        if not feature.add_eos or name not in example:
+            continue
+        eos_id = feature.vocabulary.eos_id
+        if eos_id is None:
+            raise ValueError(
+                f"feature {name!r} has add_eos=True, but its vocabulary has no eos_id; give the "
+                "vocabulary one, or the feature add_eos=False"
+            )
+        ended[name] = np.append(example[name], eos_id).astype(feature.dtype)
     return ended
 
 

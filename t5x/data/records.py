@@ -19,7 +19,8 @@ def serialize_example(example: dict) -> bytes:
     Raises:
       ValueError: for a value of another type, naming its feature.
     """
-    return msgpack.packb({name: _encode(name, value) for name, value in example.items()})
+    packed = {name: _encode(name, value) for name, value in example.items()}
+    return msgpack.Packer().pack(packed)
 
 
 def deserialize_example(data: bytes) -> Example:

@@ -37,8 +37,13 @@ class FunctionSource:
     its examples are then kept in memory.
     """
 
-    def __init__(self, splits: Mapping[str, Sequence[Example] | Callable[[], Sequence[Example]]]):
-        self._splits = dict(splits)
+    def __init__(
+        self,
+        splits: Mapping[
+            str, Sequence[Mapping[str, Any]] | Callable[[], Sequence[Mapping[str, Any]]]
+        ],
+    ):
+        self._splits: dict[str, Any] = dict(splits)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -46,18 +51,18 @@ class FunctionSource:
 
     def sequence(self, split: str) -> Sequence[Example]:
         check_split(split, self.splits, "the source")
-        value: Any = self._splits[split]
-        if callable(value) and not hasattr(value, "__getitem__"):
-            value = value()
-            if isinstance(value, Iterator):
-                value = list(value)
-            if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
+        given = self._splits[split]
+        if callable(given) and not hasattr(given, "__getitem__"):
+            examples = given()
+            if isinstance(examples, Iterator):
+                examples = list(examples)
+            if not hasattr(examples, "__len__") or not hasattr(examples, "__getitem__"):
                 raise ValueError(
                     f"split {split!r}: expected a sequence with len() and [i], "
-                    f"got {type(value).__name__}"
+                    f"got {type(examples).__name__}"
                 )
-            self._splits[split] = value
-        return value  # type: ignore[return-value]
+            self._splits[split] = examples
+        return self._splits[split]
 
 
 class _Generated:

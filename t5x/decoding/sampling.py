@@ -6,7 +6,7 @@ array [B] with one for each row.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,10 @@ class SamplingOptions:
     @property
     def greedy(self) -> bool:
         """Whether it is known before tracing that nothing is random."""
-        cold = _is_number(self.temperature) and self.temperature <= MIN_TEMPERATURE
-        return cold or (_is_number(self.topk) and self.topk == 1)
+        temperature, topk = self.temperature, self.topk
+        return (_is_number(temperature) and temperature <= MIN_TEMPERATURE) or (
+            _is_number(topk) and topk == 1
+        )
 
     @property
     def penalises(self) -> bool:
@@ -72,17 +74,18 @@ class SamplingOptions:
         if self.penalises:
             assert seen is not None
             penalised = penalise_repetition(logits, seen, self.repetition_penalty)
-        coldest = jnp.argmax(penalised, axis=-1).astype(jnp.int32)
+        most_likely = jnp.argmax(penalised, axis=-1).astype(jnp.int32)
         if self.greedy:
-            return coldest, self._log_probs(logits, None, coldest)
+            return most_likely, self._log_probs(logits, None, most_likely)
         assert rng is not None
-        warmth = jnp.broadcast_to(jnp.asarray(self.temperature, jnp.float32), logits.shape[:1])
-        scaled = self._mask(penalised / jnp.maximum(warmth, MIN_TEMPERATURE)[:, None])
-        cold = warmth <= MIN_TEMPERATURE
+        temperature = jnp.asarray(self.temperature, jnp.float32)
+        temperature = jnp.broadcast_to(temperature, logits.shape[:1])
+        scaled = self._mask(penalised / jnp.maximum(temperature, MIN_TEMPERATURE)[:, None])
+        greedy = temperature <= MIN_TEMPERATURE
         tokens = jax.random.categorical(rng, scaled).astype(jnp.int32)
-        tokens = jnp.where(cold, coldest, tokens)
+        tokens = jnp.where(greedy, most_likely, tokens)
         log_probs = self._log_probs(logits, scaled, tokens)
-        return tokens, jnp.where(cold & self.rescale_log_probs, 0.0, log_probs)
+        return tokens, jnp.where(greedy & self.rescale_log_probs, 0.0, log_probs)
 
     def _mask(self, logits: Array) -> Array:
         """Removes what top-k, then top-p of the rest, then min-p of the rest, remove."""
@@ -129,5 +132,5 @@ def mark_seen(seen: Array, tokens: Array) -> Array:
     return marked.at[:, 0].set(False)
 
 
-def _is_number(x: Any) -> bool:
+def _is_number(x: Any) -> TypeGuard[float]:
     return isinstance(x, (int, float))

@@ -42,10 +42,10 @@ def write_saved_model(
             "save.saved_model out, which writes StableHLO."
         ) from error
 
-    module = tf.Module()
+    module: Any = tf.Module()
     # TensorFlow's names of variables may not begin as parameters' do, so a list holds them.
     names = sorted(params)
-    module.params = [tf.Variable(params[name], trainable=False) for name in names]
+    module.params = [tf.Variable(tf.constant(params[name]), trainable=False) for name in names]
     signatures = {}
     for name, function in functions.items():
         run = jax2tf.convert(

@@ -171,12 +171,14 @@ class MultiHeadDotProductAttention(nn.Module):
         """
         query = shard(self.query(inputs_q), "batch", "length", "heads", "kv")
         bias = combine_biases(mask_to_bias(mask, self.dtype), bias)
-        if decode and prefill_lengths is None and self.has_cache():
-            attend = self._attend_cross if self.cross_attention else self._attend_cached
-            x = attend(query, inputs_kv, bias)
+        cached = decode and prefill_lengths is None and self.has_cache()
+        if cached and self.cross_attention:
+            x = self._attend_cross(query, bias)
+        elif inputs_kv is None:
+            raise ValueError("attention without a filled cache needs inputs_kv")
+        elif cached:
+            x = self._attend_cached(query, inputs_kv, bias)
         else:
-            if inputs_kv is None:
-                raise ValueError("attention without a filled cache needs inputs_kv")
             if decode:
                 self.init_cache(inputs_kv, max_decode_length)
             x = self._attend(query, inputs_kv, bias, deterministic, prefill_lengths)
@@ -245,8 +247,8 @@ class MultiHeadDotProductAttention(nn.Module):
             float32_logits=self.float32_logits,
         )
 
-    def _attend_cross(self, query: Array, inputs_kv: Array | None, bias: Array | None) -> Array:
-        del inputs_kv  # projected once, when the cache was filled
+    def _attend_cross(self, query: Array, bias: Array | None) -> Array:
+        # Keys and values were projected when the cache was filled.
         key = self.get_variable("cache", "cross_key")
         value = self.get_variable("cache", "cross_value")
         rows, steps = key.shape[0], query.shape[1]
@@ -265,7 +267,8 @@ class MultiHeadDotProductAttention(nn.Module):
         """Queries and keys [B, L, H, D] of the same positions, int [L] or [B, L]."""
         if self.rotary_base is None:
             return query, key
-        return tuple(rotate(x, positions, self.rotary_base) for x in (query, key))
+        base = self.rotary_base
+        return rotate(query, positions, base), rotate(key, positions, base)
 
     def _append(
         self, new_key: Array, new_value: Array

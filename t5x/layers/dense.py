@@ -57,13 +57,8 @@ class DenseGeneral(nn.Module):
         axis = tuple(a % inputs.ndim for a in _as_tuple(self.axis))
         contracted = tuple(inputs.shape[a] for a in axis)
         matrix = (int(np.prod(contracted)), int(np.prod(features)))
-        kernel = param_with_axes(
-            "kernel",
-            self.kernel_init,
-            matrix,
-            jnp.float32,
-            axes=self.kernel_axes or (None, None),
-        )
+        axes: Any = self.kernel_axes or (None, None)  # annotated in Flax as without None
+        kernel = param_with_axes("kernel", self.kernel_init, matrix, jnp.float32, axes=axes)
         kernel = jnp.asarray(kernel, self.dtype).reshape(contracted + features)
         contract = ((axis, tuple(range(len(axis)))), ((), ()))
         return lax.dot_general(jnp.asarray(inputs, self.dtype), kernel, contract)
@@ -88,10 +83,10 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[..., F] -> [..., features]."""
         shape = (x.shape[-1], self.features)
-        kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=self.axes)
-        bias = param_with_axes(
-            "bias", nn.initializers.zeros, shape[1:], jnp.float32, axes=self.axes[1:]
-        )
+        axes: Any = self.axes  # annotated in Flax as without None
+        kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=axes)
+        zeros = nn.initializers.zeros
+        bias = param_with_axes("bias", zeros, shape[1:], jnp.float32, axes=axes[1:])
         x = jnp.dot(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
         return x + jnp.asarray(bias, self.dtype)
 

@@ -115,8 +115,8 @@ class SinusoidalPositions(nn.Module):
             start = self.get_variable("cache", "position_index")
             self.put_variable("cache", "position_index", start + length)
             if start.ndim:
-                positions = start[:, None] + jnp.arange(length)
-                return jnp.take(table, positions, axis=0, mode="clip")
+                continued = start[:, None] + jnp.arange(length)
+                return jnp.take(table, continued, axis=0, mode="clip")
             return lax.dynamic_slice_in_dim(table, start, length, axis=0)[None]
         if decode:
             self.init_cache(prefill_lengths)

@@ -150,7 +150,7 @@ class BaseTransformerModel(BaseModel):
         )
         return loss, self._compute_metrics(logits, batch, loss, z_loss)
 
-    def _normalization(self, batch: Batch) -> tuple[Array | float | None, Array | None]:
+    def _normalization(self, batch: Batch) -> tuple[Any, Array | None]:
         if "normalized_loss_weights" in batch:
             return self._loss_normalizing_factor, batch["normalized_loss_weights"]
         return losses.get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)

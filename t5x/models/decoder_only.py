@@ -83,7 +83,7 @@ class DecoderOnlyModel(BaseTransformerModel):
     def _compute_logits(
         self, params: Params, batch: Batch, dropout_rng: Array | None = None, mutable: Any = False
     ) -> Any:
-        optional = {k: batch.get(k) for k in _OPTIONAL}
+        optional: dict[str, Any] = {k: batch.get(k) for k in _OPTIONAL}
         optional["decoder_causal_attention"] = self._prefix(batch)
         return self.module.apply(
             {"params": params},

@@ -80,7 +80,9 @@ class EncoderDecoderModel(BaseTransformerModel):
           input_types: type by feature name.
         """
         inputs = example_inputs(input_shapes, input_types)
-        optional = {k: v for k, v in inputs.items() if k.endswith(("_positions", "_segment_ids"))}
+        optional: dict[str, Any] = {
+            k: v for k, v in inputs.items() if k.endswith(("_positions", "_segment_ids"))
+        }
         params_rng, dropout_rng = jax.random.split(rng)
         variables = self.module.init(
             {"params": params_rng, "dropout": dropout_rng},
@@ -111,7 +113,7 @@ class EncoderDecoderModel(BaseTransformerModel):
             mutable=mutable,
         )
 
-    def _encode(self, params: Params, batch: Batch) -> Array:
+    def _encode(self, params: Params, batch: Batch) -> Any:
         return self.module.apply(
             {"params": params},
             batch["encoder_input_tokens"],

@@ -1,7 +1,7 @@
 """What a run would train, as text: parameters, shardings, batch, learning rate."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -75,7 +75,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
 
 
-def _axes(spec: Sequence[Any] | None) -> str:
+def _axes(spec: Iterable[Any] | None) -> str:
     return "(" + ", ".join(str(axis) for axis in spec or ()) + ")"
 
 

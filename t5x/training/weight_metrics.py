@@ -12,7 +12,8 @@ Tree = Any
 
 
 def _flat(tree: Tree) -> dict[str, jax.Array]:
-    return flax.traverse_util.flatten_dict(dict(tree), sep="/")
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(dict(tree), sep="/")
+    return flat
 
 
 def _rms(x: jax.Array) -> jax.Array:
