@@ -50,7 +50,8 @@ def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(
         prog="musax",
-        description="Learned models of music: transcribe recordings, compose, render MIDI files.",
+        description="Learned models of music: transcribe recordings, compose pieces, fill in and "
+        "score them; prepare data, train, evaluate and export models.",
         epilog=_EPILOG,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")

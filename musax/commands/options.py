@@ -21,8 +21,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
-        lines = (self.description or "").splitlines()
-        self.description = "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
+        paragraphs = (self.description or "").split("\n\n")
+        self.description = "\n\n".join(textwrap.fill(text, _WIDTH) for text in paragraphs)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and where to find help, and exit."""

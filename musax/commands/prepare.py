@@ -115,6 +115,7 @@ def add_parser(verbs: Any) -> None:
         command.add_argument("--runner", help="Apache Beam runner, such as DirectRunner")
     for command in (midi, bands, drums, egmd, task):
         command.add_argument(
+            "-j",
             "--workers",
             type=int,
             default=os.cpu_count() or 1,
