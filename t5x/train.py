@@ -20,7 +20,7 @@ import jax
 from t5x import command_line, gin_utils, utils
 from t5x.data.prefetch import Prefetcher
 from t5x.loggers import Console, MetricWriter
-from t5x.partitioning import PjitPartitioner
+from t5x.partitioning import BasePartitioner
 from t5x.trainer import Trainer
 from t5x.training.actions import MODES, BaseAction
 from t5x.training.dry_run import describe_run
@@ -40,7 +40,7 @@ def train(
     train_eval_dataset_cfg: utils.DatasetConfig | None = None,
     infer_eval_dataset_cfg: utils.DatasetConfig | None = None,
     checkpoint_cfg: utils.CheckpointConfig,
-    partitioner: PjitPartitioner,
+    partitioner: BasePartitioner,
     trainer_cls: Callable[..., Trainer],
     model_dir: str,
     total_steps: int,

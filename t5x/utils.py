@@ -16,7 +16,7 @@ from t5x.checkpoints.retention import Checkpointer
 from t5x.compilation_cache import enable_compilation_cache
 from t5x.data.lookup import find_provider
 from t5x.gin_utils import GinError
-from t5x.partitioning import PjitPartitioner
+from t5x.partitioning import BasePartitioner
 from t5x.restoring import TrainStateInitializer
 from t5x.schedules import create_learning_rate_scheduler
 from t5x.unsupported import unsupported_names
@@ -367,7 +367,7 @@ def get_dataset(
 
 def get_training_eval_datasets(
     cfg: DatasetConfig,
-    partitioner: PjitPartitioner,
+    partitioner: BasePartitioner,
     eval_steps: int | None,
     feature_converter_cls: Any,
 ) -> "dict[str, FirstBatches]":

@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import gin
 import numpy as np
 import pytest
+import soundfile
 
 from mt3.inference import Transcriber
 from mt3.model_config import ModelConfig
@@ -13,11 +15,12 @@ from mt3.network import T5Config
 from mt3.segments import SegmentConfig
 from mt3.vocabularies import VocabularyConfig
 from musax.events.spec import NOTES_WITH_TIES
+from musax.midi import load_midi
 from t5x import checkpoints
 from tests.tiny_mt3 import tiny_params
 
 GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "mt3.md"
-SIZES = {
+SIZES: dict[str, Any] = {
     "emb_dim": 8,
     "num_heads": 2,
     "head_dim": 4,
@@ -27,21 +30,18 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module")
-def inference_model():
-    """The class in the guide's code block."""
+@pytest.fixture
+def blocks():
+    """The guide's code blocks: the class, and its use."""
     section = GUIDE.read_text().partition("### Step by step, as in MT3's notebook")[2]
-    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    names = {}
-    exec(block.group(1), names)
+    found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     gin.clear_config()
-    yield names["InferenceModel"]
+    yield found[:2]
     gin.clear_config()
     gin.config._LOCATION_PREFIXES[:] = [""]
 
 
-def test_the_guides_steps_are_those_of_the_transcriber(inference_model, tmp_path):
+def test_the_guides_steps_are_those_of_the_transcriber(blocks, tmp_path, monkeypatch):
     config = ModelConfig(
         network=T5Config(vocab_size=1536, mlp_activations=("gelu", "linear"), **SIZES),
         vocabulary=VocabularyConfig(num_velocity_bins=1),
@@ -55,7 +55,9 @@ def test_the_guides_steps_are_those_of_the_transcriber(inference_model, tmp_path
     manager.wait()
     manager.close()
     sizes = [f"network.T5Config.{name} = {value}" for name, value in SIZES.items()]
-    model = inference_model(tmp_path / "checkpoint_5", "mt3", sizes)
+    names: dict[str, Any] = {}
+    exec(blocks[0], names)
+    model = names["InferenceModel"](tmp_path / "checkpoint_5", "mt3", sizes)
     audio = np.random.default_rng(0).normal(0, 0.1, 256 * 128 + 5000).astype(np.float32)
     notes = model(audio)
     reference = Transcriber(config, params, "tiny").transcribe(
@@ -63,3 +65,9 @@ def test_the_guides_steps_are_those_of_the_transcriber(inference_model, tmp_path
     )
     assert len(notes)
     assert sorted(notes.tolist()) == sorted(reference.notes.tolist())
+
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", audio, 16000, subtype="FLOAT")
+    monkeypatch.setitem(names, "InferenceModel", {"checkpoints/mt3": model}.get)
+    exec(blocks[1], names)
+    assert len(load_midi("song.mid")) > 0

@@ -1,17 +1,19 @@
 """Models that are trained and asked in a notebook."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 
-from t5x import decoding, models
-from t5x.adafactor import Adafactor
 from t5x.checkpoints import all_steps
-from t5x.data import ByteVocabulary, Feature, PassThroughVocabulary
-from t5x.examples.t5 import network
+from t5x.data import Feature, PassThroughVocabulary
 from t5x.interactive_model import InteractiveModel
 from tests.t5x import toy
 
+GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "t5x.md"
 TRAINING, HELD_OUT = toy.examples(24, 0), toy.examples(10, 1)
 FEATURES = {"targets": Feature(PassThroughVocabulary(toy.VOCAB), add_eos=False)}
 
@@ -81,29 +83,14 @@ def test_bad_use_is_named():
         model.score([TRAINING[0], "text"])
 
 
-def test_text_is_encoded_and_decoded_by_the_models_vocabularies():
-    vocabulary = ByteVocabulary(extra_ids=0)
-    config = network.T5Config(
-        vocab_size=vocabulary.vocab_size,
-        emb_dim=8,
-        num_heads=2,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-        head_dim=4,
-        mlp_dim=8,
-        dropout_rate=0.0,
-    )
-    model = InteractiveModel(
-        model=models.EncoderDecoderModel(
-            network.Transformer(config),
-            vocabulary,
-            vocabulary,
-            Adafactor(),
-            decode_fn=decoding.temperature_sample,
-        ),
-        task_feature_lengths={"inputs": 6, "targets": 4},
-        batch_size=2,
-    )
+def test_the_guides_model_encodes_and_decodes_text():
+    section = GUIDE.read_text().partition("## In a notebook")[2]
+    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(block.group(1), names)
+    model, vocabulary = names["model"], names["vocabulary"]
+    assert model.step == 10
     pairs, aux = model.predict_with_aux(["abc", {"inputs": "de"}, "a long text"])
     assert [example for example, _ in pairs] == ["abc", {"inputs": "de"}, "a long text"]
     assert all(isinstance(text, str) for _, text in pairs)
