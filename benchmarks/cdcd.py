@@ -61,12 +61,12 @@ def figures(tiny: bool) -> dict[str, Any]:
 def make_models(sizes: dict[str, Any]) -> dict[str, Any]:
     """The three models, by the names of their gin files."""
     from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
-    from cdcd.config import NetworkConfig, NoiseRange
+    from cdcd.config import DenoiserConfig, NoiseRange
     from cdcd.models import CDCDModel
     from cdcd.network import Denoiser, TokenNetwork
     from cdcd.optimizers import grouped_adam
 
-    config = NetworkConfig(**sizes, output_prior=True)
+    config = DenoiserConfig(**sizes, output_prior=True)
     return {
         "ar": AutoregressiveModel(TokenNetwork(config), None, grouped_adam(None)),
         "mdlm": MaskedDiffusionModel(

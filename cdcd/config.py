@@ -4,8 +4,8 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-    """What the networks of `cdcd.network` are built from; the defaults are the paper's base model.
+class DenoiserConfig:
+    """Sizes and options of the networks of `cdcd.network`; the defaults are the paper's base model.
 
     Attributes:
       vocab_size: V.
@@ -65,6 +65,10 @@ class NetworkConfig:
     def head_dim(self) -> int:
         """Channels of a head."""
         return self.width // self.num_heads
+
+
+#: The name of `DenoiserConfig` in configurations that earlier versions saved.
+NetworkConfig = DenoiserConfig
 
 
 @dataclasses.dataclass(frozen=True)

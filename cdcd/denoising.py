@@ -1,4 +1,4 @@
-"""Embeddings of tokens under noise, and what the network makes of them.
+"""Embeddings of tokens under noise, and the network's predictions of them.
 
 Letters in shapes: B batch, L length, d width of embeddings, V vocabulary.
 """
@@ -17,15 +17,15 @@ from cdcd.network import Denoiser
 Params = Any
 
 
-class Task(NamedTuple):
-    """What is known of rows of tokens.
+class Conditioning(NamedTuple):
+    """What the network is told about rows of tokens.
 
     Attributes:
-      given: embeddings float32 [B, L, d] of given tokens; zeros where they are not to be looked at.
-      noisy: bool [B, L], positions to be found.
-      valid: bool [B, L], positions that there are; None for all.
-      source: what the network is told beside the rows, such as encoded inputs: arrays of which
-        zeros stand for nothing; None for networks that are told nothing.
+      given: embeddings float32 [B, L, d] of given tokens; zeros for hidden ones.
+      noisy: bool [B, L], positions to predict.
+      valid: bool [B, L], False for padding; None for no padding.
+      source: further inputs of the network, such as an encoded sequence: arrays of which zeros
+        stand for no input; None for networks without.
     """
 
     given: Array
@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Denoising:
-    """A network, and the noise it knows.
+    """A network, and the noise levels it was trained on.
 
     Attributes:
       module: the network.
@@ -47,44 +47,44 @@ class Denoising:
     noise: NoiseRange
 
     def table(self, params: Params) -> Array:
-        """Embeddings of all tokens, float32 [V, d]."""
+        """Return embeddings of all tokens, float32 [V, d]."""
         return self.module.apply({"params": params}, method=Denoiser.table)  # type: ignore
 
-    def prepare(self, params: Params, task: Task) -> Task:
-        """The task with all that is the same at every noise level, to compute it once."""
+    def prepare(self, params: Params, conditioning: Conditioning) -> Conditioning:
+        """Return the conditioning with all that is independent of the noise level computed."""
         del params
-        return task
+        return conditioning
 
-    def variables(self, params: Params, task: Task) -> dict[str, Any]:
-        """Collections that the network reads."""
-        del task
+    def variables(self, params: Params, conditioning: Conditioning) -> dict[str, Any]:
+        """Return the collections that the network reads."""
+        del conditioning
         return {"params": params}
 
     def logits(
         self,
         params: Params,
         x: Array,
-        task: Task,
+        conditioning: Conditioning,
         previous: Array,
         t: Array,
         dropout_rng: Array | None = None,
     ) -> Array:
-        """Of the tokens behind noisy embeddings, float32 [B, L, V]; see `network.Denoiser`."""
+        """Return logits of the tokens under noisy embeddings, float32 [B, L, V]."""
         return self.module.apply(  # type: ignore[return-value]
-            self.variables(params, task),
+            self.variables(params, conditioning),
             x,
-            task.given,
+            conditioning.given,
             previous,
-            task.noisy,
+            conditioning.noisy,
             t,
-            task.valid,
+            conditioning.valid,
             deterministic=dropout_rng is None,
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
-            source=task.source,
+            source=conditioning.source,
         )
 
     def interpolate(self, logits: Array, table: Array) -> Array:
-        """Expected clean embeddings, float32 [B, L, d]: sum_i p(i) e_i (section 3.1).
+        """Return expected clean embeddings, float32 [B, L, d]: sum_i p(i) e_i (section 3.1).
 
         (x_0 - x) / t^2 with this x_0 is the score. Probabilities are of the network's type.
         """
@@ -99,46 +99,50 @@ class Denoising:
 
 
 def embed(table: Array, tokens: Array) -> Array:
-    """Rows of `table` [V, d] of tokens [B, L], float32 [B, L, d]."""
+    """Return rows of `table` [V, d] of tokens [B, L], float32 [B, L, d]."""
     return jnp.take(table, tokens, axis=0, mode="clip")
 
 
-def make_task(
+def conditioning_of(
     table: Array,
     tokens: Array,
     noisy: Array,
     valid: Array | None = None,
     conditioned: Array | None = None,
     source: Any = None,
-) -> Task:
-    """The task of finding the noisy ones of tokens.
+) -> Conditioning:
+    """Return the conditioning for predicting the noisy tokens.
 
     Args:
       table: embeddings [V, d].
-      tokens: int [B, L]; those to be found are not looked at.
+      tokens: int [B, L]; noisy ones are not read.
       noisy: bool [B, L].
       valid: bool [B, L] or None.
-      conditioned: bool [B], rows whose given tokens and source are to be looked at; None for all.
-        Of others it is known where tokens are given, but not which.
-      source: see `Task`, of B rows if `conditioned` is given.
+      conditioned: bool [B], rows with given tokens and source; None for all. In other rows the
+        network sees which positions are given, but not their tokens.
+      source: see `Conditioning`, of B rows if `conditioned` is given.
     """
     seen = ~noisy if valid is None else ~noisy & valid
     if conditioned is not None:
         seen = seen & conditioned[:, None]
         source = jax.tree.map(functools.partial(_rows_where, conditioned), source)
-    return Task(jnp.where(seen[..., None], embed(table, tokens), 0.0), noisy, valid, source)
+    return Conditioning(jnp.where(seen[..., None], embed(table, tokens), 0.0), noisy, valid, source)
 
 
 def _rows_where(kept: Array, x: Array) -> Array:
-    """`x` [B, ...] with zeros in rows that are not `kept`, bool [B]."""
+    """Return `x` [B, ...] with zeros in rows that are not `kept`, bool [B]."""
     return jnp.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros_like(x))
 
 
-def beside_unconditioned(task: Task) -> Task:
-    """All rows of a task, and behind them the same without what they are conditioned on."""
-    noisy, valid = jax.tree.map(lambda x: jnp.concatenate([x, x]), (task.noisy, task.valid))
+def beside_unconditioned(conditioning: Conditioning) -> Conditioning:
+    """Return all rows of a conditioning, and below them the same rows without given tokens."""
+    noisy, valid = jax.tree.map(
+        lambda x: jnp.concatenate([x, x]), (conditioning.noisy, conditioning.valid)
+    )
 
     def hidden(x: Array) -> Array:
         return jnp.concatenate([x, jnp.zeros_like(x)])
 
-    return Task(hidden(task.given), noisy, valid, jax.tree.map(hidden, task.source))
+    return Conditioning(
+        hidden(conditioning.given), noisy, valid, jax.tree.map(hidden, conditioning.source)
+    )

@@ -10,12 +10,12 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from cdcd.config import NetworkConfig
+from cdcd.config import DenoiserConfig
 
 
 def train_step_flops(
     params: Any,
-    config: NetworkConfig,
+    config: DenoiserConfig,
     shape: tuple[int, int],
     extra_forward: float = 0.0,
     inputs: int = 0,
@@ -23,7 +23,7 @@ def train_step_flops(
     """FLOPs of a training step.
 
     Args:
-      params: the parameter tree of a network of `cdcd.network` or `cdcd.translation_network`.
+      params: the parameter tree of a network of `cdcd.network` or `cdcd.translation.network`.
       config: of the network.
       shape: B rows of L tokens.
       extra_forward: forward passes beside that which has gradients, as a share of the batch;

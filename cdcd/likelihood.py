@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cdcd import warping
-from cdcd.denoising import Denoising, Params, embed, make_task
+from cdcd.denoising import Denoising, Params, conditioning_of, embed
 from cdcd.warping import Curve, time_to_noise
 from musax.diffusion import low_discrepancy_uniform
 from t5x.losses import mean_where, token_nats
@@ -51,10 +51,12 @@ class FillInByDenoising:
 
     def __call__(self, params: Params, tokens: Array, noisy: Array, rng: Array) -> Array:
         table = self.denoising.table(params)
-        task = make_task(table, tokens, noisy)
+        conditioning = conditioning_of(table, tokens, noisy)
         t = jnp.full(tokens.shape[:1], self.denoising.noise.high)
-        x = self.denoising.noise.high * jax.random.normal(rng, task.given.shape)
-        return self_conditioned(self.denoising, params, table, x, task, t, self.iterations)[0]
+        x = self.denoising.noise.high * jax.random.normal(rng, conditioning.given.shape)
+        return self_conditioned(self.denoising, params, table, x, conditioning, t, self.iterations)[
+            0
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +79,16 @@ def self_conditioned(
     params: Params,
     table: Array,
     x: Array,
-    task: Any,
+    conditioning: Any,
     t: Array,
     iterations: int,
 ) -> tuple[Array, Array]:
     """(logits [B, L, V], estimate [B, L, d]) after evaluations that each see the one before."""
     previous = jnp.zeros_like(x)
-    logits = denoising.logits(params, x, task, previous, t)
+    logits = denoising.logits(params, x, conditioning, previous, t)
     for _ in range(iterations - 1):
         previous = denoising.interpolate(logits, table)
-        logits = denoising.logits(params, x, task, previous, t)
+        logits = denoising.logits(params, x, conditioning, previous, t)
     return logits, denoising.interpolate(logits, table)
 
 
@@ -123,7 +125,7 @@ def variational_bound(
       distribution: of levels; None for that of the parameters.
       levels: drawn for each row, spread evenly over the distribution.
       iterations: evaluations for each estimate, see `self_conditioned`.
-      source: see `cdcd.denoising.Task`; the bound is of -log p(noisy tokens | it).
+      source: see `cdcd.denoising.Conditioning`; the bound is of -log p(noisy tokens | it).
 
     Returns:
       float32 [B], the sum over noisy tokens.
@@ -133,7 +135,7 @@ def variational_bound(
         distribution = warping.Warping().distribution(params[warping.PARAMS])
     noisy = jnp.ones(tokens.shape, bool) if noisy is None else noisy
     table = denoising.table(params)
-    task = denoising.prepare(params, make_task(table, tokens, noisy, source=source))
+    conditioning = denoising.prepare(params, conditioning_of(table, tokens, noisy, source=source))
     clean = embed(table, tokens)
     rows = tokens.shape[0]
     level_rng, noise_rng, last_rng = jax.random.split(rng, 3)
@@ -148,7 +150,7 @@ def variational_bound(
         time = distribution.inverse(u)
         t = time_to_noise(time, noise)
         _, estimate = self_conditioned(
-            denoising, params, table, corrupt(key, t), task, t, iterations
+            denoising, params, table, corrupt(key, t), conditioning, t, iterations
         )
         squares = jnp.sum(jnp.square(clean - estimate), axis=-1)
         density = distribution.slope(time) / (noise.high - noise.low)
@@ -158,7 +160,7 @@ def variational_bound(
     integral, _ = lax.scan(at_level, jnp.zeros(rows), (u, keys))
     lowest = jnp.full((rows,), noise.low)
     logits, _ = self_conditioned(
-        denoising, params, table, corrupt(last_rng, lowest), task, lowest, iterations
+        denoising, params, table, corrupt(last_rng, lowest), conditioning, lowest, iterations
     )
     prior = jnp.sum(jnp.square(clean), axis=-1) / (2 * noise.high**2)
     rest = jnp.sum((token_nats(logits, tokens) + prior) * noisy, axis=-1)

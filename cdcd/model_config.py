@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
-from cdcd.config import NetworkConfig, NoiseRange
+from cdcd.config import DenoiserConfig, NoiseRange
 from cdcd.contents import KINDS, Contents, Pieces, Text
 from cdcd.models import CDCDModel
 from cdcd.network import Denoiser, TokenNetwork
@@ -62,7 +62,7 @@ class ModelConfig(BaseModelConfig):
 
     kind: str
     length: int
-    network: Annotated[NetworkConfig, Part(brief=True)]
+    network: Annotated[DenoiserConfig, Part(brief=True)]
     contents: Annotated[Contents, Part(name="tokens", kinds=KINDS)]
     noise: NoiseRange = dataclasses.field(default_factory=NoiseRange)
     warping: Annotated[Warping, Part(brief=True)] = dataclasses.field(default_factory=Warping)

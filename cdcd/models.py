@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from cdcd import warping
 from cdcd.config import NoiseRange
-from cdcd.denoising import Denoising, Params, Task, embed, make_task
+from cdcd.denoising import Conditioning, Denoising, Params, conditioning_of, embed
 from cdcd.flops import train_step_flops
 from cdcd.likelihood import variational_bound
 from cdcd.masks import MaskMixture
@@ -172,7 +172,7 @@ class CDCDModel(WholeBatch, BaseModel):
         return variables
 
     def source(self, params: Params, batch: Batch, dropout_rng: Array | None = None) -> Any:
-        """What the network is told beside the rows of a batch, see `cdcd.denoising.Task`."""
+        """Return further inputs of the network for a batch, see `denoising.Conditioning`."""
         del params, batch, dropout_rng
         return None
 
@@ -248,17 +248,23 @@ class CDCDModel(WholeBatch, BaseModel):
         rng = draw.dropout if dropping else None
         source = self.source(params, batch, rng)
         x = embed(table, tokens) + draw.t[:, None, None] * draw.noise
-        task = make_task(table, tokens, draw.noisy & valid, valid, draw.conditioned, source)
-        previous = self._previous(params, table, x, task, draw.t)
-        return self.denoising.logits(params, x, task, previous, draw.t, rng)
+        conditioning = conditioning_of(
+            table, tokens, draw.noisy & valid, valid, draw.conditioned, source
+        )
+        previous = self._previous(params, table, x, conditioning, draw.t)
+        return self.denoising.logits(params, x, conditioning, previous, draw.t, rng)
 
-    def _previous(self, params: Params, table: Array, x: Array, task: Task, t: Array) -> Array:
+    def _previous(
+        self, params: Params, table: Array, x: Array, conditioning: Conditioning, t: Array
+    ) -> Array:
         """What rows 0, 2, 4, ... are told of a first estimate, and the others are not."""
         if not self.self_conditioning:
             return jnp.zeros_like(x)
-        half = jax.tree.map(_every_other, (x, task, t))
-        x_half, task_half, t_half = half
-        logits = self.denoising.logits(params, x_half, task_half, jnp.zeros_like(x_half), t_half)
+        half = jax.tree.map(_every_other, (x, conditioning, t))
+        x_half, conditioning_half, t_half = half
+        logits = self.denoising.logits(
+            params, x_half, conditioning_half, jnp.zeros_like(x_half), t_half
+        )
         estimate = lax.stop_gradient(self.denoising.interpolate(logits, table))
         return jnp.stack([estimate, jnp.zeros_like(estimate)], axis=1).reshape(x.shape)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from cdcd.config import NetworkConfig
+from cdcd.config import DenoiserConfig
 from t5x.layers import (
     NO_CACHE,
     Caching,
@@ -71,7 +71,7 @@ class TimeEmbedding(nn.Module):
       config: sizes.
     """
 
-    config: NetworkConfig
+    config: DenoiserConfig
 
     @nn.compact
     def __call__(self, t: Array) -> Array:
@@ -115,7 +115,7 @@ class ModulatedNorm(nn.Module):
 class Block(nn.Module):
     """Self-attention, then feed-forward; each x + dropout(f(norm(x, time)))."""
 
-    config: NetworkConfig
+    config: DenoiserConfig
 
     def setup(self):
         cfg = self.config
@@ -167,7 +167,7 @@ class Block(nn.Module):
 class Trunk(Stack):
     """What all networks here share: a linear map to D, the blocks, a norm, and logits."""
 
-    config: NetworkConfig
+    config: DenoiserConfig
     num_classes: int
 
     def setup(self):
@@ -212,7 +212,7 @@ _logits_init = nn.initializers.zeros
 class Denoiser(nn.Module):
     """Logits of the tokens whose embeddings were corrupted (sections 3.1 and 4.2)."""
 
-    config: NetworkConfig
+    config: DenoiserConfig
 
     def setup(self):
         cfg = self.config
@@ -290,7 +290,7 @@ class TokenNetwork(nn.Module):
       extra_inputs: ids beyond the vocabulary that only inputs have, such as a mask's.
     """
 
-    config: NetworkConfig
+    config: DenoiserConfig
     causal: bool = True
     extra_inputs: int = 0
 

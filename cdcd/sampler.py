@@ -19,7 +19,14 @@ import numpy as np
 from jax import Array
 
 from cdcd import warping
-from cdcd.denoising import Denoising, Params, Task, beside_unconditioned, embed, make_task
+from cdcd.denoising import (
+    Conditioning,
+    Denoising,
+    Params,
+    beside_unconditioned,
+    conditioning_of,
+    embed,
+)
 from cdcd.warping import Curve
 from musax.diffusion import METHODS, Churn, solve
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
@@ -134,7 +141,7 @@ class Rows(NamedTuple):
         alone.
       noisy: bool [B, L], positions to be made.
       valid: bool [B, L], positions that there are; None for all.
-      source: see `cdcd.denoising.Task`.
+      source: see `cdcd.denoising.Conditioning`.
     """
 
     tokens: Array
@@ -259,13 +266,15 @@ def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tup
     denoising, options, from_noise = program
     params, numbers, distribution, start = setting
     table = denoising.table(params)
-    task = make_task(table, rows.tokens, rows.noisy, rows.valid, source=rows.source)
-    branches = denoising.prepare(params, beside_unconditioned(task) if options.guided else task)
+    conditioning = conditioning_of(table, rows.tokens, rows.noisy, rows.valid, source=rows.source)
+    branches = denoising.prepare(
+        params, beside_unconditioned(conditioning) if options.guided else conditioning
+    )
     network = functools.partial(_estimate, denoising, params, table, options, numbers, branches)
     levels = warping.spaced_levels(distribution, options.steps, denoising.noise, numbers.rho, start)
     noise_rng, solver_rng = jax.random.split(rng)
     to_make = rows.noisy[..., None]
-    y = numbers.noise_scale * start * jax.random.normal(noise_rng, task.given.shape)
+    y = numbers.noise_scale * start * jax.random.normal(noise_rng, conditioning.given.shape)
     if not from_noise:
         y = y + embed(table, rows.tokens)
 
@@ -294,21 +303,22 @@ def _estimate(
     table: Array,
     options: SamplerOptions,
     numbers: Numbers,
-    task: Task,
+    conditioning: Conditioning,
     y: Array,
     t: Array,
     previous: Array,
 ) -> tuple[Array, Array, Array]:
     """(estimate [B, L, d], of each branch [1 or 2, B, L, d], logits [B, L, V]).
 
-    The branches, with and without conditioning, are one call on twice the rows; `task` has both.
+    The branches, with and without given tokens, are one call on twice the rows, those of
+    `conditioning`.
     """
     branches, rows = 1 + options.guided, y.shape[0]
     told = previous if options.self_conditioning else jnp.zeros_like(previous)
     if options.guided:
         y = jnp.concatenate([y, y])
     level = jnp.full((branches * rows,), t)
-    logits = denoising.logits(params, y, task, told.reshape(y.shape), level)
+    logits = denoising.logits(params, y, conditioning, told.reshape(y.shape), level)
     logits = logits.at[..., jnp.asarray(options.never, jnp.int32)].set(NEG_INF)
     shaped = logits / numbers.softmax_temperature
     if options.topp < 1:

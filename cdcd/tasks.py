@@ -1,6 +1,7 @@
 """What the tasks of this package share: long sequences of tokens, and parts of one length of them.
 
-The tasks themselves are in `cdcd.text`, `cdcd.melodies` and, with inputs, `cdcd.pronunciation`.
+The tasks themselves are in `cdcd.text`, `cdcd.melodies` and, with inputs,
+`cdcd.translation.pronunciation`.
 """
 
 import functools

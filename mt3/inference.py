@@ -21,7 +21,7 @@ from mt3.streaming import StreamedSegment, stream_segments
 from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax import pretrained
 from musax.audio import audio_info, check_audio, resample, stream_audio, to_mono
-from musax.events.decode import DecodingState
+from musax.events.decode import NoteDecoder
 from musax.model_config import PretrainedModel
 from musax.notes import sort_notes, voice_keys
 from musax.results import Transcription
@@ -175,7 +175,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         segments = stream_segments(
             meter, self.config.segment, self.config.spectrogram, self._codec.steps_per_second
         )
-        state = DecodingState(self._codec, self.config.spec)
+        state = NoteDecoder(self._codec, self.config.spec)
         parts = []
         decoded = _notify(self._decode(segments, decode, batch_size), progress, seconds)
         for segment, tokens, limit in _with_limits(decoded):

@@ -1,7 +1,7 @@
 """Models of cdcd with random parameters, small enough for tests."""
 
 from cdcd import warping
-from cdcd.config import NetworkConfig, NoiseRange
+from cdcd.config import DenoiserConfig, NoiseRange
 from cdcd.contents import Contents, Letters
 from cdcd.model_config import ModelConfig
 from musax.pretrained import save_model_folder
@@ -26,7 +26,7 @@ def tiny_config(
         "output_prior": kind == "cdcd",  # without, they make the same whatever the noise
     }
     return ModelConfig(
-        kind, length, NetworkConfig(**(sizes | network)), contents, NoiseRange(0.18, 53.0)
+        kind, length, DenoiserConfig(**(sizes | network)), contents, NoiseRange(0.18, 53.0)
     )
 
 

@@ -26,7 +26,7 @@ _KINDS = {
 }
 
 
-class DecodingState:
+class NoteDecoder:
     """What sounds, between the segments of one recording.
 
     Feed segments in the order of time with `decode_segment`; collect finished notes with
@@ -209,7 +209,7 @@ def decode_segments(segments, codec: Codec, spec: EncodingSpec) -> tuple[np.ndar
       (notes in the order of their ends, invalid events, dropped events).
     """
     ordered = sorted(segments, key=lambda segment: segment[0])
-    state = DecodingState(codec, spec)
+    state = NoteDecoder(codec, spec)
     limits = [start for start, _ in ordered[1:]] + [None]
     for (start, tokens), limit in zip(ordered, limits):
         state.decode_segment(tokens, start, limit)

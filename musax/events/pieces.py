@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from musax.events.codec import SHIFT, Codec, EventRange, note_codec, velocity_to_bin
-from musax.events.decode import DecodingState
+from musax.events.decode import NoteDecoder
 from musax.events.run_length import encode_steps, redundant_state_changes
 from musax.events.spec import EncodingSpec
 from musax.events.tokenize import event_table
@@ -186,6 +186,6 @@ def _decode_events(
     steps: np.ndarray, events: np.ndarray, codec: Codec, spec: EncodingSpec
 ) -> DecodedPiece:
     """Notes of events (ids of `note_codec`) at ascending steps."""
-    state = DecodingState(codec, spec)
+    state = NoteDecoder(codec, spec)
     state.decode_segment(encode_steps(steps, events, codec), 0.0)
     return DecodedPiece(sort_notes(state.flush()), state.invalid_events)

@@ -5,10 +5,13 @@ import re
 import numpy as np
 import pytest
 
+from cdcd.config import DenoiserConfig
 from cdcd.text import TEXT8_SIZE
+from cdcd.translation.model import TranslationModel
 from musax.midi import save_midi
 from musax.notes import make_notes
 from t5x import train
+from t5x.run_config import read_macros
 from tests.cdcd.tiny import clear_gin
 
 
@@ -108,3 +111,40 @@ def test_a_base_model_of_the_paper(dry_run):
     said = dry_run("letters", flags=[*flags, "MLP_DIM=4096", "DTYPE='bfloat16'"])
     sizes = {"width": 1024, "embed": 256, "layers": 8, "mlp": 4096}
     assert parameters_of(said) == expected_parameters(32_000, **sizes)
+
+
+_EARLIER = """
+from __gin__ import dynamic_registration
+from cdcd import config
+from cdcd import network
+from cdcd import pronunciation
+from cdcd import translation
+from cdcd import translation_network
+
+NETWORK = @network.Denoiser()
+network.Denoiser.config = @config.NetworkConfig()
+config.NetworkConfig:
+  vocab_size = 7
+  width = 32
+MODEL = @translation.TranslationModel()
+translation.TranslationModel:
+  module = @translation_network.Translator()
+  input_vocabulary = None
+  output_vocabulary = None
+  optimizer_def = None
+translation_network.Translator.config = @translation_network.TranslationConfig()
+translation_network.TranslationConfig.vocab_size = 9
+translation_network.TranslationConfig.input_vocab_size = 8
+translation_network.TranslationConfig.target_length = 4
+EXAMPLES = @pronunciation.read_dictionary
+"""
+
+
+def test_configurations_of_earlier_versions_are_read(tmp_path):
+    (tmp_path / "config.gin").write_text(_EARLIER)
+    network, model = read_macros(tmp_path, "NETWORK", "MODEL")
+    clear_gin()
+    assert type(network.config) is DenoiserConfig
+    assert (network.config.vocab_size, network.config.width) == (7, 32)
+    assert type(model) is TranslationModel
+    assert model.module.config.vocab_size == 9

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdcd.denoising import Denoising, embed, make_task
+from cdcd.denoising import Denoising, conditioning_of, embed
 from cdcd.network import Denoiser
 from tests.cdcd.tiny import NOISE, oracle, params_of, tiny_config, tiny_model
 
@@ -20,8 +20,8 @@ def test_interpolation_of_the_posterior_is_the_score(level):
     ideal = oracle(PRIOR)
     table = ideal.table({})
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 1, 8)) * (1 + level), jnp.float32)
-    task = make_task(table, jnp.zeros((6, 1), int), jnp.ones((6, 1), bool))
-    logits = ideal.logits({}, x, task, x, jnp.full(6, level))
+    conditioning = conditioning_of(table, jnp.zeros((6, 1), int), jnp.ones((6, 1), bool))
+    logits = ideal.logits({}, x, conditioning, x, jnp.full(6, level))
     score = (ideal.interpolate(logits, table) - x) / level**2
 
     def log_density(x):
@@ -44,19 +44,21 @@ def test_interpolation_is_the_mean_embedding(dtype, tolerance):
 
 def test_tasks_tell_what_is_given_and_no_more():
     table = jnp.asarray(np.random.default_rng(2).normal(size=(3, 8)), jnp.float32)
-    task = make_task(table, TOKENS, NOISY)
-    np.testing.assert_array_equal(task.given[~NOISY], table[TOKENS[~NOISY]])
-    assert not task.given[NOISY].any()
+    conditioning = conditioning_of(table, TOKENS, NOISY)
+    np.testing.assert_array_equal(conditioning.given[~NOISY], table[TOKENS[~NOISY]])
+    assert not conditioning.given[NOISY].any()
     absent = NOISY.at[0, 0].set(True)
-    np.testing.assert_array_equal(make_task(table, TOKENS, NOISY, ~absent).given[0, 0], 0)
+    np.testing.assert_array_equal(conditioning_of(table, TOKENS, NOISY, ~absent).given[0, 0], 0)
 
 
 def test_hidden_conditions_are_zeros_where_it_is_known_that_something_is_given():
     table = jnp.asarray(np.random.default_rng(2).normal(size=(3, 8)), jnp.float32)
-    task = make_task(table, TOKENS, NOISY, conditioned=jnp.array([False, True]))
-    assert not task.given[0].any()
-    np.testing.assert_array_equal(task.given[1], make_task(table, TOKENS, NOISY).given[1])
-    np.testing.assert_array_equal(task.noisy, NOISY)
+    conditioning = conditioning_of(table, TOKENS, NOISY, conditioned=jnp.array([False, True]))
+    assert not conditioning.given[0].any()
+    np.testing.assert_array_equal(
+        conditioning.given[1], conditioning_of(table, TOKENS, NOISY).given[1]
+    )
+    np.testing.assert_array_equal(conditioning.noisy, NOISY)
 
 
 def test_a_network_has_the_table_that_its_logits_are_made_with():

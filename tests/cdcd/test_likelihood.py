@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdcd.config import NoiseRange
-from cdcd.denoising import make_task
+from cdcd.denoising import conditioning_of
 from cdcd.likelihood import (
     FillInByDenoising,
     FillInByUnmasking,
@@ -99,9 +99,9 @@ def test_the_distribution_of_the_model_is_used_if_none_is_given():
 def test_iterations_see_the_estimate_before():
     model, params = recorder()
     x = jax.random.normal(KEY, (2, 6, 8))
-    task = make_task(params["table"], jnp.zeros((2, 6), int), jnp.ones((2, 6), bool))
+    conditioning = conditioning_of(params["table"], jnp.zeros((2, 6), int), jnp.ones((2, 6), bool))
     t = jnp.ones(2)
-    logits, estimate = self_conditioned(model, params, params["table"], x, task, t, 3)
+    logits, estimate = self_conditioned(model, params, params["table"], x, conditioning, t, 3)
     assert len(model.calls) == 3
     assert not model.calls[0]["previous"].any()
     for before, after in itertools.pairwise(model.calls):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cdcd.config import NetworkConfig, NoiseRange
+from cdcd.config import DenoiserConfig, NoiseRange
 from cdcd.network import Denoiser, TokenNetwork, TokenTable
 from t5x.checkpoints import scan_params
 from tests.cdcd.tiny import params_of, tiny_config, tiny_model
@@ -210,7 +210,7 @@ def test_dropout_drops():
 )
 def test_sizes_that_do_not_fit_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
-        NetworkConfig(**{"vocab_size": 6, **changes})
+        DenoiserConfig(**{"vocab_size": 6, **changes})
 
 
 def test_noise_has_an_order():

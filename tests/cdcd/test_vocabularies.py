@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdcd.pronunciation import SPELLING, phoneme_vocabulary
+from cdcd.translation.pronunciation import SPELLING, phoneme_vocabulary
 from cdcd.vocabularies import TEXT8_SYMBOLS, LettersVocabulary, SymbolVocabulary
 from t5x.data.vocabularies import Vocabulary
 

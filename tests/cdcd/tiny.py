@@ -10,7 +10,7 @@ import scipy.stats
 
 from cdcd import warping
 from cdcd.baselines import MaskedDiffusionModel
-from cdcd.config import NetworkConfig, NoiseRange
+from cdcd.config import DenoiserConfig, NoiseRange
 from cdcd.denoising import Denoising
 from cdcd.models import CDCDModel
 from cdcd.network import Denoiser, TokenNetwork
@@ -42,7 +42,7 @@ def tiny_config(**changes):
         "num_fourier": 4,
         "time_width": 8,
     }
-    return NetworkConfig(**(sizes | changes))
+    return DenoiserConfig(**(sizes | changes))
 
 
 def tiny_model(sizes=None, **options):

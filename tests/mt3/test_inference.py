@@ -17,7 +17,7 @@ from mt3.segments import SegmentConfig, segment_features
 from mt3.streaming import segment_stride, stream_segments
 from mt3.vocabularies import build_codec, vocabulary_from_codec
 from musax.audio import save_audio
-from musax.events.decode import DecodingState
+from musax.events.decode import NoteDecoder
 from musax.events.spec import EncodingSpec
 from musax.events.tokenize import notes_to_tokens
 from musax.notes import make_notes, notes_equal, sort_notes
@@ -282,7 +282,7 @@ def test_constrained_tokens_are_valid_whatever_sounds_before(networks, name):
     if config.spec.programs:
         everything = [[first_program + p, on, *range(low, high + 1)] for p in range(128)]
     for row in rows:
-        state = DecodingState(codec, EncodingSpec(granularity="full"))
+        state = NoteDecoder(codec, EncodingSpec(granularity="full"))
         state.decode_segment(np.concatenate(everything), 0.0)
         state.spec = config.spec
         end = config.segment.seconds(config.spectrogram)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdcd.mbr import UTILITIES
+from cdcd.translation.mbr import UTILITIES
 from drums.vocabularies import LEVELS
 from mt3.prediction import DECODES
 from musax import cli

@@ -90,9 +90,9 @@ def check(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace, progress: Any) -> Any:
     """Score the runs."""
-    from cdcd import translation_evaluation
+    from cdcd.translation import evaluation
 
-    options = translation_evaluation.Decoding(
+    options = evaluation.Decoding(
         args.samples,
         args.utility,
         args.guidance,
@@ -102,7 +102,7 @@ def evaluate(args: argparse.Namespace, progress: Any) -> Any:
         args.batch_size,
         args.seed,
     )
-    return translation_evaluation.evaluate(
+    return evaluation.evaluate(
         args.model,
         step=args.step,
         split=args.split,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musax.events.decode import DecodingState, decode_segments, segment_start_time
+from musax.events.decode import NoteDecoder, decode_segments, segment_start_time
 from musax.events.spec import EncodingSpec
 from musax.notes import assign_instruments, notes_equal
 from tests.musax.events.cases import ALL_SPECS, CONFIGS, golden, make_codec, spec_id
@@ -50,7 +50,7 @@ def test_any_numbers_decode_to_sound_notes(spec, segments):
 def test_taking_notes_early_finds_the_same_notes(segments):
     codec, spec = CONFIGS["mt3"]
     whole, invalid, dropped = decode_segments(enumerate(segments), codec, spec)
-    state, parts = DecodingState(codec, spec), []
+    state, parts = NoteDecoder(codec, spec), []
     for i, tokens in enumerate(segments):
         state.decode_segment(tokens, i, i + 1 if i + 1 < len(segments) else None)
         parts.append(state.take_notes())
@@ -61,7 +61,7 @@ def test_taking_notes_early_finds_the_same_notes(segments):
 
 def test_memory_holds_only_what_sounds():
     codec, spec = CONFIGS["mt3"]
-    state = DecodingState(codec, spec)
+    state = NoteDecoder(codec, spec)
     for i in range(50):
         state.decode_segment([1131, 1, 1132, 1130, 1061, 2, 1129, 1061], float(i), i + 1.0)
         assert len(state.take_notes()) == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musax.events.decode import DecodingState
+from musax.events.decode import NoteDecoder
 from musax.events.grammar import EOS_ID, NUM_SPECIAL_IDS, EventGrammar
 from musax.events.spec import EncodingSpec
 from musax.events.tokenize import notes_to_tokens
@@ -72,7 +72,7 @@ def sampler_of(grammar):
 def sample_and_decode(grammar, seed, segments=3):
     spec, codec = grammar.spec, grammar.codec
     active = jnp.zeros((ROWS, grammar.num_programs, NUM_PITCHES), bool)
-    states = [DecodingState(codec, spec) for _ in range(ROWS)]
+    states = [NoteDecoder(codec, spec) for _ in range(ROWS)]
     counts = np.zeros(len(codec.event_types), int)
     for i in range(segments):
         key = jax.random.key(seed * segments + i)

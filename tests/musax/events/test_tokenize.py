@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musax.events.codec import bin_to_velocity, num_velocity_bins, velocity_to_bin
-from musax.events.decode import DecodingState
+from musax.events.decode import NoteDecoder
 from musax.events.indexed import encode_and_index_events, extract_segment
 from musax.events.run_length import remove_redundant_state_changes, run_length_encode_shifts
 from musax.events.spec import (
@@ -62,7 +62,7 @@ def quantised_by_hand(notes, codec, spec):
 
 
 def decode_all(pieces, codec, spec, steps):
-    state = DecodingState(codec, spec)
+    state = NoteDecoder(codec, spec)
     for i, tokens in enumerate(pieces):
         start = i * steps / codec.steps_per_second
         limit = (i + 1) * steps / codec.steps_per_second if i + 1 < len(pieces) else None

@@ -1,9 +1,9 @@
-"""Translation by continuous diffusion: targets of which all is noise, given inputs.
+"""Translation by continuous diffusion: whole targets from noise, given inputs.
 
 Letters in shapes: B inputs, K samples of each, L target length, T input length.
 
-Dieleman et al. 2022 (arXiv 2211.15089), section 4.4. Of several samples of an input `cdcd.mbr`
-chooses the best.
+Dieleman et al. 2022 (arXiv 2211.15089), section 4.4. `cdcd.translation.mbr` chooses the best of
+several samples.
 """
 
 import functools
@@ -16,12 +16,12 @@ from jax import Array
 
 from cdcd import warping
 from cdcd.config import NoiseRange
-from cdcd.denoising import Denoising, Params, Task
+from cdcd.denoising import Conditioning, Denoising, Params
 from cdcd.flops import train_step_flops
 from cdcd.masks import MaskMixture
 from cdcd.models import CDCDModel, Mutables, check_vocabulary, evaluation_rng
 from cdcd.sampler import rows_from_nothing
-from cdcd.translation_network import Source, Translator
+from cdcd.translation.network import Source, Translator
 from cdcd.warping import Warping
 from t5x.data.converters import EncDecFeatureConverter
 from t5x.data.vocabularies import EOS_ID, PAD_ID, UNK_ID
@@ -29,12 +29,12 @@ from t5x.models.base import Batch
 
 
 class TranslationDenoising(Denoising):
-    """`Denoising` by a `Translator`, told of inputs by `Task.source`."""
+    """`Denoising` by a `Translator`, whose inputs are `Conditioning.source`."""
 
     module: Translator
 
     def encode(self, params: Params, inputs: Array, dropout_rng: Array | None = None) -> Source:
-        """Of tokens int [B, T]; no dropout without a random key."""
+        """Return the encodings of tokens int [B, T]; no dropout without a random key."""
         return self.module.apply(  # type: ignore[return-value]
             {"params": params},
             inputs,
@@ -43,18 +43,20 @@ class TranslationDenoising(Denoising):
             method="encode",
         )
 
-    def prepare(self, params: Params, task: Task) -> Task:
-        """Projects the encodings to keys and values."""
-        if task.source is None:
-            return task
-        _, made = self.module.apply(
-            {"params": params}, task.source.encoded, method="project", mutable=["cache"]
+    def prepare(self, params: Params, conditioning: Conditioning) -> Conditioning:
+        """Project the encodings to keys and values."""
+        if conditioning.source is None:
+            return conditioning
+        _, projected = self.module.apply(
+            {"params": params}, conditioning.source.encoded, method="project", mutable=["cache"]
         )
-        return task._replace(source=Source(None, task.source.valid, made["cache"]))
+        return conditioning._replace(
+            source=Source(None, conditioning.source.valid, projected["cache"])
+        )
 
-    def variables(self, params: Params, task: Task) -> dict[str, Any]:
-        """Collections that the network reads."""
-        cache = getattr(task.source, "cache", None)
+    def variables(self, params: Params, conditioning: Conditioning) -> dict[str, Any]:
+        """Return the collections that the network reads."""
+        cache = getattr(conditioning.source, "cache", None)
         return {"params": params} | ({} if cache is None else {"cache": cache})
 
 
@@ -133,7 +135,7 @@ class TranslationModel(CDCDModel):
 
         Raises:
           ValueError: an option is out of range.
-          NotFiniteError: the network made NaN.
+          NotFiniteError: the network returned NaN.
         """
         if num_decodes < 1:
             raise ValueError(f"num_decodes={num_decodes}: expected 1 or more")
@@ -141,8 +143,8 @@ class TranslationModel(CDCDModel):
         rows = rows_from_nothing(count * num_decodes, length)
         rows = rows._replace(source=_encode(self.denoising, params, inputs))
         options = {"never": (UNK_ID,)} | options
-        made = self.make(params, rows, rng, distribution, **options)
-        return cut_at_eos(made).reshape(count, num_decodes, length)
+        rows = self.make(params, rows, rng, distribution, **options)
+        return cut_at_eos(rows).reshape(count, num_decodes, length)
 
     def predict_batch_with_aux(
         self,
@@ -168,7 +170,7 @@ class TranslationModel(CDCDModel):
           (int32 [B, L], or [B, K, L] if K is given, {}).
         """
         inputs = batch["encoder_input_tokens"]
-        made = self.translate(
+        targets = self.translate(
             params,
             inputs,
             evaluation_rng({"decoder_target_tokens": inputs}) if rng is None else rng,
@@ -176,7 +178,7 @@ class TranslationModel(CDCDModel):
             num_decodes=num_decodes or 1,
             **(decoder_params or {}),
         )
-        return made[:, 0] if num_decodes is None else made, {}
+        return targets[:, 0] if num_decodes is None else targets, {}
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
         """See `BaseModel.train_step_flops`; the estimate from before counts."""

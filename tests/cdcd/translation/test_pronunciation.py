@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cdcd.pronunciation import (
+from cdcd.translation.pronunciation import (
     examples_of,
     find_dictionary,
     pronunciation_errors,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cdcd.config import NetworkConfig
+from cdcd.config import DenoiserConfig
 from cdcd.network import Block, Denoiser, ModulatedNorm, TimeEmbedding, Trunk
 from t5x.layers import (
     NO_CACHE,
@@ -33,8 +33,8 @@ from t5x.layers.stacks import Stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranslationConfig(NetworkConfig):
-    """Sizes of encoder and decoder; those of `NetworkConfig`, whose layers are the decoder's, and:
+class TranslationConfig(DenoiserConfig):
+    """Sizes of encoder and decoder; those of `DenoiserConfig`, whose layers are the decoder's, and:
 
     Attributes:
       input_vocab_size: ids of inputs.

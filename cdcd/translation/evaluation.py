@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdcd.mbr import UTILITIES, choose
-from cdcd.pronunciation import pronunciation_errors
 from cdcd.runs import TrainedRun, load_run
+from cdcd.translation.mbr import UTILITIES, choose
+from cdcd.translation.pronunciation import pronunciation_errors
 from musax.metrics import Progress, no_progress
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.tables import Report, Table

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdcd.mbr import UTILITIES, choose, chrf, negative_edit_distance, sentence_bleu
+from cdcd.translation.mbr import UTILITIES, choose, chrf, negative_edit_distance, sentence_bleu
 
 groups = st.lists(st.lists(st.integers(3, 6), max_size=9), min_size=1, max_size=6)
 utilities = pytest.mark.parametrize("utility", UTILITIES.values(), ids=UTILITIES)

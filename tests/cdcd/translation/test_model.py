@@ -1,4 +1,4 @@
-"""Translation: what the network is told of inputs, samples, and a tiny task that is learned."""
+"""Translation: inputs of the network, samples, and a tiny task that is learned."""
 
 import functools
 
@@ -9,12 +9,12 @@ import optax
 import pytest
 
 from cdcd import warping
-from cdcd.denoising import make_task
+from cdcd.denoising import conditioning_of
 from cdcd.flops import train_step_flops
 from cdcd.optimizers import grouped_adam
 from cdcd.sampler import rows_from_nothing
-from cdcd.translation import TranslationModel, cut_at_eos
-from cdcd.translation_network import TranslationConfig, Translator
+from cdcd.translation.model import TranslationModel, cut_at_eos
+from cdcd.translation.network import TranslationConfig, Translator
 from t5x.data import EncDecFeatureConverter
 from t5x.data.vocabularies import EOS_ID, PassThroughVocabulary
 from tests.cdcd.tiny import NOISE
@@ -57,11 +57,13 @@ def logits_of(model, params, inputs, conditioned=None, rows=2, prepared=False):
     blank = rows_from_nothing(rows, LENGTH)
     source = None if inputs is None else model.denoising.encode(params, inputs)
     table = model.denoising.table(params)
-    task = make_task(table, blank.tokens, blank.noisy, None, conditioned, source)
+    conditioning = conditioning_of(table, blank.tokens, blank.noisy, None, conditioned, source)
     if prepared:
-        task = model.denoising.prepare(params, task)
-    x = jnp.broadcast_to(noise, task.given.shape)
-    return model.denoising.logits(params, x, task, jnp.zeros_like(x), jnp.full((rows,), 2.0))
+        conditioning = model.denoising.prepare(params, conditioning)
+    x = jnp.broadcast_to(noise, conditioning.given.shape)
+    return model.denoising.logits(
+        params, x, conditioning, jnp.zeros_like(x), jnp.full((rows,), 2.0)
+    )
 
 
 # -------------------------------------------------------------------------------------- the network
@@ -198,7 +200,7 @@ def test_what_does_not_fit_is_named():
             TranslationModel(model.module, *vocabularies, grouped_adam())
 
 
-# ----------------------------------------------------------------------------------- a tiny task
+# ------------------------------------------------------------------------------------- a tiny task
 
 
 def random_words(seed, count):

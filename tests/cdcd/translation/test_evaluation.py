@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from cdcd import translation_evaluation as evaluation
-from cdcd.pronunciation import examples_of, read_dictionary
 from cdcd.runs import load_run
+from cdcd.translation import evaluation
+from cdcd.translation.pronunciation import examples_of, read_dictionary
 from musax import cli
 from t5x import train
 
