@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,10 @@ from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
 from t5x.training.dry_run import describe_inference
 from t5x.training.evaluations import Evaluations
+from t5x.unsupported import unsupported_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = unsupported_names(__name__)
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 

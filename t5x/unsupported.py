@@ -43,12 +43,20 @@ TABLE: tuple[tuple[str, str], ...] = (
         "`t5x.train.train` with `--dry_run`, which prints shapes and shardings",
     ),
     (
+        "scripts",
+        "`python -m t5x.train` on each host, with `--coordinator_address` and `--process_index`",
+    ),
+    (
         "te_config",
         "nothing: there are no layers of Transformer Engine",
     ),
     (
         "test_utils",
         "`t5x.examples.t5.network` with a small configuration, such as `t5_1_1/tiny.gin`",
+    ),
+    (
+        "version",
+        "`importlib.metadata.version`, of the distribution musax",
     ),
     (
         "adafactor.factor_name_to_factordim",
@@ -167,6 +175,7 @@ TABLE: tuple[tuple[str, str], ...] = (
         "trainer.BatchType trainer.ActionMapType trainer.LearningRateCallable "
         "trainer.MetricMapType trainer.MetricValueMapType trainer.MutableMetricMapType "
         "trainer.PartitionedEvalCallable trainer.PartitionedTrainCallable trainer.Rng "
+        "eval.InferenceEvaluator eval.SummarizeConfigFn infer.WriteFn "
         "utils.EvaluatorConstructor utils.GetDatasetCallable utils.GetEvalDatasetCallable "
         "utils.InferFnCallable utils.InferStepCallable utils.InitFnCallable "
         "utils.LearningRateCallable utils.SummarizeConfigFn utils.TrainStateInitializerConstructor",

@@ -2,6 +2,7 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gin
 import pytest
@@ -264,10 +265,10 @@ def test_a_script_of_upstreams_shape_runs(tmp_path):
 
 
 def test_parse_gin_flags_adds_to_the_configuration(tmp_path):
-    @gin.configurable(module="test_gin_utils")
-    def sized(size, other=0):
+    def size_and_other(size, other=0):
         return size, other
 
+    sized: Any = gin.external_configurable(size_and_other, "sized", "test_gin_utils")
     (tmp_path / "a.gin").write_text("sized.size = 3\nunknown.thing = 4\n")
     gin.clear_config()
     try:
