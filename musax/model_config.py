@@ -408,10 +408,11 @@ class PretrainedModel[Config: BaseModelConfig]:
     def options(cls, task: str, config: Config) -> Collection[str]:
         """Return the names of the options that the method of a task takes, for a configuration.
 
-        These are its keyword arguments; a class whose methods pass options on adds them.
+        These are its arguments by name; a class whose methods pass options on adds them.
         """
         arguments = inspect.signature(getattr(cls, task)).parameters.values()
-        return {a.name for a in arguments if a.kind is inspect.Parameter.KEYWORD_ONLY}
+        rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return {a.name for a in arguments if a.kind not in rest} - {"self"}
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike) -> Self:

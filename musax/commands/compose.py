@@ -102,6 +102,8 @@ def _prompt_file(prompt: str | None, found: Capabilities, model: str) -> Path | 
     """Return the file that a prompt names; None for text, or without a prompt."""
     if prompt is None:
         return None
+    if "prompt" not in found.options:
+        raise InputError(f"{model}: this model has no option --prompt")
     path = Path(prompt)
     if found.is_text and not is_midi(path) and not _exists(path):
         return None

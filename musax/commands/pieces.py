@@ -101,7 +101,8 @@ def run_pieces(
 
     Args:
       args: parsed options.
-      task: the verb; the method of the model, which takes the content first.
+      task: the verb; the method of the model, which takes the content first, `count` and `seed`,
+        and returns a list of `musax.results`.
       names: the options of the verb, and what models call them.
       of_text: whether the default model is that of text.
       find_source: takes the capabilities and the name of the model; checks the content against
@@ -130,9 +131,11 @@ def run_pieces(
             settings.update(tempo_options(args, source, found))
 
     def work(loaded: Any, job: Job) -> list[str]:
+        given = () if content is None else (content,)
         with share_progress(job.subject, enabled=not args.quiet) as progress:
+            shown = {"progress": progress} if "progress" in found.options else {}
             results = getattr(loaded, task)(
-                content, count=args.count, seed=seed, progress=progress, **settings
+                *given, count=args.count, seed=seed, **shown, **settings
             )
         return _write_results(results, job, seed, args)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import musax
-from musax import exporting, pretrained
+from musax import cli, exporting, pretrained
+from musax.midi import load_midi
 from musax.model_config import BaseModelConfig, ModelConfigError, Part, PretrainedModel
 from musax.notes import make_notes
 from musax.results import Piece
@@ -114,6 +115,21 @@ def test_a_run_becomes_a_model_that_does_its_task(folder, tmp_path):
         pretrained.PretrainedError, match=r"skeleton \(compose\); score needs one of"
     ):
         musax.load("skeleton-tiny", task="score")
+
+
+def test_a_verb_runs_the_model_with_the_options_it_has(folder, tmp_path, capsys):
+    out = tmp_path / "piece.mid"
+    arguments = ["compose", "--model", "skeleton-tiny", "-o", str(out), "--seed", "1"]
+    assert cli.main(arguments) == 0
+    assert "8 notes, 0:02, seed 1" in capsys.readouterr().out
+    assert len(load_midi(out)) == 8
+    out.unlink()
+    for option, value in (("--prompt", "song.mid"), ("--temperature", "0.5")):
+        assert cli.main([*arguments, option, value]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "skeleton-tiny: " in line
+        assert f"has no option {option}" in line
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
