@@ -28,7 +28,7 @@ GOAL = 1 / 1.15
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Tokens of both sides."""
+    """Return tokens of both sides."""
     found = run_pinned("benchmarks.cdcd:figures", tiny=tiny)
     unit, autoregressive = "tokens / CPU s", found["training"]["ar"]
     rows = []
@@ -45,7 +45,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def figures(tiny: bool) -> dict[str, Any]:
-    """All that is measured in this process."""
+    """Return all figures, measured in this process."""
     sizes, shape = (TINY, TINY_SHAPE) if tiny else (SIZES, SHAPE)
     models = make_models(sizes)
     return {
@@ -59,7 +59,7 @@ def figures(tiny: bool) -> dict[str, Any]:
 
 
 def make_models(sizes: dict[str, Any]) -> dict[str, Any]:
-    """The three models, by the names of their gin files."""
+    """Return the three models, by the names of their gin files."""
     from cdcd.baselines import AutoregressiveModel, MaskedDiffusionModel
     from cdcd.config import DenoiserConfig, NoiseRange
     from cdcd.models import CDCDModel
@@ -77,7 +77,7 @@ def make_models(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def random_batch(model: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Tokens without padding."""
+    """Return tokens without padding."""
     tokens = np.random.default_rng(0).integers(3, model.module.config.vocab_size, shape, np.int32)
     return {
         "decoder_input_tokens": np.pad(tokens[:, :-1], ((0, 0), (1, 0))),
@@ -87,7 +87,7 @@ def random_batch(model: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 def train_rate(model: Any, shape: tuple[int, int], tiny: bool) -> tuple[float, float]:
-    """(tokens a CPU second, FLOPs of a step)."""
+    """Return (tokens per CPU second, FLOPs of a step)."""
     import jax
 
     trainer = random_trainer(model, random_batch(model, shape))
@@ -104,7 +104,7 @@ def train_rate(model: Any, shape: tuple[int, int], tiny: bool) -> tuple[float, f
 
 
 def make_params(model: Any, shape: tuple[int, int]) -> Any:
-    """Random parameters; the curves of the time warp stay as they begin."""
+    """Return random parameters; the curves of the time warp stay as they begin."""
     import jax
 
     from cdcd import warping
@@ -124,7 +124,7 @@ def make_params(model: Any, shape: tuple[int, int]) -> Any:
 
 
 def forward_rate(model: Any, shape: tuple[int, int], tiny: bool) -> float:
-    """Tokens a CPU second of a forward pass, predictions included."""
+    """Return tokens per CPU second of a forward pass, predictions included."""
     import jax
     import jax.numpy as jnp
 
@@ -139,7 +139,7 @@ def forward_rate(model: Any, shape: tuple[int, int], tiny: bool) -> float:
 
 
 def sampling_rate(model: Any, shape: tuple[int, int], steps: int, tiny: bool) -> float:
-    """Tokens a CPU second from nothing."""
+    """Return tokens per CPU second from nothing."""
     import jax
 
     from cdcd.sampler import rows_from_nothing

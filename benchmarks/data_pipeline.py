@@ -20,14 +20,14 @@ REFERENCE = "reading bytes"
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Rates of the parts of the pipeline."""
+    """Return rates of the parts of the pipeline."""
     found = run_pinned("benchmarks.data_pipeline:rates", tiny=tiny)
     bare = found.pop("bytes")
     return [Row(case, UNIT, rate, bare, REFERENCE) for case, rate in found.items()]
 
 
 def rates(tiny: bool) -> dict[str, float]:
-    """Examples a CPU second of this process; "bytes" is what the others are compared with."""
+    """Return examples per CPU second of this process; "bytes" is the reference of the others."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     from t5x.data import tf_example
@@ -60,7 +60,7 @@ def rates(tiny: bool) -> dict[str, float]:
 
 
 def _write(folder: Path, count: int) -> list[Path]:
-    """`count` examples of 30 to 120 tokens in four shards."""
+    """Return `count` examples of 30 to 120 tokens in four shards."""
     from t5x.data.records import write_shards
 
     rng = np.random.default_rng(1)
@@ -73,7 +73,7 @@ def _write(folder: Path, count: int) -> list[Path]:
 
 
 def _pipelines() -> dict[str, dict[str, Any]]:
-    """Cases: what they are called, and how they differ."""
+    """Return the options of each case, by its name."""
     return {
         "shuffled, padded batches": {},
         "shuffled, packed batches": {"pack": True},
@@ -108,7 +108,7 @@ def _batches(examples: dict[str, Path], options: dict[str, Any]) -> Any:
 
 
 def _drawing(batches: Iterator[dict[str, np.ndarray]], count: int) -> Callable[[], None]:
-    """Work that takes batches until `count` examples have gone by."""
+    """Return work that takes batches until `count` examples have gone by."""
 
     def work() -> None:
         seen = 0
@@ -121,5 +121,5 @@ def _drawing(batches: Iterator[dict[str, np.ndarray]], count: int) -> Callable[[
 
 
 def _examples(segment_ids: np.ndarray) -> int:
-    """How many examples the rows of a packed batch hold."""
+    """Return the number of examples in the rows of a packed batch."""
     return int(segment_ids.max(axis=1).sum())

@@ -2,7 +2,7 @@
 
 The comparison is with the matrix products of the same steps and nothing else: every parameter of
 the decoder has to be read once a step, which bounds what any implementation can reach there.
-For scale, measured elsewhere on one thread, tokens a CPU second at batch 8 (1): the reference's
+For scale, measured elsewhere on one thread, tokens per CPU second at batch 8 (1): the reference's
 Flax code 35 (30), the best PyTorch port 145 (54).
 """
 
@@ -30,7 +30,7 @@ TINY = {**SMALL, "emb_dim": 16, "mlp_dim": 32, "num_encoder_layers": 1, "num_dec
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Tokens a CPU second, encoding included."""
+    """Return tokens per CPU second, encoding included."""
     rows = []
     for batch in BATCHES:
         found = run_pinned("benchmarks.decoding:rates", batch=batch, tiny=tiny)
@@ -51,7 +51,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def rates(batch: int, tiny: bool) -> dict[str, float]:
-    """Tokens a CPU second of this process: whole, without the encoder, and products alone."""
+    """Return tokens per CPU second: whole, without the encoder, and matrix products alone."""
     import jax
 
     network, steps, length = (TINY, 4, 8) if tiny else (SMALL, STEPS, LENGTH)
@@ -78,7 +78,7 @@ def rates(batch: int, tiny: bool) -> dict[str, float]:
 
 
 def make_model(network: dict[str, Any]) -> tuple[Any, Any]:
-    """(model, random parameters) of an MT3 network of 512 input features."""
+    """Return (model, random parameters) of an MT3 network of 512 input features."""
     from mt3.models import ContinuousInputsEncoderDecoderModel
     from t5x.data.vocabularies import PassThroughVocabulary
     from t5x.decoding import temperature_sample
@@ -96,7 +96,7 @@ def make_model(network: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _predict(model: Any, params: Any, frames: Any, length: int, steps: int) -> Any:
-    """Decodes exactly `steps` tokens a row: no token ends a row."""
+    """Decode exactly `steps` tokens a row; no token ends a row."""
     import jax.numpy as jnp
 
     batch = {
@@ -108,7 +108,7 @@ def _predict(model: Any, params: Any, frames: Any, length: int, steps: int) -> A
 
 
 def _matrices(decoder: Any) -> list[Any]:
-    """The matrices that multiply something at every step, in order."""
+    """Return the matrices that multiply something at every step, in order."""
     import jax
 
     found = []
@@ -121,7 +121,7 @@ def _matrices(decoder: Any) -> list[Any]:
 
 
 def _products(kernels: list[Any], x: Any, steps: int) -> Any:
-    """`steps` times the product of [B, E] with every matrix, one after the other."""
+    """Multiply [B, E] with every matrix in turn, `steps` times."""
     import jax
     import jax.numpy as jnp
 

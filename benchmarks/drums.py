@@ -1,4 +1,4 @@
-"""Drum transcription on a CPU: seconds of audio in a CPU second, beside librosa's features.
+"""Drum transcription on a CPU: seconds of audio in per CPU second, beside librosa's features.
 
 The floor of any network on such features is computing them, so that is what ours is compared with:
 librosa's log-mel of the same bands and hop alone, without a network.
@@ -16,7 +16,7 @@ HITS_PER_SECOND = 8
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Every shipped drum model beside librosa's features, and beside real time.
+    """Return rows of every shipped drum model, beside librosa's features and real time.
 
     Raises:
       UnavailableError: no model is shipped.
@@ -46,7 +46,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def shipped() -> list[str]:
-    """Names of the shipped drum models."""
+    """Return names of the shipped drum models."""
     from musax import pretrained
 
     found = [model.name for model in pretrained.list_models() if model.system == "drums"]
@@ -56,7 +56,7 @@ def shipped() -> list[str]:
 
 
 def rates(name: str, tiny: bool) -> dict[str, float]:
-    """Seconds of audio a CPU second: transcribed, our features, librosa's."""
+    """Return seconds of audio per CPU second: transcribed, our features, librosa's."""
     import jax
     import librosa
 
@@ -86,7 +86,7 @@ def rates(name: str, tiny: bool) -> dict[str, float]:
 
 
 def hits(seconds: float, sample_rate: int) -> np.ndarray:
-    """Bursts of noise that die away, float32 [samples]."""
+    """Return decaying bursts of noise, float32 [samples]."""
     rng = np.random.default_rng(0)
     audio = np.zeros(int(seconds * sample_rate), np.float32)
     length = sample_rate // 10
@@ -104,7 +104,7 @@ def _load(name: str) -> Any:
 
 
 def _random() -> Any:
-    """A few thousand random parameters, to test the mechanics."""
+    """Return a few thousand random parameters, to test the mechanics."""
     import jax
     import jax.numpy as jnp
 

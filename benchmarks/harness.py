@@ -101,14 +101,14 @@ class Row:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All attributes, the ratio and whether the goal is met."""
+        """Return all attributes, the ratio and whether the goal is met."""
         return {**dataclasses.asdict(self), "ratio": self.ratio, "goal_met": self.goal_met}
 
 
 def cpu_seconds(
     work: Callable[[], Any], *, repeats: int = REPEATS, min_seconds: float = MIN_REPEAT_S
 ) -> float:
-    """Median CPU seconds of one call of `work`, all threads of this process together.
+    """Return median CPU seconds of one call of `work`, all threads of this process together.
 
     The first call (compilation, caches) is not counted. Quick work is called several times a
     repeat, until a repeat takes `min_seconds`.
@@ -127,12 +127,12 @@ def cpu_seconds(
 
 
 def effort(tiny: bool) -> dict[str, Any]:
-    """Arguments of `cpu_seconds`: few repeats where only the mechanics are tested."""
+    """Return arguments of `cpu_seconds`: few repeats where only the mechanics are tested."""
     return {"repeats": 1, "min_seconds": 0.0} if tiny else {}
 
 
 def matmul_gflops(tiny: bool) -> float:
-    """GFLOP a CPU second of a large product of matrices in this process."""
+    """Return GFLOP per CPU second of a large product of matrices in this process."""
     import jax
 
     size = 64 if tiny else MATRIX
@@ -142,7 +142,7 @@ def matmul_gflops(tiny: bool) -> float:
 
 
 def run_pinned(function: str, **arguments: Any) -> Any:
-    """Runs `module:function` with JSON `arguments` on one core in a new process.
+    """Run `module:function` with JSON `arguments` on one core in a new process.
 
     Returns:
       What it returns, through JSON.
@@ -154,7 +154,7 @@ def run_pinned(function: str, **arguments: Any) -> Any:
 
 
 def run_in_process(function: str, **arguments: Any) -> Any:
-    """`run_pinned` without a bound on cores and threads: the function sees to that itself."""
+    """Run a function as `run_pinned` does, without a bound on cores and threads."""
     return _run("benchmarks.unpinned", function, arguments, {"JAX_PLATFORMS": "cpu"})
 
 
@@ -169,7 +169,7 @@ def _run(module: str, function: str, arguments: dict[str, Any], settings: dict[s
 
 
 def save_rows(path: str | Path, results: Mapping[str, Sequence[Row] | str]) -> None:
-    """Writes results by benchmark as JSON; a string says why there are none."""
+    """Write results by benchmark as JSON; a string says why there are none."""
     content = {
         "format": 1,
         "machine": {"cores": os.cpu_count(), "load": list(os.getloadavg())},

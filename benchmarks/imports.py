@@ -26,7 +26,7 @@ print(json.dumps([middle - begin, time.process_time() - middle]))
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """A row for each of `CASES`, in fresh interpreters."""
+    """Return a row for each of `CASES`, in fresh interpreters."""
     rows = []
     for case, statement in list(CASES.items())[: 1 if tiny else None]:
         pairs = [_import_seconds(statement) for _ in range(1 if tiny else REPEATS)]
@@ -47,7 +47,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def _import_seconds(statement: str) -> tuple[float, float]:
-    """CPU seconds of the base imports, and of `statement` after them."""
+    """Return CPU seconds of the base imports, and of `statement` after them."""
     script = _SCRIPT.format(base=BASE, ours=statement)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

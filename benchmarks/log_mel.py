@@ -4,14 +4,14 @@ from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Seconds of audio a CPU second."""
+    """Return seconds of audio per CPU second."""
     seconds = 2.0 if tiny else 60.0
     ours, librosa = run_pinned("benchmarks.log_mel:compare", seconds=seconds, tiny=tiny)
     return [Row("512 bands, hop 128", "s / CPU s", ours, librosa, "librosa", goal=1.0)]
 
 
 def compare(seconds: float, tiny: bool) -> tuple[float, float]:
-    """(musax, librosa), seconds of audio a CPU second; both must agree."""
+    """Return (musax, librosa), seconds of audio per CPU second; both must agree."""
     import librosa
     import numpy as np
 

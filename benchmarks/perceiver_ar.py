@@ -2,9 +2,9 @@
 
 Training steps are compared with the time which their floating-point operations (by formula,
 `perceiver_ar.flops`) would take as one large product of matrices. Generation is compared with a
-loop that computes everything anew for every token, and with the reference's way of caching, written
-down in `benchmarks.baselines.rolled_cache`; tokens are the most likely ones, and where there are
-caches, so many that the latents are begun anew exactly once.
+loop that recomputes everything for every token, and with the reference's way of caching, written
+down in `benchmarks.baselines.rolled_cache`. Tokens are the most likely ones; with caches their
+number is such that the latents are recomputed exactly once.
 """
 
 import functools
@@ -41,7 +41,7 @@ GOAL = 3.0
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Steps, bytes and tokens of both sides."""
+    """Return steps, bytes and tokens of both sides."""
     found = run_pinned("benchmarks.perceiver_ar:figures", tiny=tiny)
     unit, bound = "steps / CPU s", "its FLOPs as one matmul"
     rows = [
@@ -61,13 +61,13 @@ def measure(tiny: bool = False) -> list[Row]:
     case = f"generation, {rates['case']}"
     rows += [
         Row(case, "tokens / CPU s", rates["ours"], rates[name], name, goal=GOAL)
-        for name in ("everything anew", "the reference's cache")
+        for name in ("everything recomputed", "the reference's cache")
     ]
     return rows
 
 
 def figures(tiny: bool) -> dict[str, Any]:
-    """All that is measured in this process."""
+    """Return all figures, measured in this process."""
     network, trained, sampled = (TINY, ((16, 8),), (24, 8)) if tiny else (NETWORK, TRAINED, SAMPLED)
     rate = matmul_gflops(tiny)
     return {
@@ -81,7 +81,7 @@ def figures(tiny: bool) -> dict[str, Any]:
 
 
 def make_config(network: dict[str, Any], length: int, num_latents: int, **changes: Any) -> Any:
-    """A `PerceiverARConfig` of a context and a number of latents."""
+    """Return a `PerceiverARConfig` of a context and a number of latents."""
     from perceiver_ar.config import PerceiverARConfig
 
     sizes = {"max_context_length": length, "z_index_dim": num_latents}
@@ -89,7 +89,7 @@ def make_config(network: dict[str, Any], length: int, num_latents: int, **change
 
 
 def make_model(config: Any) -> Any:
-    """The model with Adam."""
+    """Return the model with Adam."""
     from perceiver_ar.models import PerceiverARModel
     from perceiver_ar.network import PerceiverAR
     from perceiver_ar.optimizers import optimizer
@@ -98,7 +98,7 @@ def make_model(config: Any) -> Any:
 
 
 def random_batch(config: Any) -> dict[str, np.ndarray]:
-    """One row of inputs and targets without padding, as long as the context."""
+    """Return one row of inputs and targets without padding, as long as the context."""
     rng = np.random.default_rng(0)
     shape = (1, config.max_context_length)
     inputs, targets = (rng.integers(3, config.num_classes, shape, np.int32) for _ in range(2))
@@ -113,7 +113,7 @@ def random_batch(config: Any) -> dict[str, np.ndarray]:
 
 
 def train_rate(config: Any, gflops: float, tiny: bool) -> dict[str, Any]:
-    """Steps a CPU second, and how many there would be at a rate of GFLOP a CPU second."""
+    """Return steps per CPU second, and their bound at a rate of GFLOP per CPU second."""
     import jax
 
     trainer = random_trainer(make_model(config), random_batch(config))
@@ -131,7 +131,7 @@ def train_rate(config: Any, gflops: float, tiny: bool) -> dict[str, Any]:
 
 
 def compiled_gradient(config: Any) -> tuple[Any, tuple[Any, Any]]:
-    """(compiled gradient of the loss, its arguments)."""
+    """Return (compiled gradient of the loss, its arguments)."""
     import jax
 
     model, batch = make_model(config), random_batch(config)
@@ -146,12 +146,12 @@ def compiled_gradient(config: Any) -> tuple[Any, tuple[Any, Any]]:
 
 
 def temporary_bytes(compiled: Any) -> int:
-    """What a compiled program allocates beside its arguments and results."""
+    """Return bytes that a compiled program allocates besides its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes
 
 
 def memory(network: dict[str, Any], length: int, num_latents: int, tiny: bool) -> dict[str, Any]:
-    """Megabytes with blocks and without."""
+    """Return megabytes with blocks and without."""
     found: dict[str, Any] = {"case": f"T={length:,}, N={num_latents:,}"}
     for name, block in {"blocks": 4 if tiny else BLOCK, "at once": None}.items():
         config = make_config(network, length, num_latents, attention_block=block)
@@ -163,7 +163,7 @@ def memory(network: dict[str, Any], length: int, num_latents: int, tiny: bool) -
 
 
 def generation_rates(config: Any, tiny: bool) -> dict[str, Any]:
-    """Tokens a CPU second of the three ways, at the end of the context."""
+    """Return tokens per CPU second of the three ways, at the end of the context."""
     import jax
 
     tokens, params = random_batch(config)["decoder_input_tokens"], random_network_params(config)
@@ -172,7 +172,7 @@ def generation_rates(config: Any, tiny: bool) -> dict[str, Any]:
     ways = {
         "ours": (*our_loop(config, cycle), cycle),
         "the reference's cache": (*rolled_loop(config, cycle), cycle),
-        "everything anew": (*recompute_loop(config, 2), 2),
+        "everything recomputed": (*recompute_loop(config, 2), 2),
     }
     found: dict[str, Any] = {"case": f"T={length:,}, N={size:,}"}
     for name, (start, run, count) in ways.items():
@@ -186,7 +186,7 @@ def generation_rates(config: Any, tiny: bool) -> dict[str, Any]:
 
 
 def random_network_params(config: Any) -> Any:
-    """Random parameters of a network."""
+    """Return random parameters of a network."""
     import jax
     import jax.numpy as jnp
 
@@ -198,7 +198,7 @@ def random_network_params(config: Any) -> Any:
 
 
 def _loop(step: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """(params, state, tokens [1, T]) -> the last `count` tokens, sampled anew and greedily.
+    """Return a function of params, state and tokens [1, T], which samples `count` tokens greedily.
 
     `step` takes (params, state, tokens, where the newest token is) and returns the logits [1, V] of
     the next one and the new state.
@@ -221,7 +221,7 @@ def _loop(step: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 
 def our_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Caches of all but the last `count` tokens, and the loop."""
+    """Return caches of all but the last `count` tokens, and the loop."""
     import jax
     import jax.numpy as jnp
 
@@ -238,7 +238,7 @@ def our_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callable[...,
 
 
 def rolled_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The same with the reference's caches."""
+    """Return the same with the reference's caches."""
     import jax
 
     from benchmarks.baselines.rolled_cache import RolledCacheSampler
@@ -256,7 +256,7 @@ def rolled_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callable[.
 
 
 def recompute_loop(config: Any, count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The same without caches: all latents of all tokens so far, for each."""
+    """Return the same without caches: all latents of all tokens so far, for each."""
     import jax.numpy as jnp
 
     from perceiver_ar.network import PerceiverAR

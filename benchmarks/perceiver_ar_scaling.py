@@ -32,7 +32,7 @@ Point = dict[str, Any]
 
 
 def curves(tiny: bool = False) -> dict[str, list[Point]]:
-    """Points along T and along N; each has T, N, and by way of attention bytes and CPU seconds."""
+    """Return points along T and N: T, N, and bytes and CPU seconds of each kind of attention."""
     gflops = matmul_gflops(tiny)
     if tiny:
         along = {"T": [(8, 8), (32, 8)], "N": [(32, 4), (32, 16)]}
@@ -66,7 +66,7 @@ def _point(network: dict[str, Any], length: int, latents: int, gflops: float) ->
 
 
 def plot(found: dict[str, list[Point]]) -> "Figure":
-    """Four panels: bytes and seconds, along T and along N."""
+    """Return four panels: bytes and seconds, along T and along N."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -94,7 +94,7 @@ def plot(found: dict[str, list[Point]]) -> "Figure":
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, writes the figures and draws them."""
+    """Measure, write the figures and draw them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.perceiver_ar_scaling")
     parser.add_argument("picture", help="where to; the suffix says what")
     parser.add_argument("--json", default="out/perceiver_ar_scaling.json", metavar="PATH")

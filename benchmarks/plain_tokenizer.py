@@ -15,7 +15,7 @@ type NoteRow = tuple[float, float, int, int, int, bool]
 
 
 def sorted_events(notes: Sequence[NoteRow]) -> list[tuple[float, bool, NoteRow]]:
-    """(time, is onset, note), by time; at equal times offsets first, then by instrument."""
+    """Return (time, is onset, note), by time; at equal times offsets first, then by instrument."""
     notes = sorted(notes, key=lambda note: (note[5], note[4], note[2]))
     events = [(note[1], False, note) for note in notes if not note[5]]
     events += [(note[0], True, note) for note in notes]
@@ -23,7 +23,7 @@ def sorted_events(notes: Sequence[NoteRow]) -> list[tuple[float, bool, NoteRow]]
 
 
 def event_tokens(codec: Codec, is_onset: bool, note: NoteRow) -> list[int]:
-    """Ids of program, velocity and pitch, or of velocity and drum."""
+    """Return ids of program, velocity and pitch, or of velocity and drum."""
     _, _, pitch, velocity, program, is_drum = note
     low, high = codec.event_type_range("velocity")
     loudness = -(-(high - low) * velocity // 127) if is_onset else 0
@@ -38,7 +38,7 @@ def pitch_token(codec: Codec, pitch: int) -> int:
 
 
 def state_tokens(codec: Codec, active: dict[tuple[int, int], bool]) -> list[int]:
-    """Ids of the sounding (program, pitch) voices, then `tie`."""
+    """Return ids of the sounding (program, pitch) voices, then `tie`."""
     tokens = []
     for program, pitch in sorted(voice for voice, sounds in active.items() if sounds):
         tokens += [codec.encode_event(Event("program", program)), pitch_token(codec, pitch)]
@@ -48,7 +48,7 @@ def state_tokens(codec: Codec, active: dict[tuple[int, int], bool]) -> list[int]
 def segment_tokens(
     notes: Sequence[NoteRow], bounds: Sequence[int], codec: Codec
 ) -> list[list[int]]:
-    """Run-length-encoded tokens of the segments between `bounds` (steps), with tie sections."""
+    """Return run-length-encoded tokens of segments between `bounds` (steps), with ties."""
     events, active = sorted_events(notes), {}
     segments, place = [], 0
     for first, last in itertools.pairwise(bounds):
@@ -69,7 +69,7 @@ def segment_tokens(
 
 
 def one_segment(notes: Sequence[NoteRow], start: float, end: float, codec: Codec) -> list[int]:
-    """`segment_tokens` of one segment (s) anywhere in a recording."""
+    """Return `segment_tokens` of one segment (s) anywhere in a recording."""
     rate = codec.steps_per_second
     first, last = step_at(start, rate), step_at(end, rate)
     margin = 2 / rate
@@ -100,7 +100,7 @@ class _Writer:
             self.tokens.append(token)
 
     def _shift(self) -> None:
-        """Writes the step once, split into the longest shifts."""
+        """Write the step once, split into the longest shifts."""
         if self._step == self._written:
             return
         left = self._written = self._step
@@ -113,7 +113,7 @@ class _Writer:
 def encode_and_index(
     notes: Sequence[NoteRow], frame_times: Sequence[float], codec: Codec
 ) -> tuple[list[int], list[int], list[int], list[int]]:
-    """The two-stage form of MT3's reference: unit shifts, and the state before every event.
+    """Return the two-stage form of MT3's reference: unit shifts, and the state before every event.
 
     Returns:
       (events, first event of each frame, state events, first state event of each frame).
@@ -148,7 +148,7 @@ def encode_and_index(
 
 
 def random_notes(rng: np.random.Generator, count: int, seconds: float) -> np.ndarray:
-    """Four instruments and drums, `count` notes within `seconds` s, none cutting another off."""
+    """Return `count` notes of four instruments and drums within `seconds` s, none overlapping."""
     from musax.notes import make_notes, sort_notes, trim_overlapping_notes
 
     onset = rng.uniform(0, seconds * 0.98, count)

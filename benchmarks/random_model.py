@@ -8,7 +8,7 @@ import numpy as np
 
 
 def random_params(shapes: Any) -> Any:
-    """Float32 arrays of the shapes of a tree (`jax.eval_shape` of an initialisation).
+    """Return float32 arrays of the shapes of a tree (`jax.eval_shape` of an initialisation).
 
     Matrices keep the size of what they multiply; scales are 1.
     """
@@ -25,7 +25,7 @@ def random_params(shapes: Any) -> Any:
 
 
 def random_trainer(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
-    """A trainer of a model for batches like `batch`, at step 0 with random parameters."""
+    """Return a trainer of a model for batches like `batch`, at step 0 with random parameters."""
     import jax
     import jax.numpy as jnp
 
@@ -48,7 +48,7 @@ def random_trainer(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
 
 
 def random_transformer(network: dict[str, Any], features: int) -> tuple[Any, Any]:
-    """(module, parameters) of an MT3 network with so many input features."""
+    """Return (module, parameters) of an MT3 network with a number of input features."""
     import jax
     import jax.numpy as jnp
 

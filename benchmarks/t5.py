@@ -43,7 +43,7 @@ UPSTREAM = {
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Steps and tokens a second beside upstream's."""
+    """Return steps and tokens a second beside upstream's."""
     found = run_in_process("benchmarks.t5:rates", tiny=tiny)
     rows = []
     for case, (unit, theirs, goal) in UPSTREAM.items():
@@ -53,7 +53,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def rates(tiny: bool) -> dict[str, float]:
-    """Steps and tokens a second of this process, on two cores."""
+    """Return steps and tokens a second of this process, on two cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     import jax
@@ -87,7 +87,7 @@ def rates(tiny: bool) -> dict[str, float]:
 
 
 def wall_seconds(work: Callable[[], Any], repeats: int, calls: int = 1) -> float:
-    """Median wall seconds of one call, after two that are not counted."""
+    """Return median wall seconds of one call, after two that are not counted."""
     work()
     work()
     taken = []
@@ -100,7 +100,7 @@ def wall_seconds(work: Callable[[], Any], repeats: int, calls: int = 1) -> float
 
 
 def _predict(model: Any, beams: int, params: Any, batch: Any) -> Any:
-    """Decodes to the full length: no token ends a row."""
+    """Decode to the full length: no token ends a row."""
     import jax
 
     return model.predict_batch_with_aux(
@@ -113,7 +113,7 @@ def _predict(model: Any, beams: int, params: Any, batch: Any) -> Any:
 
 
 def make_model(network: dict[str, Any], decode_fn: Callable) -> Any:
-    """The encoder-decoder model, with Adafactor."""
+    """Return the encoder-decoder model, with Adafactor."""
     from t5x.adafactor import Adafactor, standard_logical_factor_rules
     from t5x.data.vocabularies import PassThroughVocabulary
     from t5x.examples.t5.network import T5Config, Transformer
@@ -131,7 +131,7 @@ def make_model(network: dict[str, Any], decode_fn: Callable) -> Any:
 
 
 def make_trainer(network: dict[str, Any], length: int) -> Any:
-    """A trainer at step 0, of random parameters."""
+    """Return a trainer at step 0, of random parameters."""
     import jax
 
     from t5x.decoding import temperature_sample
@@ -144,7 +144,7 @@ def make_trainer(network: dict[str, Any], length: int) -> Any:
 
 
 def random_batch(length: int) -> dict[str, np.ndarray]:
-    """Features of a batch without padding."""
+    """Return features of a batch without padding."""
     rng = np.random.default_rng(0)
     size = (BATCH, length)
     inputs, targets = (rng.integers(3, 1024, size).astype(np.int32) for _ in range(2))

@@ -17,7 +17,7 @@ GOAL = 20.0
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Note-events (onsets and offsets) a CPU second, on 25 notes a second with ties."""
+    """Return note-events (onsets and offsets) per CPU second, on 25 notes a second with ties."""
     seconds, count = (8.0, 60) if tiny else (120.0, 3000)
     codec = build_codec(VocabularyConfig(num_velocity_bins=1))
     notes = plain_tokenizer.random_notes(np.random.default_rng(0), count, seconds)
@@ -62,6 +62,6 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def _check_equal(expected: list[list[int]], found: list[np.ndarray]) -> None:
-    """Both sides of a comparison must do the same work."""
+    """Raise unless both sides of a comparison do the same work."""
     if [list(tokens) for tokens in expected] != [tokens.tolist() for tokens in found]:
         raise AssertionError("the loop and the array code give different tokens")

@@ -32,14 +32,14 @@ FEATURES, FRAMES, TOKENS, BATCH = 256, 72, 80, 8
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Steps a CPU second beside what the products alone would allow."""
+    """Return steps per CPU second beside what the products alone would allow."""
     found = run_pinned("benchmarks.training:rates", tiny=tiny)
     case = f"step, batch {found['batch']}, {found['gflops']:.3g} GFLOP"
     return [Row(case, "steps / CPU s", found["steps"], found["bound"], "its FLOPs as one matmul")]
 
 
 def rates(tiny: bool) -> dict[str, float]:
-    """Steps a CPU second of this process, and the bound from a matrix product."""
+    """Return steps per CPU second of this process, and the bound from a matrix product."""
     import jax
 
     network, batch_size = (TINY, 2) if tiny else (NETWORK, BATCH)
@@ -58,7 +58,7 @@ def rates(tiny: bool) -> dict[str, float]:
 
 
 def make_trainer(network: dict[str, Any], batch_size: int) -> Any:
-    """A trainer of the tiny model with AdamW, at step 0."""
+    """Return a trainer of the tiny model with AdamW, at step 0."""
     from mt3.models import ContinuousInputsEncoderDecoderModel
     from mt3.network import T5Config, Transformer
     from t5x.data.vocabularies import PassThroughVocabulary
@@ -75,7 +75,7 @@ def make_trainer(network: dict[str, Any], batch_size: int) -> Any:
 
 
 def random_batch(batch_size: int) -> dict[str, np.ndarray]:
-    """Features of a batch without padding."""
+    """Return features of a batch without padding."""
     rng = np.random.default_rng(0)
     targets = rng.integers(3, NETWORK["vocab_size"], (batch_size, TOKENS)).astype(np.int32)
     return {

@@ -1,4 +1,4 @@
-"""Seconds of audio that the shipped transcribers take in a CPU second."""
+"""Seconds of audio that the shipped transcribers take in per CPU second."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ NOTES_PER_SECOND = 10
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Each shipped MT3 model against real time, and against basic-pitch where it is installed.
+    """Return each shipped MT3 model beside real time, and beside basic-pitch if installed.
 
     Raises:
       UnavailableError: no model is shipped.
@@ -41,7 +41,7 @@ def measure(tiny: bool = False) -> list[Row]:
 
 
 def tones(seconds: float) -> np.ndarray:
-    """Random decaying notes, float32 [samples] at 16 kHz."""
+    """Return random decaying notes, float32 [samples] at 16 kHz."""
     notes = random_notes(np.random.default_rng(0), int(seconds * NOTES_PER_SECOND), seconds)
     audio = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     for note in notes:
@@ -63,7 +63,7 @@ def _shipped_models() -> dict[str, Any]:
 
 
 def _tiny_model() -> dict[str, Any]:
-    """A few thousand random parameters, to test the mechanics."""
+    """Return a few thousand random parameters, to test the mechanics."""
     from mt3.inference import Transcriber
     from mt3.model_config import ModelConfig
     from mt3.segments import SegmentConfig

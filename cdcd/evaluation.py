@@ -135,7 +135,7 @@ def evaluate_likelihood(
       runs: by name in tables; the data are those of the first.
       split: "train", "validation" or "test".
       rows: rows of the split, spread over it; None for all.
-      ordered_rows: the first so many of them are decoded from left to right.
+      ordered_rows: number of these rows that are decoded from left to right too.
       baseline_order: tokens of n-grams fit on the training split, in rows of their own beside
         unigrams; None for none.
       progress: called after each estimate.

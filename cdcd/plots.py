@@ -19,10 +19,10 @@ def plot_frontier(
     *,
     title: str | None = None,
 ) -> "Figure":
-    """Samples by how likely a judge finds them and how various they are, a line for each model.
+    """Draw samples by their likelihood under a judge and their variety, a line for each model.
 
-    To the right is more various, down is likelier. A model is better the nearer its line comes to
-    the data.
+    Points to the right are more varied, points further down likelier. A model is better the nearer
+    its line comes to the data.
 
     Args:
       curves: name -> points in the order of a setting, each with `judge_nats`, `entropy` and the
@@ -56,7 +56,7 @@ def plot_frontier(
 def plot_infilling(
     scores: Mapping[str, Mapping[float, Mapping[str, float]]], *, title: str | None = None
 ) -> "Figure":
-    """Tokens found again by the size of gaps, a line with 95 % intervals for each model.
+    """Draw tokens found again by the size of gaps, a line with 95 % intervals for each model.
 
     Args:
       scores: name -> share of the row -> `evaluation.infilling_scores`.
@@ -86,7 +86,7 @@ def plot_infilling(
 def plot_warp(
     time: np.ndarray, noise: np.ndarray, loss: np.ndarray, *, title: str | None = None
 ) -> "Figure":
-    """The fitted loss by noise level, and by the warped time, in which it is to be a line.
+    """Draw the fitted loss by noise level, and by the warped time, in which it is to be a line.
 
     Args:
       time: [N + 1], warped, 0 to 1.

@@ -11,7 +11,7 @@ import numpy as np
 
 Sequences = Sequence[np.ndarray]
 
-#: Weights of an order are shared by contexts of similar mean counts; so many per octave.
+#: Weights of an order are shared by contexts of similar mean counts, in buckets.
 _BUCKETS_PER_OCTAVE, _BUCKETS = 8, 128
 
 
@@ -106,7 +106,7 @@ class NGram:
         return np.split(-np.log(probability), ends[:-1])
 
     def _columns(self, sequences: Sequences) -> Iterator[np.ndarray]:
-        """int64 [M] each: all targets, then the token before each, and so on; V before SOS."""
+        """Return int64 [M] each: targets, then the token before each, and so on; V before SOS."""
         before = np.full(self.order - 1, self.vocabulary_size)
         rows = [_checked(np.asarray(tokens), self.vocabulary_size) for tokens in sequences]
         flat = np.concatenate([part for tokens in rows for part in (before, tokens)])
@@ -134,7 +134,7 @@ class NGram:
         return levels
 
     def _look_up(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(share of each target after its context, bucket of the context), [M], by order."""
+        """Yield (share of each target after its context, bucket of the context), [M], by order."""
         size, columns = self.vocabulary_size, self._columns(sequences)
         targets = next(columns)
         context, seen = np.zeros(len(targets), np.int64), np.ones(len(targets), bool)
@@ -160,7 +160,7 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _interpolate(weights, looked_up, uniform: float) -> list[np.ndarray]:
-    """p_0 to p_order of every target."""
+    """Return p_0 to p_order of every target."""
     found = [np.array(uniform)]
     for weight, (share, bucket) in zip(weights, looked_up):
         chosen = weight[bucket]
@@ -169,7 +169,7 @@ def _interpolate(weights, looked_up, uniform: float) -> list[np.ndarray]:
 
 
 def _expectation_maximization(weights, looked_up, uniform: float) -> list[np.ndarray]:
-    """Weights of each order under which the targets are likelier, with half a count of prior."""
+    """Return weights of each order by one step of EM, with half a count of prior."""
     probability = _interpolate(weights, looked_up, uniform)
     reach: np.ndarray = np.ones(len(looked_up[0][0]))  # that a target came from this order or less
     better = []

@@ -59,13 +59,13 @@ class Scores(NamedTuple):
 def whole_sequences(
     task: Task, split: str, limit: int | None = None, epoch: int = 0
 ) -> Iterator[Example]:
-    """The sequences of a task of `perceiver_ar.tasks.sequence_task`, before they are cut.
+    """Yield the sequences of a task of `perceiver_ar.tasks.sequence_task`, before they are cut.
 
     Args:
       task: to train or to evaluate.
       split: of its source.
       limit: examples of the source that are read; None is all.
-      epoch: what a training task changes at random, it changes anew in each epoch.
+      epoch: of a training task, whose random changes differ by epoch.
 
     Raises:
       ValueError: the task does not cut anything, or has no such split.
@@ -96,7 +96,7 @@ def score_sequences(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> list[Scores]:
-    """Scores of all targets of sequences, in float32.
+    """Return scores of all targets of sequences, in float32.
 
     There is one program for each power of two of a block's length, from the latents on.
 
@@ -190,7 +190,7 @@ def _pieces(
     windows: Callable[[Example], Iterator[Example]],
     restart: bool,
 ) -> Iterator[_Piece]:
-    """All blocks of all sequences; fills in how many inputs and latents their targets see."""
+    """Yield all blocks of all sequences; fills in how many inputs and latents their targets see."""
     for example, score in zip(examples, scores):
         at = max(int(example.get("prefix_lengths", 0)), 1) - 1
         for window in windows(example):
@@ -206,7 +206,7 @@ def _pieces(
 def _batches(
     pieces: Iterator[_Piece], num_latents: int, context: int, batch_size: int
 ) -> Iterator[tuple[int, list[_Piece]]]:
-    """(width, pieces of up to that many inputs); the last batch of a width may be short."""
+    """Yield (width, pieces of up to that many inputs); the last batch of a width may be short."""
     waiting: dict[int, list[_Piece]] = {}
     for piece in pieces:
         width = num_latents
@@ -231,28 +231,28 @@ def _padded_batch(examples: Sequence[Example], width: int, rows: int) -> dict[st
 
 
 def counted(values: Sequence[np.ndarray]) -> np.ndarray:
-    """float64 [M], the values of all sequences that are not NaN."""
+    """Return float64 [M], the values of all sequences that are not NaN."""
     joined = np.concatenate([np.asarray(x, np.float64) for x in values])
     return joined[~np.isnan(joined)]
 
 
 def mean_nats(nats: Sequence[np.ndarray]) -> float:
-    """Nats per target: [n] each sequence, NaN where a target does not count."""
+    """Return nats per target: [n] each sequence, NaN where a target does not count."""
     return float(counted(nats).mean())
 
 
 def bits(nats: float) -> float:
-    """Nats as bits: bits per token, or per dimension of an image (section 5.3)."""
+    """Return nats as bits: bits per token, or per dimension of an image (section 5.3)."""
     return nats / math.log(2)
 
 
 def perplexity(nats: float) -> float:
-    """Of nats per token; of nats per word, that by words (section 5.4)."""
+    """Return the perplexity of nats per token, or per word (section 5.4)."""
     return math.exp(nats)
 
 
 def nats_per(nats: Sequence[np.ndarray], units: float) -> float:
-    """All nats over a number of notes, words, bytes or seconds, whatever tokens they are.
+    """Return all nats over a number of notes, words, bytes or seconds, whatever tokens they are.
 
     Models with different tokens can be compared by it.
 
@@ -265,7 +265,7 @@ def nats_per(nats: Sequence[np.ndarray], units: float) -> float:
 
 
 def bits_per_byte(nats: Sequence[np.ndarray], num_bytes: int) -> float:
-    """Bits per byte of the UTF-8 text that the tokens stand for."""
+    """Return bits per byte of the UTF-8 text that the tokens stand for."""
     return bits(nats_per(nats, num_bytes))
 
 
@@ -297,7 +297,7 @@ def buckets(
     values: Sequence[np.ndarray] | None = None,
     edges: Sequence[int] = EDGES,
 ) -> list[Bucket]:
-    """Mean nats by a property of the targets, each of which is in one bucket.
+    """Return mean nats by a property of the targets, each of which is in one bucket.
 
     Args:
       nats: [n] each sequence.

@@ -22,7 +22,7 @@ def plot_buckets(
     by: str = "position of the token",
     title: str | None = None,
 ) -> "Figure":
-    """Nats per token in each bucket, a line for each model.
+    """Draw nats per token in each bucket, a line for each model.
 
     Args:
       curves: name -> `likelihood.buckets`, all with the same edges.
@@ -47,7 +47,7 @@ def plot_buckets(
 
 
 def plot_statistics(sets: Mapping[str, Pieces], *, title: str | None = None) -> "Figure":
-    """Histograms of `musax.metrics.generated.FEATURES`, a panel each; the first set is filled.
+    """Draw histograms of `musax.metrics.generated.FEATURES`, a panel each; the first is filled.
 
     Args:
       sets: name -> pieces, such as the data and the samples of a model.

@@ -44,7 +44,7 @@ class BasicPitchMissingError(ImportError):
 
 
 def find_onnx() -> Path:
-    """The ONNX file of an installed basic-pitch (found without importing it).
+    """Return the ONNX file of an installed basic-pitch (found without importing it).
 
     Raises:
       BasicPitchMissingError: it is not installed.
@@ -85,13 +85,13 @@ class BasicPitch:
         )
 
     def transcribe(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Notes of mono audio, float32 [samples]."""
+        """Return notes of mono audio, float32 [samples]."""
         samples = resample(audio, sample_rate, SAMPLE_RATE)
         sounding, onset = self.activations(samples)
         return activations_to_notes(sounding, onset, frame_times(len(samples)))
 
     def activations(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities that a key sounds and begins, each float32 [frames, 88], at 22.05 kHz."""
+        """Return probabilities of sounding and onset, each float32 [frames, 88], at 22.05 kHz."""
         lead = OVERLAP_FRAMES // 2 * HOP
         count = -(-(len(samples) + lead) // _STEP)
         padded = np.zeros((count - 1) * _STEP + WINDOW, np.float32)
@@ -107,7 +107,7 @@ class BasicPitch:
 
 
 def frame_times(num_samples: int) -> np.ndarray:
-    """Times of the frames of a recording, float64 [frames], s.
+    """Return times of the frames of a recording, float64 [frames], s.
 
     Windows advance by a little less than their frames cover, so each begins its own grid.
     """
@@ -117,7 +117,7 @@ def frame_times(num_samples: int) -> np.ndarray:
 
 
 def inferred_onsets(onset: np.ndarray, sounding: np.ndarray) -> np.ndarray:
-    """The larger of `onset` and of how much `sounding` rises over one and over two frames."""
+    """Return the larger of `onset` and the rise of `sounding` over one and two frames."""
     rise = np.zeros_like(sounding)
     rise[2:] = np.minimum(sounding[2:] - sounding[1:-1], sounding[2:] - sounding[:-2])
     rise = np.maximum(rise, 0.0)
@@ -130,7 +130,7 @@ def inferred_onsets(onset: np.ndarray, sounding: np.ndarray) -> np.ndarray:
 def activations_to_notes(
     sounding: np.ndarray, onset: np.ndarray, times: np.ndarray, *, fill_gaps: bool = True
 ) -> np.ndarray:
-    """Notes from activations [frames, 88] at `times` [frames], s.
+    """Return notes from activations [frames, 88] at `times` [frames], s.
 
     Args:
       fill_gaps: also make notes from energy that no onset explains (the package's melodia trick).
@@ -149,7 +149,7 @@ def activations_to_notes(
 
 
 def _notes_at_onsets(onset: np.ndarray, left: np.ndarray):
-    """(first frame, frame after last, key) of notes at onset peaks; takes them out of `left`."""
+    """Yield (first frame, end frame, key) of notes at onset peaks; takes them out of `left`."""
     middle = onset[1:-1]
     peaks = (middle > onset[:-2]) & (middle > onset[2:]) & (middle >= ONSET_THRESHOLD)
     rows, keys = np.nonzero(peaks)
@@ -162,7 +162,7 @@ def _notes_at_onsets(onset: np.ndarray, left: np.ndarray):
 
 
 def _end_of_note(energy: np.ndarray, first: int, limit: int) -> int:
-    """The frame after which `energy` [frames] stays below the threshold for GAP_FRAMES."""
+    """Return the frame after which `energy` [frames] stays below the threshold for GAP_FRAMES."""
     quiet, frame = 0, first
     while frame < limit and quiet < GAP_FRAMES:
         quiet = quiet + 1 if energy[frame] < FRAME_THRESHOLD else 0
@@ -171,7 +171,7 @@ def _end_of_note(energy: np.ndarray, first: int, limit: int) -> int:
 
 
 def _notes_without_onset(left: np.ndarray):
-    """The same from the strongest frames that remain, grown both ways; empties `left`."""
+    """Yield the same from the strongest frames that remain, grown both ways; empties `left`."""
     last = len(left) - 1
     while left.max(initial=0.0) > FRAME_THRESHOLD:
         peak, key = (int(i) for i in np.unravel_index(np.argmax(left), left.shape))

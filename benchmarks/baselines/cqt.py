@@ -48,7 +48,7 @@ QUIET = 1e-3  # activation below which nothing sounds
 
 
 def transcribe(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Notes of mono audio, float32 [samples], velocities all 100."""
+    """Return notes of mono audio, float32 [samples], velocities all 100."""
     activation = key_activations(resample(audio, sample_rate, SAMPLE_RATE))
     onset, key = find_onsets(activation)
     end = find_ends(activation, onset, key)
@@ -57,7 +57,7 @@ def transcribe(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def spectrum(samples: np.ndarray) -> np.ndarray:
-    """|variable-Q transform|^POWER at 16 kHz, float32 [bins, frames]."""
+    """Return |variable-Q transform|^POWER at 16 kHz, float32 [bins, frames]."""
     import librosa
 
     samples = np.pad(samples, (0, max(0, SAMPLE_RATE - len(samples))))  # filters are long
@@ -76,7 +76,7 @@ def spectrum(samples: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def templates() -> np.ndarray:
-    """Spectra of harmonic tones, summing to 1: float32 [bins, slopes * 88]."""
+    """Return spectra of harmonic tones, summing to 1: float32 [bins, slopes * 88]."""
     seconds = np.arange(int(0.8 * SAMPLE_RATE)) / SAMPLE_RATE
     middles = ((np.arange(KEYS) + 0.5) * len(seconds) / HOP).astype(int)
     spectra = [
@@ -88,7 +88,7 @@ def templates() -> np.ndarray:
 
 
 def _tone(key: int, slope: float, seconds: np.ndarray) -> np.ndarray:
-    """A stretched harmonic tone, as of a piano string."""
+    """Return a stretched harmonic tone, as of a piano string."""
     number = np.arange(1, 21)
     stiffness = 3e-4 * 2.0 ** ((key - 40) / 24)
     hz = 27.5 * 2.0 ** (key / 12) * number * np.sqrt(1 + stiffness * number**2)
@@ -98,7 +98,7 @@ def _tone(key: int, slope: float, seconds: np.ndarray) -> np.ndarray:
 
 
 def key_activations(samples: np.ndarray) -> np.ndarray:
-    """How strongly each key sounds, relative to the recording: float32 [88, frames]."""
+    """Return the strength of each key relative to the recording, float32 [88, frames]."""
     observed = spectrum(samples) + np.float32(1e-6)
     basis = templates()
     gains = np.ones((basis.shape[1], 1), np.float32) * observed.sum(axis=0) / basis.shape[1]
@@ -109,7 +109,7 @@ def key_activations(samples: np.ndarray) -> np.ndarray:
 
 
 def find_onsets(activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(frame, key) of the onsets, each int [N]."""
+    """Return (frame, key) of the onsets, each int [N]."""
     frames = activation.shape[1]
     soon = np.pad(activation, ((0, 0), (0, AHEAD)))
     peak = maximum_filter1d(soon, AHEAD, axis=1, origin=-(AHEAD // 2))[:, :frames]
@@ -125,7 +125,7 @@ def find_onsets(activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_ends(activation: np.ndarray, onset: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Frames at which the notes end, int [N]; onsets in the order of (key, frame)."""
+    """Return frames at which the notes end, int [N]; onsets in the order of (key, frame)."""
     same_key = np.append(key[1:] == key[:-1], False)[: len(key)]
     limit = np.where(same_key, np.append(onset[1:], 0)[: len(key)], activation.shape[1])
     ends = np.empty_like(onset)

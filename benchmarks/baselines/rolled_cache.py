@@ -1,7 +1,7 @@
 """Sampling from Perceiver AR as its reference does it, to compare `perceiver_ar.sampler` with.
 
 Written down from a description of the reference's cache: cross-attention has T keys and values, the
-layers N each. Keys are stored as they are and all of them are rotated anew at every step. A new
+layers N each. Keys are stored as they are and all of them are rotated at every step. A new
 entry rolls in from the right, which moves all others. When the caches of the layers are full, they
 are emptied, and the keys and values of all T inputs and N / 2 latents are computed from the tokens.
 All rows have one length. The layers are those of `perceiver_ar.network`, without the options that
@@ -58,7 +58,7 @@ class RolledCacheSampler:
     def begin(
         self, params: Any, sequences: Array, index: Array, num_latents: int
     ) -> tuple[Array, Cache]:
-        """Computes everything from tokens.
+        """Compute everything from tokens.
 
         Args:
           params: of the network.
@@ -74,13 +74,13 @@ class RolledCacheSampler:
     def step(
         self, params: Any, cache: Cache, sequences: Array, index: Array
     ) -> tuple[Array, Cache]:
-        """One token more, that at `index`; returns and takes what `begin` does."""
+        """Process the token at `index`; arguments and results are those of `begin`."""
         size = self.config.z_index_dim
-        anew = functools.partial(self.begin, num_latents=max(size // 2, 1))
+        recompute = functools.partial(self.begin, num_latents=max(size // 2, 1))
         advance = functools.partial(self._apply, params, self._advance, cache)
         return lax.cond(
             cache.fill >= size,
-            lambda *args: anew(params, *args),
+            lambda *args: recompute(params, *args),
             advance,
             sequences,
             index,
@@ -119,7 +119,7 @@ class RolledCacheSampler:
     def _add_latents(
         self, net: PerceiverAR, cache: Cache, tokens: Array, positions: Array
     ) -> tuple[Array, Cache]:
-        """Logits after the last of tokens [B, Q], and caches with their latents."""
+        """Return the logits after the last of tokens [B, Q], and caches with their latents."""
         latent_positions = _roll_in(cache.latent_positions, positions)
 
         def look_at_inputs(_: int, query: Array) -> Array:
@@ -154,14 +154,14 @@ class RolledCacheSampler:
 
 
 def _until(sequences: Array, index: Array, count: int) -> tuple[Array, Array]:
-    """The `count` tokens up to `index` and their positions, 0 before the first: int [B, count]."""
+    """Return the `count` tokens that end at `index`, and their positions, each int [B, count]."""
     at = index - count + 1 + jnp.arange(count)
     tokens = jnp.where(at >= 0, jnp.take(sequences, at, axis=1, mode="clip"), 0)
     return tokens, jnp.broadcast_to(jnp.maximum(at + 1, 0), tokens.shape)
 
 
 def _roll_in(x: Array, new: Array) -> Array:
-    """`new` [B, H, Q, D] or [B, Q] behind all but the first Q slots of [B, H, S, D] or [B, S]."""
+    """Return `new` [B, H, Q, D] or [B, Q] after all but the first Q slots of a cache."""
     axis = x.ndim - 2 if x.ndim > 2 else 1
     rolled = jnp.roll(x, -new.shape[axis], axis=axis)
     start = x.shape[axis] - new.shape[axis]

@@ -36,7 +36,7 @@ MEDIAN_FRAMES = 51
 
 
 def transcribe(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Hits of kick, snare and hi-hat: NOTE_DTYPE, by onset.
+    """Return hits of kick, snare and hi-hat: NOTE_DTYPE, by onset.
 
     Args:
       audio: float32 [samples].

@@ -54,7 +54,7 @@ class Comparison:
 
     @classmethod
     def of(cls, ref: np.ndarray, est: np.ndarray, tolerance: float = ONSET_TOLERANCE):
-        """Pairs the hits of a record.
+        """Pair the hits of a record.
 
         Raises:
           ValueError: either side is not an array of valid notes.
@@ -65,7 +65,7 @@ class Comparison:
         return cls(ref, est, pairs)
 
     def only(self, pitch: int) -> "Comparison":
-        """The hits of one class."""
+        """Return the hits of one class."""
         ref, est = self.ref["pitch"] == pitch, self.est["pitch"] == pitch
         places = np.cumsum(ref) - 1, np.cumsum(est) - 1
         kept = self.pairs[ref[self.pairs[:, 0]]]
@@ -88,7 +88,7 @@ class Comparison:
         return (0, self.ref), (1, self.est)
 
     def differences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the pairs: onset differences (s, estimated - true), true and estimated velocities."""
+        """Return, by pair: onset difference (s, estimated - true), true and estimated velocity."""
         (_, ref), (_, est) = ((i, notes[self.pairs[:, i]]) for i, notes in self._sides)
         return est["onset"] - ref["onset"], ref["velocity"], est["velocity"]
 
@@ -101,12 +101,12 @@ _KINDS = {
 
 
 def onset_scores(ref: np.ndarray, est: np.ndarray) -> Scores:
-    """Class and onset of a record's hits."""
+    """Return scores of class and onset of a record's hits."""
     return _scores(Comparison.of(ref, est), "onset")
 
 
 def velocity_scores(ref: np.ndarray, est: np.ndarray, *, fitted: bool = True) -> Scores:
-    """Class, onset and velocity of a record's hits; `fitted` as mir_eval, else as they are."""
+    """Return scores of class, onset and velocity; `fitted` as mir_eval, otherwise as they are."""
     return _scores(Comparison.of(ref, est), "velocity" if fitted else "absolute velocity")
 
 
@@ -116,7 +116,7 @@ def _scores(comparison: Comparison, kind: str) -> Scores:
 
 
 def any_onset_scores(ref: np.ndarray, est: np.ndarray, *, merge: bool = True) -> Scores:
-    """Whether anything is struck, whatever it is, as `mir_eval.onset` scores onsets (50 ms).
+    """Return scores of onsets of any class, as `mir_eval.onset` counts them (50 ms).
 
     Args:
       merge: hits that begin within 30 ms of the first of them are one onset, on both sides;
@@ -130,7 +130,7 @@ def any_onset_scores(ref: np.ndarray, est: np.ndarray, *, merge: bool = True) ->
 
 
 def merge_onsets(onsets: np.ndarray, within: float = SAME_ONSET) -> np.ndarray:
-    """Ascending onsets without those that follow a kept one by less than `within` s."""
+    """Return ascending onsets without those that follow a kept one by less than `within` s."""
     kept: list[float] = []
     for onset in np.sort(onsets).tolist():
         if not kept or onset - kept[-1] >= within:
@@ -144,7 +144,7 @@ def merge_onsets(onsets: np.ndarray, within: float = SAME_ONSET) -> np.ndarray:
 def evaluate(
     records: Iterable[tuple[np.ndarray, np.ndarray]], classes: Mapping[int, str] | None = None
 ) -> dict[str, float]:
-    """All scores of a set of records.
+    """Return all scores of a set of records.
 
     Args:
       records: (true, estimated) hits of each, classes as pitches.

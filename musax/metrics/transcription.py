@@ -55,18 +55,18 @@ class Scores(NamedTuple):
 
     @classmethod
     def of_counts(cls, hits: float, ref: float, est: float) -> "Scores":
-        """From matched, reference and estimated counts; 0 where a count is 0."""
+        """Return scores from matched, reference and estimated counts; 0 where a count is 0."""
         return cls.of(hits / est if est else 0.0, hits / ref if ref else 0.0)
 
 
 def validate(ref: np.ndarray, est: np.ndarray) -> None:
-    """Raises ValueError, naming the side and the note, unless both are valid notes."""
+    """Raise ValueError, naming the side and the note, unless both are valid notes."""
     validate_notes(ref, "reference notes")
     validate_notes(est, "estimated notes")
 
 
 def countable(notes: np.ndarray) -> np.ndarray:
-    """The notes that have a duration."""
+    """Return the notes that have a duration."""
     return notes[notes["onset"] != notes["offset"]]
 
 
@@ -85,7 +85,7 @@ def match_notes(
     offset_ratio: float | None = OFFSET_RATIO,
     offset_min_tolerance: float = OFFSET_MIN_TOLERANCE,
 ) -> np.ndarray:
-    """A largest pairing of notes, the same as `mir_eval.transcription.match_notes`.
+    """Return a largest pairing of notes, the same as `mir_eval.transcription.match_notes`.
 
     Args:
       onset_tolerance, offset_min_tolerance: s.
@@ -109,7 +109,7 @@ def match_notes(
 
 
 def _near_onsets(ref: np.ndarray, est: np.ndarray, tolerance: float):
-    """Index pairs of notes of one pitch whose onsets are near, ordered by (ref, est)."""
+    """Return index pairs of notes of one pitch whose onsets are near, ordered by (ref, est)."""
     ref_hits, est_hits = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for pitch in np.intersect1d(ref["pitch"], est["pitch"]):
         rows = np.flatnonzero(ref["pitch"] == pitch)
@@ -131,7 +131,7 @@ def _near_onsets(ref: np.ndarray, est: np.ndarray, tolerance: float):
 
 
 def match_velocities(ref: np.ndarray, est: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Those of the matched `pairs` [M, 2] whose velocities agree.
+    """Return those of the matched `pairs` [M, 2] whose velocities agree.
 
     As `mir_eval.transcription_velocity`: reference velocities are scaled to [0, 1] over all of
     `ref`, a line maps the matched estimates onto them, and 0.1 is the tolerance. An estimate of
@@ -150,7 +150,7 @@ def match_velocities(ref: np.ndarray, est: np.ndarray, pairs: np.ndarray) -> np.
 def note_scores(
     ref: np.ndarray, est: np.ndarray, *, velocity: bool = False, **tolerances
 ) -> Scores:
-    """Scores of the notes as they are given, drums included and programs ignored.
+    """Return scores of the notes as they are given, drums included and programs ignored.
 
     Args:
       velocity: also ask velocities to agree.
@@ -168,22 +168,22 @@ def note_scores(
 
 
 def onset_scores(ref: np.ndarray, est: np.ndarray, *, velocity: bool = False) -> Scores:
-    """Onset and pitch (and velocity) of pitched notes."""
+    """Return scores of onset and pitch (and velocity) of pitched notes."""
     return note_scores(without_drums(ref), without_drums(est), offset_ratio=None, velocity=velocity)
 
 
 def onset_offset_scores(ref: np.ndarray, est: np.ndarray, *, velocity: bool = False) -> Scores:
-    """Onset, offset and pitch (and velocity) of pitched notes."""
+    """Return scores of onset, offset and pitch (and velocity) of pitched notes."""
     return note_scores(without_drums(ref), without_drums(est), velocity=velocity)
 
 
 def drum_onset_scores(ref: np.ndarray, est: np.ndarray) -> Scores:
-    """Onset and drum key of percussion, whatever the kit."""
+    """Return scores of onset and drum key of percussion, whatever the kit."""
     return note_scores(ref[ref["is_drum"]], est[est["is_drum"]], offset_ratio=None)
 
 
 def lengthen_short_notes(notes: np.ndarray) -> np.ndarray:
-    """A copy in which notes last at least 50 ms, and drums exactly that."""
+    """Return a copy in which notes last at least 50 ms, and drums exactly that."""
     longer = notes.copy()
     short = notes["is_drum"] | (notes["offset"] - notes["onset"] < MIN_FRAME_NOTE)
     longer["offset"][short] = notes["onset"][short] + MIN_FRAME_NOTE
@@ -191,7 +191,7 @@ def lengthen_short_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def piano_roll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECOND) -> np.ndarray:
-    """Summed velocities: int32 [128, frames]. A note fills frames ⌊onset·fps⌋ to ⌊offset·fps⌋ - 1.
+    """Return summed velocities, int32 [128, frames]: a note fills ⌊onset·fps⌋ to ⌊offset·fps⌋ - 1.
 
     The cells of `pretty_midi.PrettyMIDI.get_piano_roll` without pedal and bends.
     """
@@ -210,7 +210,7 @@ def frame_scores(
     frames_per_second: float = FRAMES_PER_SECOND,
     velocity_threshold: int = FRAME_VELOCITY_THRESHOLD,
 ) -> Scores:
-    """Scores of the (pitch, frame) cells that sound, pitched notes only.
+    """Return scores of the (pitch, frame) cells that sound, pitched notes only.
 
     Short notes are lengthened to 50 ms. A reference cell counts if its summed velocity is above
     `velocity_threshold` (30, as Cerberus has it), an estimated one if it is above 0.
@@ -231,7 +231,7 @@ def frame_scores(
 
 
 def map_programs(notes: np.ndarray, granularity: str) -> np.ndarray:
-    """A copy with the programs of pitched notes made coarser; drums keep theirs.
+    """Return a copy with the programs of pitched notes made coarser; drums keep theirs.
 
     Args:
       granularity: "flat" (all 0), "midi_class" (first program of each family of eight), "full".
@@ -245,7 +245,7 @@ def map_programs(notes: np.ndarray, granularity: str) -> np.ndarray:
 def program_scores(
     ref: np.ndarray, est: np.ndarray, granularity: str = "full"
 ) -> dict[str, Scores]:
-    """Scores that ask for the right instrument.
+    """Return scores of notes whose instrument must agree too.
 
     Each (program, is_drum) of either side is scored apart: pitched notes by onset and offset, drums
     by onset. Their precisions are averaged with the numbers of estimated notes as weights, their
@@ -273,7 +273,7 @@ def program_scores(
 def tolerance_sweep(
     ref: np.ndarray, est: np.ndarray, tolerances: Sequence[float] = TOLERANCES
 ) -> dict[float, Scores]:
-    """Onset + offset scores with each tolerance (s) for onsets and as least one for offsets."""
+    """Return onset + offset scores by tolerance (s) of onsets, the least tolerance of offsets."""
     return {
         tolerance: note_scores(ref, est, onset_tolerance=tolerance, offset_min_tolerance=tolerance)
         for tolerance in tolerances
@@ -284,7 +284,7 @@ def tolerance_sweep(
 
 
 def evaluate(ref: np.ndarray, est: np.ndarray) -> dict[str, float]:
-    """All scores of one track under the names of the reference's metrics, in its order.
+    """Return all scores of one track under the names of the reference's metrics, in its order.
 
     The reference runs its tolerance sweep on pitched notes that its frame metric has already
     lengthened to 50 ms; so does this (on copies). `tolerance_sweep` scores notes as they are.
@@ -317,6 +317,6 @@ def _named(scores: Mapping[str, Scores], parts: Sequence[str]) -> dict[str, floa
 
 
 def mean_scores(tracks: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Plain mean over tracks of every score that each of them has; empty without tracks."""
+    """Return the mean over tracks of every score that each of them has; {} without tracks."""
     names = [name for name in tracks[0] if all(name in track for track in tracks)] if tracks else []
     return {name: float(np.mean([track[name] for track in tracks])) for name in names}
