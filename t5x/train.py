@@ -6,12 +6,10 @@
 order; SIGTERM or Ctrl-C saves and ends with exit status 0.
 """
 
-import contextlib
-import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from t5x.trainer import Trainer
 from t5x.training.actions import MODES, BaseAction
 from t5x.training.dry_run import describe_run
 from t5x.training.evaluations import Evaluations
-from t5x.training.preemption import StopRequest
+from t5x.training.loop import Loop
 from t5x.training.profiling import Profiler
 from t5x.training.run import Run
 from t5x.training.stats import Stats
@@ -155,12 +153,12 @@ def train(
     del train_state  # the trainer gives its memory to the next state
 
     # ------------------------------------------------------------ evaluation and logs
-    first = step = 0 if dry_run else int(trainer.train_state.step)
+    first = 0 if dry_run else int(trainer.train_state.step)
     evaluations = Evaluations(
         model,
         trainer,
         None if dry_run else log_folder,
-        step,
+        first,
         eval_steps,
         train_eval_dataset_cfg and run.seeded(train_eval_dataset_cfg),
         infer_eval_dataset_cfg and run.seeded(infer_eval_dataset_cfg),
@@ -173,14 +171,14 @@ def train(
         run.close()
         return _dry_run(trainer, batch_spec, total_steps, start)
 
-    run.first_step = step if run.first_step is None else run.first_step
+    run.first_step = first if run.first_step is None else run.first_step
     if relative_steps is not None:
         total_steps = run.first_step + relative_steps
-    console = Console(step, total_steps, quiet=log_folder is None)
-    writer = MetricWriter(log_folder and log_folder / "train", step)
+    console = Console(first, total_steps, quiet=log_folder is None)
+    writer = MetricWriter(log_folder and log_folder / "train", first)
     if summarize_config_fn is not None and log_folder is not None:
-        summarize_config_fn(str(folder), writer, step)
-    console.say(f"{run.origin}; training from step {step} to {total_steps} in {folder}")
+        summarize_config_fn(str(folder), writer, first)
+    console.say(f"{run.origin}; training from step {first} to {total_steps} in {folder}")
     if infer_eval_dataset_cfg is not None and not evaluations.predicts:
         console.say(
             f"  no inference_eval: no task of {infer_eval_dataset_cfg.name} with metric_fns has "
@@ -188,70 +186,30 @@ def train(
         )
 
     # ------------------------------------------------------------ loop
-    stats_period = stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD)
     depth = max(2, getattr(host_batches, "lookahead", 1))
     batches = Prefetcher(host_batches, depth, partitioner.shard_batch)
-    stats = Stats(
-        trainer, batches, train_dataset_cfg.batch_size, step, start_time, run.trained_seconds
-    )
     profiler = Profiler(folder / "profile", profile_steps, first)
     if not profiler.begins_before(total_steps):
         console.say(f"  no profile: its steps, counted from {first}, come after the last one")
-    with StopRequest() as stop, _managed_garbage(gc_period), contextlib.ExitStack() as stack:
-        for part in (
-            run,
-            evaluations,
-            writer,
-            console,
-            batches,
-            profiler,
-        ):  # closed from last to first
-            stack.callback(part.close)
-        if run_eval_before_training:
-            with stats.aside("evaluate"):
-                evaluations.run(step, console)
-        done, ending = step >= total_steps, []
-        while not done:
-            try:
-                batch = next(batches)
-            except Exception:
-                if stop.requested:  # Ctrl-C reaches the processes that make the data, too
-                    break
-                raise
-            profiler.before(step)
-            trainer.step(batch)
-            step += 1
-            console.step(step)
-
-            last = step >= total_steps
-            evaluate = bool(eval_period) and (last or step % eval_period == 0)
-            report = last or evaluate or step % stats_period == 0 or run.is_save_step(step)
-            stopping = stop.requested if jax.process_count() == 1 else report and stop.agreed()
-            done = last or stopping
-            if report or stopping:
-                metrics = stats.read(step)
-                run.trained_seconds = stats.trained_seconds
-                writer.write(step, metrics)
-                console.report(step, metrics)
-                ending += _acting(actions, "TRAIN", step, {"train": metrics})
-            if run.is_save_step(step) and all(action.saves for action in ending):
-                with stats.aside("checkpoint"):
-                    run.save(step, trainer.train_state, batches)
-            if evaluate and not stopping:
-                with stats.aside("evaluate"):
-                    results = evaluations.run(step, console)
-                for mode, by_task in results.items():
-                    ending += _acting(actions, mode, step, by_task)
-            done = done or bool(ending)
-            if gc_period and step % gc_period == 0:
-                gc.collect()
-
-        # -------------------------------------------------------- end
-        if step > first and all(action.saves for action in ending):
-            run.save(step, trainer.train_state, batches)
-        run.wait()
-        why = "".join(f", by {type(action).__name__}" for action in ending)
-        console.say(f"ended at step {step} of {total_steps}{why}")
+    stats = Stats(
+        trainer, batches, train_dataset_cfg.batch_size, first, start_time, run.trained_seconds
+    )
+    loop = Loop(
+        run=run,
+        trainer=trainer,
+        batches=batches,
+        stats=stats,
+        evaluations=evaluations,
+        writer=writer,
+        console=console,
+        profiler=profiler,
+        actions=actions or {},
+        total_steps=total_steps,
+        eval_period=eval_period,
+        stats_period=stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD),
+        gc_period=gc_period,
+    )
+    step = loop.train(first, evaluate_first=run_eval_before_training)
     return step, trainer.train_state
 
 
@@ -267,27 +225,6 @@ def _check_actions(actions: Mapping[str, Any] | None) -> None:
     unknown = sorted(set(actions or ()) - set(MODES))
     if unknown:
         raise ValueError(f"train.actions has modes {unknown}, expected some of {MODES}.")
-
-
-def _acting(
-    actions: Mapping[str, Sequence[BaseAction]] | None,
-    mode: str,
-    step: int,
-    metrics: Mapping[str, Mapping[str, float]],
-) -> list[BaseAction]:
-    """The actions of `mode` that end the run. All are asked, since they keep count."""
-    return [action for action in (actions or {}).get(mode, ()) if action.run(step, metrics)]
-
-
-@contextlib.contextmanager
-def _managed_garbage(period: int) -> Iterator[None]:
-    if period:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if period:
-            gc.enable()
 
 
 def _dry_run(
