@@ -80,7 +80,8 @@ class Synthesizer:
           ValueError: if `notes` are not valid notes or `seconds` is negative.
         """
         stems = self._stems(notes, seconds, detune_cents, stereo, mix=True)
-        return next(iter(stems.values()), self._silence(seconds or 0.0, stereo)) * np.float32(gain)
+        audio = next(iter(stems.values()), self._silence(seconds or 0.0, stereo))
+        return _by_samples(audio) * np.float32(gain)
 
     def render_stems(
         self,
@@ -97,10 +98,12 @@ class Synthesizer:
         rounding).
         """
         stems = self._stems(notes, seconds, detune_cents, stereo, mix=False)
-        return {instrument: audio * np.float32(gain) for instrument, audio in stems.items()}
+        return {
+            instrument: _by_samples(audio) * np.float32(gain) for instrument, audio in stems.items()
+        }
 
     def _stems(self, notes, seconds, detune_cents, stereo, mix: bool):
-        """Return the audio of each instrument; with `mix`, all share one array."""
+        """Return the audio [channels, samples] of each instrument; with `mix`, in one array."""
         validate_notes(notes, "Synthesizer.render")
         if seconds is not None and not 0 <= seconds < np.inf:
             raise ValueError(f"seconds={seconds}: must be finite and not negative")
@@ -117,13 +120,12 @@ class Synthesizer:
         if seconds is not None:
             return stems
         for stem in stems.values():
-            loud = np.flatnonzero(np.abs(stem).reshape(len(stem), -1).max(axis=1) > _DIED_AWAY)
+            loud = np.flatnonzero((np.abs(stem) > _DIED_AWAY).any(axis=0))
             end = max(end, int(loud[-1]) + 1 if len(loud) else 0)
-        return {instrument: stem[:end] for instrument, stem in stems.items()}
+        return {instrument: stem[:, :end] for instrument, stem in stems.items()}
 
     def _silence(self, seconds: float, stereo: bool) -> np.ndarray:
-        samples = round(seconds * self.sample_rate)
-        return np.zeros((samples, 2) if stereo else samples, np.float32)
+        return np.zeros((2 if stereo else 1, round(seconds * self.sample_rate)), np.float32)
 
     def _regions(self, program: int, is_drum: bool) -> tuple[Region, ...]:
         """Return the regions of an instrument; of the first drum kit if there is no such one."""
@@ -142,7 +144,7 @@ class Synthesizer:
     def _play(
         self, regions: tuple[Region, ...], notes: np.ndarray, detune: float, out: np.ndarray
     ) -> None:
-        """Add the notes of one instrument to `out`."""
+        """Add the notes of one instrument to `out`, [channels, samples]."""
         notes = notes[np.lexsort((notes["velocity"], notes["pitch"], notes["onset"]))]
         onsets = np.rint(notes["onset"] * self.sample_rate).astype(np.int64)
         offsets = np.rint(notes["offset"] * self.sample_rate).astype(np.int64)
@@ -152,7 +154,7 @@ class Synthesizer:
         ]
         chokes = _next_of_class(struck, onsets)
         for i, (note, onset) in enumerate(zip(notes, onsets.tolist())):
-            room = len(out) - onset
+            room = out.shape[1] - onset
             for region in struck[i] if room > 0 else ():
                 held = max(int(offsets[i]) - onset, 1)  # no note is lost
                 choke = chokes.get((i, _exclusive_class(region)))
@@ -166,10 +168,17 @@ class Synthesizer:
                     None if choke is None else choke - onset,
                 )
                 voice = render_voice(region, strike)
-                if out.ndim == 2:
+                gains = (1.0,)
+                if len(out) == 2:
                     pan = np.clip(region.generators[Generator.PAN] / 1000, -0.5, 0.5)
-                    voice = voice[:, None] * np.sqrt([0.5 - pan, 0.5 + pan]).astype(np.float32)
-                out[onset : onset + len(voice)] += voice
+                    gains = (np.sqrt(0.5 - pan), np.sqrt(0.5 + pan))
+                for channel, gain in zip(out, gains):
+                    channel[onset : onset + len(voice)] += np.float32(gain) * voice
+
+
+def _by_samples(audio: np.ndarray) -> np.ndarray:
+    """[1, samples] -> [samples], [2, samples] -> [samples, 2]."""
+    return audio[0] if len(audio) == 1 else np.ascontiguousarray(audio.T)
 
 
 def _within(value: int, limits: tuple[int, int]) -> bool:

@@ -1,7 +1,7 @@
 """One note of a soundfont's region as samples: envelopes, low-frequency oscillators, filter.
 
 After the synthesis model of the SoundFont 2.01 specification, with linear interpolation between
-samples and linear velocity. Everything is computed for a whole note at once.
+samples and linear velocity. A note is computed as a whole.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ _DECAY = np.log(1e4)  # an envelope's decay and release times are those of falli
 _SHORTEST_RELEASE_SECONDS = 0.01
 _FILTER_OFF_CENTS = 13500
 _FILTER_STEP_SECONDS, _FILTER_STEP_CENTS = 0.004, 20.0  # in which a moving cutoff is followed
+_CONTROL_SECONDS = 0.001
 _INAUDIBLE = 1e-5
 
 
@@ -46,15 +47,16 @@ class Strike:
 def render_voice(region: Region, strike: Strike) -> np.ndarray:
     """Return float32 [n] samples, n <= strike.room: the note until it has died away."""
     values = region.generators
+    loudness = strike.velocity / 127 * 10 ** (-max(values[G.ATTENUATION], 0) / 200)
     volume = _Envelope.of(values, G.VOLUME_ENV, strike)
-    length = min(strike.room, volume.length(strike))
+    length = min(strike.room, volume.length(strike, loudness))
     quick = round(_SHORTEST_RELEASE_SECONDS * strike.rate)
     if strike.choked is not None:
         length = min(length, strike.choked + quick)
-    time = np.arange(length) / strike.rate
-    level = volume.levels(time, strike)
-    if strike.choked is not None:
-        level[strike.choked :] *= np.exp(-_DECAY * np.arange(length - strike.choked) / quick)
+    step = max(round(_CONTROL_SECONDS * strike.rate), 1)
+    # Envelopes and oscillators are computed every `step` samples, with lines in between.
+    time = np.arange(-(-length // step) + 1) * (step / strike.rate)
+    level = loudness * volume.levels(time, strike)
     mod_env = mod_lfo = vib_lfo = np.zeros(1)
     if values[G.MOD_ENV_TO_PITCH] or values[G.MOD_ENV_TO_FILTER]:
         mod_env = _Envelope.of(values, G.MOD_ENV, strike).levels(time, strike)
@@ -67,17 +69,28 @@ def render_voice(region: Region, strike: Strike) -> np.ndarray:
         + values[G.MOD_LFO_TO_PITCH] * mod_lfo
         + values[G.VIB_LFO_TO_PITCH] * vib_lfo
     )
-    samples = _interpolated(region, strike, bend, length)
-    level = level[: len(samples)] * strike.velocity / 127
-    level *= 10 ** (-max(values[G.ATTENUATION], 0) / 200)
     if values[G.MOD_LFO_TO_VOLUME]:
-        level *= 10 ** (values[G.MOD_LFO_TO_VOLUME] * mod_lfo[: len(samples)] / 200)
+        level = level * 10 ** (values[G.MOD_LFO_TO_VOLUME] * mod_lfo / 200)
     cutoff = (
         values[G.FILTER_FC]
-        + values[G.MOD_ENV_TO_FILTER] * mod_env[: len(samples)]
-        + values[G.MOD_LFO_TO_FILTER] * mod_lfo[: len(samples)]
+        + values[G.MOD_ENV_TO_FILTER] * mod_env
+        + values[G.MOD_LFO_TO_FILTER] * mod_lfo
     )
-    return (_low_pass(samples, cutoff, values[G.FILTER_Q], strike.rate) * level).astype(np.float32)
+    audio = _interpolated(region, strike, bend, step, length)
+    audio = _low_pass(audio, cutoff, step, values[G.FILTER_Q], strike.rate)
+    audio = audio * _lines(level, step, len(audio))
+    if strike.choked is not None and strike.choked < len(audio):
+        falling = np.exp(-_DECAY * np.arange(len(audio) - strike.choked) / quick)
+        audio[strike.choked :] *= falling.astype(np.float32)
+    return audio
+
+
+def _lines(points: np.ndarray, step: int, length: int) -> np.ndarray:
+    """Return float32 [length]: lines between points that are `step` samples apart."""
+    points = points.astype(np.float32)
+    rising = np.arange(step, dtype=np.float32) / step
+    lines = points[:-1, None] + np.diff(points)[:, None] * rising
+    return lines.reshape(-1)[:length]
 
 
 def _seconds(timecents: float) -> float:
@@ -118,9 +131,11 @@ class _Envelope:
             exponential,
         )
 
-    def length(self, strike: Strike) -> int:
-        """Return the samples until the note has died away."""
-        released = strike.held + int(np.ceil(self.release * strike.rate)) + 1
+    def length(self, strike: Strike, loudness: float) -> int:
+        """Return the samples until the note has died away; `loudness` is that of level 1."""
+        at_release = loudness * self._held(np.array([strike.held / strike.rate]))[0]
+        fall = np.log(max(at_release / _INAUDIBLE, 1.0)) / _DECAY * self.release
+        released = strike.held + int(np.ceil(min(fall, self.release) * strike.rate)) + 1
         if self.sustain >= _INAUDIBLE:
             return released
         fall = self.decay * np.log(1 / _INAUDIBLE) / _DECAY
@@ -129,12 +144,12 @@ class _Envelope:
     def levels(self, time: np.ndarray, strike: Strike) -> np.ndarray:
         """Return the level at each of `time`, float64 [n], s from the strike."""
         level = self._held(time)
-        off = min(strike.held, len(time))
-        if off < len(time):
+        released = time > strike.held / strike.rate
+        if released.any():
             at_release = self._held(np.array([strike.held / strike.rate]))[0]
-            passed = (time[off:] - strike.held / strike.rate) / self.release
+            passed = (time[released] - strike.held / strike.rate) / self.release
             fallen = np.exp(-_DECAY * passed) if self.exponential else 1 - passed
-            level[off:] = at_release * np.maximum(fallen, 0.0)
+            level[released] = at_release * np.maximum(fallen, 0.0)
         return level
 
     def _held(self, time: np.ndarray) -> np.ndarray:
@@ -154,62 +169,72 @@ def _triangle(time: np.ndarray, delay: int, frequency: int) -> np.ndarray:
     return 4 * np.abs(phase - np.floor(phase) - 0.5) - 1
 
 
-def _interpolated(region: Region, strike: Strike, bend: np.ndarray, length: int) -> np.ndarray:
+def _interpolated(
+    region: Region, strike: Strike, bend: np.ndarray, step: int, length: int
+) -> np.ndarray:
     """Return the region's samples at the note's pitch, up to the end of the sample.
 
     Args:
-      bend: cents, [length], or [1] for none.
+      bend: cents, every `step` samples; or [1], for none.
     """
     scale = region.generators[G.SCALE_TUNING] / 100
     semitones = (strike.key + strike.detune - region.root_key) * scale + region.tune
     ratio = region.rate / strike.rate * 2 ** (semitones / 12)
     if bend.any():
-        steps = ratio * 2 ** (bend / 1200)
-        position = np.concatenate([[0.0], np.cumsum(steps[:-1])])
+        steps = np.repeat(ratio * 2 ** (bend / 1200), step)[: length - 1]
+        position = np.concatenate([[0.0], np.cumsum(steps)])
     else:
         position = np.arange(length) * ratio
-    begin, end = region.loop
-    if end > begin:
-        looped = position >= end
-        if region.generators[G.SAMPLE_MODES] & 3 == 3:  # the rest is played after the release
-            looped[strike.held :] = False
-            if strike.held < length and position[strike.held] >= end:
-                turns = (position[strike.held] - begin) // (end - begin)
-                position[strike.held :] -= turns * (end - begin)
-        position[looped] = begin + (position[looped] - begin) % (end - begin)
-    else:
-        looped = np.zeros(0, bool)
-    samples = region.samples
-    position = position[: np.searchsorted(position, len(samples))] if not looped.any() else position
-    position = np.minimum(position, len(samples) - 1e-6)
+    released = position[strike.held] if strike.held < length else np.inf
+    samples = _unrolled(region, position[-1], released)
+    if position[-1] >= len(samples) - 1:
+        position = position[: np.searchsorted(position, len(samples) - 1)]
     whole = position.astype(np.int64)
-    following = whole + 1
-    if end > begin:
-        following[following == end] = begin
-    following = np.minimum(following, len(samples) - 1)
     first = samples[whole]
-    return first + (position - whole).astype(np.float32) * (samples[following] - first)
+    return first + (position - whole).astype(np.float32) * (samples[1:][whole] - first)
 
 
-def _low_pass(audio: np.ndarray, cents: np.ndarray, q_cb: int, rate: int) -> np.ndarray:
-    """Filter by two poles whose cutoff is fixed, [1], or changes, [n].
+def _unrolled(region: Region, last: float, released: float) -> np.ndarray:
+    """Return the samples with the loop written out as long as it is played.
 
     Args:
-      cents: cutoff above 8.176 Hz.
+      last: position that is read at the end.
+      released: position where the note is released; a loop may end there.
+    """
+    begin, end = region.loop
+    if end <= begin or last < end - 1:
+        return region.samples
+    ends = region.generators[G.SAMPLE_MODES] & 3 == 3  # the rest is played after the release
+    turns = int(max((released if ends and released < last else last) - end, 0) // (end - begin)) + 1
+    parts = [region.samples[:end], np.tile(region.samples[begin:end], turns)]
+    if ends and released < last:
+        parts.append(region.samples[end:])
+    else:
+        parts.append(region.samples[begin : begin + 2])
+    return np.concatenate(parts)
+
+
+def _low_pass(audio: np.ndarray, cents: np.ndarray, step: int, q_cb: int, rate: int) -> np.ndarray:
+    """Filter by two poles.
+
+    Args:
+      cents: cutoff above 8.176 Hz, every `step` samples; or [1], if it does not move.
       q_cb: height of the resonance, cB.
     """
     resonance = 10 ** (-max(q_cb, 0) / 200)
-    lowest = np.min(cents, initial=np.inf)
+    lowest = cents.min()
     if lowest > _FILTER_OFF_CENTS or _hertz(lowest) >= 0.499 * rate:
         return audio
-    step = max(int(_FILTER_STEP_SECONDS * rate), 1)
-    grid = _FILTER_STEP_CENTS if len(cents) > 1 else 1.0
-    steps = np.round(np.minimum(cents[::step], _FILTER_OFF_CENTS) / grid)
-    changes = np.flatnonzero(np.diff(steps)) + 1
-    out, state = audio.copy(), np.zeros(2)
-    for first, last in itertools.pairwise([0, *changes.tolist(), len(steps)]):
-        part = slice(first * step, last * step if last < len(steps) else None)
-        hertz = _hertz(steps[first] * grid)
+    if len(cents) == 1:
+        return np.asarray(signal.lfilter(*_coefficients(_hertz(lowest), resonance, rate), audio))
+    every = max(round(_FILTER_STEP_SECONDS / _CONTROL_SECONDS), 1)
+    grid = np.round(np.minimum(cents[::every], _FILTER_OFF_CENTS) / _FILTER_STEP_CENTS)
+    grid = grid[: -(-len(audio) // (every * step))]
+    changes = np.flatnonzero(np.diff(grid)) + 1
+    out, state = audio.copy(), np.zeros(2, np.float32)
+    for first, last in itertools.pairwise([0, *changes.tolist(), len(grid)]):
+        part = slice(first * every * step, last * every * step)
+        hertz = _hertz(grid[first] * _FILTER_STEP_CENTS)
         if hertz < 0.499 * rate:
             poles = _coefficients(hertz, resonance, rate)
             out[part], state = signal.lfilter(*poles, audio[part], zi=state)
