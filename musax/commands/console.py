@@ -42,7 +42,7 @@ def describe_exception(error: BaseException, subject: object = "") -> str:
         text = f"{error.filename or subject}: {reason}"
     elif isinstance(error, MemoryError):
         text = "out of memory; try a smaller --batch-size or --count, or a shorter input"
-    elif not isinstance(error, (ValueError, ImportError)):
+    elif not isinstance(error, (ValueError, ImportError, OSError)):
         text = (
             f"{type(error).__name__}: {text} (unexpected; set {DEBUG_VARIABLE}=1 for a traceback)"
         )

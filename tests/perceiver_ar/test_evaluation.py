@@ -95,7 +95,7 @@ def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
     assert (tmp_path / "nats.png").stat().st_size > 1000
 
 
-def test_a_run_becomes_a_model(runs, tmp_path):
+def test_a_run_becomes_a_model(runs, corpus, tmp_path):
     folder = export(runs / "pop909", tmp_path / "model", "# Songs\n", dtype="bfloat16")
     assert (folder / "README.md").read_text() == "# Songs\n"
     composer = Composer.from_pretrained(folder)
@@ -104,6 +104,18 @@ def test_a_run_becomes_a_model(runs, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, composer.params, rounded)
     assert composer.config.network.num_z_channels == 16
     assert composer.compose(seconds=1.0)[0].seconds <= 1.0
+    # It is scored and samples as its run, but for the rounding.
+    written, flags = tmp_path / "found.json", ["--data", str(corpus), "--limit", "1"]
+    nats = []
+    for name in (folder, runs / "pop909"):
+        model = [f"--model={name}", "--latents", "32", "--stride", "8"]
+        assert cli.main(["evaluate", "score", *model, *flags, "-o", str(written)]) == 0
+        (row,) = json.loads(written.read_text()).values()
+        nats.append(row["nats per note"])
+    assert nats[0] == pytest.approx(nats[1], rel=0.01)
+    composed = [f"--model={folder}", *flags, "--seconds", "5", "-o", str(written)]
+    assert cli.main(["evaluate", "compose", *composed]) == 0
+    assert json.loads(written.read_text())["measures"]["samples"]["notes per second"] > 0
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 7; there are"):
         export(runs / "pop909", tmp_path / "other", "", step=7)
 
