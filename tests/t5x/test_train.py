@@ -156,6 +156,22 @@ def test_relative_steps_count_from_the_first_step_also_after_a_resume(whole, tmp
     assert run(tmp_path, 0, **options)[0] == 31
 
 
+def test_a_new_run_goes_on_with_the_data_of_another(whole, tmp_path):
+    def without_slots(state_dict, parameter_infos):  # with upstream's arguments
+        assert parameter_infos.keys() == state_dict.keys()
+        return {"target": state_dict["target"]}, {"target": parameter_infos["target"]}
+
+    start = str(whole[0] / "checkpoint_10")
+    restore = utils.RestoreCheckpointConfig(start, mode="specific", restore_dataset=True)
+    save = utils.SaveCheckpointConfig(state_transformation_fns=[without_slots])
+    step, state = run(tmp_path, 25, checkpoint_cfg=utils.CheckpointConfig(save, restore))
+    assert step == 25
+    assert_same(state, whole[1])
+    written = checkpoints.load_t5x_checkpoint(tmp_path, 25)
+    assert written.keys() == {"target"}
+    assert_same(written["target"], state["target"])
+
+
 class StopAt(BaseAction):
     def __init__(self, step):
         self.step = step
