@@ -16,7 +16,7 @@ from cdcd.config import DenoiserConfig
 def train_step_flops(
     params: Any,
     config: DenoiserConfig,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     extra_forward: float = 0.0,
     inputs: int = 0,
 ) -> float:
@@ -33,7 +33,8 @@ def train_step_flops(
     rows, length = shape
     encoder = 12.0 * getattr(config, "num_encoder_layers", 0) * config.width * inputs**2
     decoder = 12.0 * config.num_layers * config.width * (length**2 + length * inputs)
-    for name, x in flatten_dict(dict(params), sep="/").items():
+    flat: dict[str, Any] = flatten_dict(dict(params), sep="/")  # type: ignore[assignment]
+    for name, x in flat.items():
         if not name.endswith("/kernel"):
             continue
         flops = 6.0 * math.prod(x.shape) * _multiplied_with(name, length, inputs)

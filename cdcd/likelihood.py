@@ -245,8 +245,8 @@ def any_order_nats(
         nats = token_nats(fill_in(params, tokens, unknown, fill_key), tokens)
         return total + length * mean_where(nats, unknown & counted, axis=1), None
 
-    keys = [jax.random.split(key, passes) for key in (order_rng, fill_rng)]
-    total, _ = lax.scan(step, jnp.zeros(rows), (u, *keys))
+    order_keys, fill_keys = (jax.random.split(key, passes) for key in (order_rng, fill_rng))
+    total, _ = lax.scan(step, jnp.zeros(rows), (u, order_keys, fill_keys))
     return total / passes
 
 

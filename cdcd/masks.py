@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def prefix_masks(rng: Array, shape: tuple[int, int]) -> Array:
+def prefix_masks(rng: Array, shape: tuple[int, ...]) -> Array:
     """A prefix of each row is given, of a length drawn from 0 to L - 1; bool [B, L]."""
     rows, length = shape
     given = jax.random.randint(rng, (rows, 1), 0, length)
     return jnp.arange(length) >= given
 
 
-def random_masks(rng: Array, shape: tuple[int, int]) -> Array:
+def random_masks(rng: Array, shape: tuple[int, ...]) -> Array:
     """As many positions of each row, but any of them, are given; bool [B, L]."""
     rows, length = shape
     count_rng, order_rng = jax.random.split(rng)
@@ -51,7 +51,7 @@ class MaskMixture:
                     f"masks: {name}={getattr(self, name)}: expected a probability, 0 to 1"
                 )
 
-    def sample(self, rng: Array, shape: tuple[int, int]) -> Array:
+    def sample(self, rng: Array, shape: tuple[int, ...]) -> Array:
         """bool [B, L]."""
         keys = jax.random.split(rng, 4)
         prefix = jax.random.bernoulli(keys[0], self.prefix, (shape[0], 1))

@@ -183,8 +183,8 @@ class CDCDModel(WholeBatch, BaseModel):
         curves = (mutables or {}).get(warping.AVERAGE, params[warping.PARAMS])
         return self.warping.distribution(curves)
 
-    def draw(self, rng: Array, shape: tuple[int, int], distribution: warping.Curve) -> Draw:
-        """All that is random in a step, for tokens of a shape [B, L]."""
+    def draw(self, rng: Array, shape: tuple[int, ...], distribution: warping.Curve) -> Draw:
+        """Return everything random of a step, for tokens of a shape [B, L]."""
         keys = jax.random.split(rng, 5)
         u = low_discrepancy_uniform(keys[0], shape[0])
         return Draw(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from cdcd import warping
 from cdcd.denoising import (
@@ -257,7 +258,7 @@ def check_finite(good: Array) -> None:
 
 
 def _traced(*arrays: Array) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in arrays)
+    return any(isinstance(x, Tracer) for x in arrays)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -209,7 +209,7 @@ def spaced_levels(
         applied to what is then warped.
       start: the first level; None for the highest.
     """
-    first = noise.high if start is None else jnp.asarray(start)
+    first = jnp.asarray(noise.high if start is None else start)
     spaced = karras_spacing(jnp.linspace(1.0, 0.0, num_steps + 1), noise.low, noise.high, rho)
     u = noise_to_time(jnp.asarray(spaced), noise)
     u = jnp.clip(u, 0.0, 1.0) * distribution(noise_to_time(first, noise))

@@ -113,7 +113,7 @@ def mel_power(audio: Array, config: DrumFeatures) -> Array:
         xp=jnp,
     )
     # librosa's window, rounded once; `spectrograms.hann_window` is rounded as TensorFlow's.
-    window = scipy.signal.get_window("hann", config.fft_size).astype(np.float32)
+    window = np.asarray(scipy.signal.get_window("hann", config.fft_size), np.float32)
     spectrum = jnp.fft.rfft(frames * window)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     return spectrograms.apply_filterbank(power, filterbank(config), jnp)

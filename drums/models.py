@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import unfreeze
 from jax import Array
+from jax.typing import ArrayLike
 
 from drums.features import DrumFeatures, log_mel
 from drums.network import probabilities
@@ -252,9 +253,9 @@ class DrumModel(BaseDrumModel):
         return {**dict.fromkeys(names, frames), "velocities": weight, "offsets": weight}
 
 
-def group_log_none(logits: Array, members: Array) -> Array:
-    """log P(no member has an onset), [..., K] x [K, G] -> [..., G], for independent members."""
-    return jax.nn.log_sigmoid(-logits) @ members
+def group_log_none(logits: Array, members: ArrayLike) -> Array:
+    """Return log P(no member has an onset), [..., K] x [K, G] -> [..., G], independent ones."""
+    return jax.nn.log_sigmoid(-logits) @ jnp.asarray(members)
 
 
 def _entropy_of_none(log_none: Array, targets: Array) -> Array:

@@ -64,7 +64,7 @@ def _merge(examples: Sequence[Mapping], codec: Codec, join_ties: bool) -> np.nda
     return merge_run_length_encoded_targets(matrix, codec, join_ties=join_ties and bool(has_ties))
 
 
-@gin.configurable(module="mt3.mixing")
+@gin.configurable(module="mt3.mixing")  # pyright: ignore[reportCallIssue]
 def mix_transcription_examples(
     example: Mapping,
     rng: np.random.Generator,

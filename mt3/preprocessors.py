@@ -24,7 +24,7 @@ from musax.events.codec import Codec
 from musax.events.indexed import IndexedEvents, encode_and_index_events, extract_segment
 from musax.events.spec import EncodingSpec
 from musax.events.tokenize import notes_to_tokens
-from musax.notes import NOTE_DTYPE, empty_notes, validate_notes
+from musax.notes import NOTE_DTYPE, NOTE_FIELDS, empty_notes, validate_notes
 from musax.spectrograms import (
     SpectrogramConfig,
     audio_to_frames,
@@ -151,7 +151,7 @@ def extract_target_sequence_with_indices(
     return {**kept, "targets": targets}
 
 
-@gin.configurable(module="mt3.preprocessors")
+@gin.configurable(module="mt3.preprocessors")  # pyright: ignore[reportCallIssue]
 def map_midi_programs(example: Mapping, *, codec: Codec, granularity_type: str = "full") -> Example:
     """Applies a granularity ("flat", "midi_class" or "full") to the targets' programs."""
     if granularity_type not in PROGRAM_GRANULARITIES:
@@ -203,7 +203,7 @@ def random_segment(
     chunk = select_random_chunk(chunk, rng, sequence_length)
     start, count = chunk["input_times"][0], len(chunk["inputs"])
     following = round(start * spectrogram_config.frames_per_second) + count
-    end = times[following] if following < len(times) else None
+    end = float(times[following]) if following < len(times) else None
     targets = notes_to_tokens(example["notes"], start, end, codec, spec, keep_redundant=True)
     return {**chunk, "input_times": chunk["input_times"].astype(np.float32), "targets": targets}
 
@@ -275,6 +275,6 @@ def add_dummy_targets(example: Mapping) -> Example:
 def notes_from_columns(example: Mapping) -> Example:
     """Gathers features onset, offset, pitch, velocity, program, is_drum ([N] each) as `notes`."""
     notes = np.empty(len(example["onset"]), NOTE_DTYPE)
-    for name in NOTE_DTYPE.names:
+    for name in NOTE_FIELDS:
         notes[name] = example[name]
-    return {**{k: v for k, v in example.items() if k not in NOTE_DTYPE.names}, "notes": notes}
+    return {**{k: v for k, v in example.items() if k not in NOTE_FIELDS}, "notes": notes}

@@ -80,7 +80,7 @@ def rendered_midi_task(
     )
 
 
-@gin.configurable(module="mt3.tasks")
+@gin.configurable(module="mt3.tasks")  # pyright: ignore[reportCallIssue]
 def construct_task_name(
     task_prefix: str,
     spectrogram_config: SpectrogramConfig | None = None,

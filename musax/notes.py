@@ -21,6 +21,9 @@ NOTE_DTYPE = np.dtype(
 )
 CONTROL_DTYPE = np.dtype([("time", "f8"), ("number", "i4"), ("value", "i4"), ("instrument", "i4")])
 
+#: Names of the fields of a note.
+NOTE_FIELDS: tuple[str, ...] = NOTE_DTYPE.names or ()
+
 NUM_PITCHES = 128
 DRUM_INSTRUMENT = 9
 SUSTAIN_CONTROL = 64
@@ -48,7 +51,7 @@ def make_notes(
     notes = np.empty(np.atleast_1d(columns[0]).shape, NOTE_DTYPE)
     if notes.ndim != 1:
         raise ValueError(f"notes are one-dimensional; the columns have shape {notes.shape}")
-    for name, column in zip(NOTE_DTYPE.names, columns):
+    for name, column in zip(NOTE_FIELDS, columns):
         notes[name] = column
     return notes
 
@@ -64,7 +67,7 @@ def make_controls(
     """Builds a control-change array [N] (`CONTROL_DTYPE`), times in seconds."""
     columns = np.broadcast_arrays(time, number, value, instrument)
     controls = np.empty(np.atleast_1d(columns[0]).shape, CONTROL_DTYPE)
-    for name, column in zip(CONTROL_DTYPE.names, columns):
+    for name, column in zip(CONTROL_DTYPE.names or (), columns):
         controls[name] = column
     return controls
 
@@ -97,7 +100,7 @@ def _require(good: np.ndarray, notes: np.ndarray, source: str, rule: str) -> Non
 
 
 def _describe(note: np.void) -> str:
-    return "(" + ", ".join(f"{name}={note[name]}" for name in NOTE_DTYPE.names) + ")"
+    return "(" + ", ".join(f"{name}={note[name]}" for name in NOTE_FIELDS) + ")"
 
 
 def sort_notes(notes: np.ndarray) -> np.ndarray:
@@ -182,8 +185,8 @@ def apply_sustain(
         return notes.copy()
     if instruments is None:
         instruments = np.zeros(len(notes), np.int64)
-    last_event = max(notes["offset"][pitched].max(), pedal["time"].max())
-    end_time = last_event if end_time is None else end_time
+    if end_time is None:
+        end_time = float(max(notes["offset"][pitched].max(), pedal["time"].max()))
     sustained = notes.copy()
     for instrument in np.unique(pedal["instrument"]):
         mine = np.flatnonzero((instruments == instrument) & pitched)
@@ -229,7 +232,7 @@ def notes_equal(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> bool:
     """Whether two note arrays agree in order: integers exactly, times within `tolerance` s."""
     if len(a) != len(b):
         return False
-    same = all(np.array_equal(a[name], b[name]) for name in NOTE_DTYPE.names[2:])
+    same = all(np.array_equal(a[name], b[name]) for name in NOTE_FIELDS[2:])
     return same and all(
         np.allclose(a[name], b[name], rtol=0, atol=tolerance) for name in ("onset", "offset")
     )
@@ -243,5 +246,5 @@ def notes_from_mapping(columns: Mapping[str, Any], source: str = "notes") -> np.
     missing = {"onset", "offset", "pitch"} - set(columns)
     if missing:
         raise ValueError(f"{source}: missing column(s) {sorted(missing)}")
-    known = {name: columns[name] for name in NOTE_DTYPE.names if name in columns}
+    known = {name: columns[name] for name in NOTE_FIELDS if name in columns}
     return make_notes(**known)

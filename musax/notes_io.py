@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musax.notes import NOTE_DTYPE, empty_notes, notes_from_mapping, validate_notes
+from musax.notes import NOTE_FIELDS, empty_notes, notes_from_mapping, validate_notes
 from t5x.files import write_text
 
 CSV_HEADER = ("onset_s", "offset_s", "pitch", "velocity", "program", "is_drum")
@@ -40,7 +40,7 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
     if not rows:
         raise ValueError(f"{path}: empty file; expected the header {','.join(CSV_HEADER)}")
     names = [name.strip().removesuffix("_s") for name in rows[0]]
-    unknown = set(names) - set(NOTE_DTYPE.names)
+    unknown = set(names) - set(NOTE_FIELDS)
     if unknown:
         raise ValueError(f"{path}: unknown column(s) {sorted(unknown)}; know {CSV_HEADER}")
     columns: dict[str, list[float]] = {name: [] for name in names}
@@ -57,7 +57,7 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
 
 def save_notes_json(path: str | os.PathLike, notes: np.ndarray) -> None:
     """Writes notes as JSON; the file appears complete or not at all."""
-    rows = [dict(zip(NOTE_DTYPE.names, row)) for row in notes.tolist()]
+    rows = [dict(zip(NOTE_FIELDS, row)) for row in notes.tolist()]
     write_text(path, json.dumps({"units": _UNITS, "notes": rows}, indent=1) + "\n")
 
 
@@ -80,7 +80,7 @@ def load_notes_json(path: str | os.PathLike) -> np.ndarray:
 def _json_note(row: object, source: str) -> np.ndarray:
     if not isinstance(row, dict):
         raise ValueError(f"{source}: expected an object, got {type(row).__name__}")
-    unknown = set(row) - set(NOTE_DTYPE.names)
+    unknown = set(row) - set(NOTE_FIELDS)
     if unknown:
         raise ValueError(f"{source}: unknown field(s) {sorted(unknown)}")
     bad = [name for name, value in row.items() if not isinstance(value, (int, float))]

@@ -89,7 +89,7 @@ def plot_transcription(
     if image is not None:
         drawing.draw_spectrum(axes, image, (low, high), (start, end))
     for group in groups:
-        if group.is_drum:
+        if group.is_drum and drum_axes is not None:
             drawing.draw_drums(drum_axes, group)
         else:
             drawing.draw_outlines(axes, group)
@@ -124,7 +124,7 @@ def plot_piano_roll(
     if line is not None:
         axes.axvline(line, color=_FALSE, linewidth=1.5, zorder=5)
     for group in groups:
-        if group.is_drum:
+        if group.is_drum and drum_axes is not None:
             drawing.draw_drums(drum_axes, group)
         else:
             drawing.draw_bars(axes, group)

@@ -353,8 +353,8 @@ def log_with_floor(values: Array, floor: float = LOG_FLOOR, *, clamp: bool = Fal
     MT3's floor replaces only values <= 0: tiny positive ones go below ln(floor). `clamp=True`
     takes ln(max(value, floor)).
     """
-    floor = np.float32(floor)
-    return xp.log(xp.maximum(values, floor) if clamp else xp.where(values > 0, values, floor))
+    least = np.float32(floor)
+    return xp.log(xp.maximum(values, least) if clamp else xp.where(values > 0, values, least))
 
 
 def _log_mel(frames: Array, config: SpectrogramConfig, xp) -> Array:

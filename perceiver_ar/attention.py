@@ -224,13 +224,14 @@ def _forward(query, key, value, query_steps, key_steps, own_key, block, fused):
 
 
 def _backward(own_key, block, fused, residuals, grad):
-    run = functools.partial(_blocks_backward, own_key=own_key, block=block)
+    def run(*arrays):
+        return _blocks_backward(*arrays, own_key=own_key, block=block)
+
     if fused:
         kernels = functools.partial(fused_attention.backward, own_key=own_key)
         given = (*_GIVEN, _HEADS, _HEADS, _HEADS)
         run = per_device(_on_gpu(kernels, run), given, (_HEADS, _HEADS, _HEADS))
-    arrays: tuple[Array, ...] = (*residuals, grad)
-    return *run(*arrays), None, None
+    return *run(*residuals, grad), None, None
 
 
 _attend_in_blocks.defvjp(_forward, _backward)

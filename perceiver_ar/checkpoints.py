@@ -161,7 +161,8 @@ def _shapes(config: PerceiverARConfig) -> dict[Names, tuple[int, ...]]:
     coordinates = 1 if config.rotary else len(config.input_idx_size)
     positions = jnp.ones((*tokens.shape, coordinates), jnp.int32)
     init = jax.eval_shape(module.init, jax.random.PRNGKey(0), tokens, positions)
-    return {path: value.shape for path, value in flatten_dict(dict(init["params"])).items()}
+    flat: dict[Any, Any] = flatten_dict(dict(init["params"]))  # type: ignore[assignment]
+    return {path: value.shape for path, value in flat.items()}
 
 
 #: Axis of the layers in scanned parameters, the default of `t5x.layers.stacks`.

@@ -24,9 +24,10 @@ def train_step_flops(params: Any, config: PerceiverARConfig, rows: int, length: 
     """
     inputs = min(config.train_input_positions or length, length)
     latents = config.z_index_dim * config.num_latents_per_position
+    flat: dict[str, Any] = flatten_dict(dict(params), sep="/")  # type: ignore[assignment]
     per_row = sum(
         6.0 * math.prod(x.shape) * _multiplied_with(name, config, inputs)
-        for name, x in flatten_dict(dict(params), sep="/").items()
+        for name, x in flat.items()
         if name.endswith("/kernel")
     )
     crosses = config.include_initial_cross_attention + len(

@@ -4,6 +4,7 @@ An update is: gradients clipped to a global norm, the rule, the learning rate, a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -60,7 +61,7 @@ def learning_rate_schedule(
     """
     base, warmup = base_learning_rate, max(warmup_steps, 1)
     # Steps of what comes after the warm-up are counted from its end.
-    after: dict[str, Callable[[], Schedule]] = {
+    after: dict[str, Callable[[], Any]] = {
         "constant": lambda: optax.constant_schedule(base),
         "cosine": lambda: optax.cosine_decay_schedule(base, training_steps),
         "steps": lambda: optax.piecewise_constant_schedule(
@@ -71,4 +72,5 @@ def learning_rate_schedule(
     if kind not in after:
         raise ValueError(f"learning-rate kind={kind!r}: expected one of {', '.join(after)}")
     rising = optax.linear_schedule(0.0, base, warmup)
-    return optax.join_schedules([rising, after[kind]()], [warmup_steps])
+    joined: Any = optax.join_schedules([rising, after[kind]()], [warmup_steps])
+    return joined

@@ -184,7 +184,7 @@ def pronunciation_errors(
     """
     word = np.repeat(np.arange(len(targets)), [len(variants) for variants in targets])
     variants = [variant for each in targets for variant in each]
-    distance = edit_distances(variants, [predictions[i] for i in word])
+    distance = edit_distances(variants, [predictions[i] for i in word.tolist()])
     length = np.array([len(variant) for variant in variants])
     order = np.lexsort((distance, word))
     nearest = order[np.diff(word[order], prepend=-1) != 0]

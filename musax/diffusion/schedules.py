@@ -8,6 +8,7 @@ there are lists here: float32 [S + 1] for S steps, strictly decreasing; the last
 import abc
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -221,7 +222,7 @@ def eps_from_v(x_t: Array, v: Array, alpha: ArrayLike, sigma: ArrayLike) -> Arra
 # ------------------------------------------------------------------------------ levels and times
 
 
-def karras_spacing(u: ArrayLike, low: float, high: float, rho: ArrayLike) -> np.ndarray | Array:
+def karras_spacing(u: Any, low: float, high: float, rho: Any) -> np.ndarray | Array:
     """Noise levels equally spaced in level^(1 / rho) (Karras et al. 2022, equation 5).
 
     Args:

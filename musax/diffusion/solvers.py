@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 #: (y [B, ...], level scalar, carry) -> (estimate of the clean data, of the shape of y, new carry).
@@ -223,7 +224,7 @@ def _check(method: str, churn: Churn | None, rng: Array | None) -> None:
 
 
 def _checked_levels(levels: ArrayLike) -> Array | np.ndarray:
-    known = None if isinstance(levels, jax.core.Tracer) else np.asarray(levels)
+    known = None if isinstance(levels, Tracer) else np.asarray(levels)
     found = jnp.asarray(levels) if known is None else known
     if found.ndim != 1 or len(found) < 2:
         raise ValueError(f"levels have shape {found.shape}; expected [steps + 1]")

@@ -219,7 +219,7 @@ class EventGrammar:
         if not self.ordered:
             return jnp.ones((state.order.shape[0], *orders.shape), bool)
         last = jnp.where(state.shift > 0, -1, state.order)
-        return orders > last.reshape(-1, *[1] * orders.ndim)
+        return jnp.asarray(orders) > last.reshape(-1, *[1] * orders.ndim)
 
     def _onset_masks(self, state: GrammarState) -> dict[str, jax.Array]:
         """Masks per event type of the onset-only encoding."""

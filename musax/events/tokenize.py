@@ -232,8 +232,8 @@ def segment_tokens(
 
     Returns int32 [L]; with ties they begin with the sounding voices and a `tie` event.
     """
-    low = np.searchsorted(table.step, first_step)
-    high = len(table.step) if last_step is None else np.searchsorted(table.step, last_step)
+    low = int(np.searchsorted(table.step, first_step))
+    high = len(table.step) if last_step is None else int(np.searchsorted(table.step, last_step))
     rows = table.tokens[low:high]
     present = rows != _ABSENT
     tokens = rows[present]

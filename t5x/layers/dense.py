@@ -16,7 +16,8 @@ from t5x import partitioning
 
 type Initializer = Callable[..., Any]
 
-param_with_axes = nn_partitioning.param_with_axes
+#: Axes may be None, which flax's annotation does not say.
+param_with_axes: Callable[..., Array] = nn_partitioning.param_with_axes
 
 #: T5 1.1's initialiser of MLP and logits kernels: truncated normal, variance 1 / fan-in.
 default_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")

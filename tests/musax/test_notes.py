@@ -187,6 +187,7 @@ def test_validation_rejects_plain_arrays():
         validate_notes(np.zeros((3, 2)))
 
 
+@settings(deadline=None)  # files are flushed to the disk
 @given(note_arrays())
 def test_files_keep_notes_exactly(tmp_path_factory, notes):
     folder = tmp_path_factory.mktemp("notes")
