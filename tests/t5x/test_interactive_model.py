@@ -69,6 +69,8 @@ def test_scores_do_not_depend_on_the_batch():
     }
     expected = model.model.score_batch(params, batch)
     np.testing.assert_allclose(together[0][1], expected[0], rtol=1e-5)
+    pairs, aux = model.predict_with_aux(HELD_OUT)
+    assert len(pairs) == len(aux["scores"]) == len(HELD_OUT)
 
 
 def test_bad_use_is_named():
@@ -91,13 +93,19 @@ def test_the_guides_model_encodes_and_decodes_text():
     exec(block.group(1), names)
     model, vocabulary = names["model"], names["vocabulary"]
     assert model.step == 10
-    pairs, aux = model.predict_with_aux(["abc", {"inputs": "de"}, "a long text"])
+    pairs = model.predict(["abc", {"inputs": "de"}, "a long text"])
     assert [example for example, _ in pairs] == ["abc", {"inputs": "de"}, "a long text"]
     assert all(isinstance(text, str) for _, text in pairs)
-    assert len(aux["scores"]) == 3
-    seen = {"encoder_input_tokens": np.array([[100, 101, 102, 1, 0, 0]] * 2)}
-    seen["encoder_input_tokens"][1] = [103, 104, 1, 0, 0, 0]
-    seen["decoder_input_tokens"] = np.zeros((2, 4), np.int32)
+    ends = np.array([[1, 0, 0, 0]] * 2, np.int32)  # targets that are not known are EOS
+    seen = {
+        "encoder_input_tokens": np.array(
+            [[100, 101, 102, 1, 0, 0], [103, 104, 1, 0, 0, 0]], np.int32
+        ),
+        "decoder_target_tokens": ends,
+        "decoder_input_tokens": np.roll(ends, 1, axis=1),
+        "decoder_loss_weights": ends,
+    }
+    predict = model._functions["predict_fn"]  # compiled by the guide's block
     key = jax.random.fold_in(jax.random.PRNGKey(0), 0)
-    ids = jax.jit(model.model.predict_batch)(model.train_state.params, seen, key)
+    ids = predict(model.train_state.params, seen, key)
     assert [text for _, text in pairs[:2]] == [vocabulary.decode(row) for row in ids.tolist()]
