@@ -83,7 +83,7 @@ class HParamMap:
         object.__setattr__(self, "rules", tuple((p, _frozen(v)) for p, v in self.rules))
 
     def __getitem__(self, name: str) -> Any:
-        """Raises KeyError if no pattern is found in `name`."""
+        """Raise KeyError if no pattern is found in `name`."""
         for pattern, value in self.rules:
             if re.search(pattern, name):
                 return value
@@ -247,7 +247,7 @@ class Adafactor(OptimizerDef):
         return (self.hyper_params, tuple(sorted(self._axis_roles.items(), key=lambda x: x[0])))
 
     def set_param_axes(self, param_logical_axes: Tree) -> None:
-        """Applies `logical_factor_rules` to the axis names of all parameters.
+        """Apply `logical_factor_rules` to the axis names of all parameters.
 
         Args:
           param_logical_axes: tree of `PartitionSpec`s or tuples of names, like the parameters.
@@ -338,7 +338,7 @@ class Adafactor(OptimizerDef):
           ValueError: no learning rate.
         """
         if hyper_params.learning_rate is None:
-            raise ValueError("apply_gradient needs learning_rate=, Adafactor was given none")
+            raise ValueError("apply_gradient needs learning_rate=, this Adafactor has none")
         flat_grads = _flatten(grads)
         threshold = hyper_params.global_norm_clip_threshold
         if threshold is not None:

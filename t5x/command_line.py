@@ -37,38 +37,50 @@ def make_parser(
         allow_abbrev=False,
     )
     gin_utils.add_flags(parser)
-    parser.add_argument("--dry_run", action="store_true", help="build and print, then stop")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="build everything, print parameters, shardings and batch shapes, then stop",
+    )
     _add_seqio_flags(parser)
     _add_process_flags(parser)
     return parser
 
 
 def _add_seqio_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("tasks of seqio")
-    group.add_argument("--tfds_data_dir", metavar="FOLDER", help="where TFDS data lies")
+    group = parser.add_argument_group("seqio tasks")
+    group.add_argument("--tfds_data_dir", metavar="FOLDER", help="folder of TFDS datasets")
     group.add_argument(
         "--seqio_additional_cache_dirs",
         default="",
         metavar="FOLDERS",
-        help="folders of cached tasks, joined by commas",
+        help="comma-separated folders of cached tasks",
     )
 
 
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several processes (one command in each)")
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group = parser.add_argument_group("several processes (run the same command in each)")
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--process_count", type=int, metavar="N", help="number of processes")
-    group.add_argument("--process_index", type=int, metavar="I", help="this process, from 0")
     group.add_argument(
-        "--multiprocess_gpu", action="store_true", help="several GPU processes under a scheduler"
+        "--process_index", type=int, metavar="I", help="number of this process, counted from 0"
     )
     group.add_argument(
-        "--initialization_timeout", type=int, default=300, metavar="S", help="seconds to wait"
+        "--multiprocess_gpu",
+        action="store_true",
+        help="one process per GPU, started by a scheduler such as Slurm",
+    )
+    group.add_argument(
+        "--initialization_timeout",
+        type=int,
+        default=300,
+        metavar="S",
+        help="seconds to wait for all processes to join",
     )
 
 
 def start_processes(args: argparse.Namespace) -> None:
-    """Joins the processes of a run, if the flags name several.
+    """Join the processes of a run, if the flags name several.
 
     Raises:
       GinError: flags that do not go together.
@@ -83,8 +95,8 @@ def start_processes(args: argparse.Namespace) -> None:
         return
     if args.process_index is not None and not 0 <= args.process_index < (args.process_count or 0):
         raise gin_utils.GinError(
-            f"--process_index={args.process_index} is not below "
-            f"--process_count={args.process_count}; processes count from 0."
+            f"--process_index={args.process_index} must be below "
+            f"--process_count={args.process_count}; processes are counted from 0."
         )
     import jax
 
@@ -97,13 +109,13 @@ def start_processes(args: argparse.Namespace) -> None:
         )
     except ValueError as error:  # the cluster's environment does not say what the flags leave out
         raise gin_utils.GinError(
-            f"{error} JAX knows no cluster here: give --coordinator_address=HOST:PORT of process "
+            f"{error} JAX found no cluster; give --coordinator_address=HOST:PORT of process "
             "0, --process_count and --process_index."
         ) from error
 
 
 def set_seqio_folders(args: argparse.Namespace) -> None:
-    """Tells the tasks here and seqio where data and caches are, if a flag says so.
+    """Tell the tasks here and seqio where data and caches are, if a flag says so.
 
     Raises:
       GinError: seqio is not installed, which alone has a use for --tfds_data_dir.
@@ -139,7 +151,7 @@ def run(
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
     arguments: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None,
 ) -> int:
-    """Runs an entry point's command line.
+    """Run an entry point's command line.
 
     Args:
       entry: the function that gin configures; it takes `dry_run`.

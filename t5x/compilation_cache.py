@@ -13,7 +13,7 @@ def default_cache_dir() -> Path:
 
 
 def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
-    """Makes JAX keep what it compiles, for programs that take a second or more.
+    """Make JAX keep what it compiles, for programs that take a second or more.
 
     A cache that is configured already (`jax_compilation_cache_dir`) is left as it is.
 

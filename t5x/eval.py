@@ -1,4 +1,4 @@
-"""Evaluates checkpoints: `python -m t5x.eval --gin_file=... --gin.EVAL_OUTPUT_DIR=...`.
+"""Evaluate checkpoints: `python -m t5x.eval --gin_file=... --gin.EVAL_OUTPUT_DIR=...`.
 
 One checkpoint, the latest of a run, or all of them (`utils.RestoreCheckpointConfig.mode`). In the
 output folder:
@@ -50,7 +50,7 @@ def evaluate(
     eval_steps: int | None = None,
     dry_run: bool = False,
 ) -> dict[int, Metrics]:
-    """Evaluates every checkpoint that is not done yet, by step.
+    """Evaluate every checkpoint that is not done yet, by step.
 
     Args:
       model: see `t5x.models.BaseModel`.
@@ -148,7 +148,7 @@ class _Runner:
         self._trainer: Any = None
 
     def use(self, state: Any, trainer_cls: Callable[..., Any] | None, model: Any, axes: Any):
-        """Takes the next state."""
+        """Take the next state."""
         self.train_state = state
         if trainer_cls is not None and self._trainer is None:
             self._trainer = trainer_cls(
@@ -165,7 +165,7 @@ class _Runner:
             self._trainer.train_state = state
 
     def release(self) -> None:
-        """Lets go of the state, so that its memory is free for the next."""
+        """Let go of the state, so that its memory is free for the next."""
         self.train_state = None
         if self._trainer is not None:
             self._trainer.train_state = None
@@ -197,7 +197,7 @@ class DoneCheckpoints:
         return max((checkpoint_step(path) for path in self._paths), default=0)
 
     def add(self, path: Path, write: bool = True) -> None:
-        """Remembers a checkpoint, on disk too if `write`."""
+        """Remember a checkpoint, on disk too if `write`."""
         self._paths.append(Path(path).absolute())
         if not write:
             return
@@ -217,7 +217,7 @@ _EXAMPLE = """python -m t5x.eval \\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return command_line.run(
         evaluate, argv, program="t5x.eval", description=__doc__, example=_EXAMPLE
     )

@@ -1,4 +1,4 @@
-"""Saves a model as a program that runs without its code: `python -m t5x.export --gin_file=...`.
+"""Save a model as a program that runs without its code: `python -m t5x.export --gin_file=...`.
 
 StableHLO through `jax.export` with the weights beside it, for any batch size, on CPU, GPU and TPU;
 or a TensorFlow SavedModel. `python -m t5x.run_exported FOLDER --inputs FILE` runs the former.
@@ -17,7 +17,7 @@ _EXAMPLE = """python -m t5x.export \\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return command_line.run(save, argv, program="t5x.export", description=__doc__, example=_EXAMPLE)
 
 

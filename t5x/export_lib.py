@@ -1,4 +1,4 @@
-"""Saves a model as a program that runs without its code: StableHLO, or a TensorFlow SavedModel.
+"""Save a model as a program that runs without its code: StableHLO, or a TensorFlow SavedModel.
 
 The program takes model features and gives predictions or scores. `t5x.run_exported` runs it.
 """
@@ -65,7 +65,7 @@ def save(
     decode_outputs: bool | None = None,
     dry_run: bool = False,
 ) -> str | None:
-    """Writes `output_dir/model_name`.
+    """Write `output_dir/model_name`.
 
     Args:
       model: see `t5x.models.BaseModel`.
@@ -248,7 +248,7 @@ def write_stablehlo(
     task_features: Mapping[str, Any] | None,
     source: Mapping[str, Any],
 ) -> None:
-    """Writes the folder that `t5x.run_exported` reads.
+    """Write the folder that `t5x.run_exported` reads.
 
     Raises:
       GinError: the model cannot be compiled for any batch size.
@@ -353,7 +353,7 @@ def check(
     params: Mapping[str, np.ndarray],
     examples: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Compares the written program with the model on batches of model features.
+    """Compare the written program with the model on batches of model features.
 
     Raises:
       GinError: they differ.
@@ -366,7 +366,8 @@ def check(
             for name, value in expected.items():
                 if not np.allclose(got[name], value, 1e-4, 1e-4):
                     raise GinError(
-                        f"validation example {number}: {mode} gives another {name} than the model."
+                        f"validation example {number}: the exported {mode} gives a different "
+                        f"{name} than the model."
                     )
 
 

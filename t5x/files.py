@@ -50,7 +50,7 @@ def atomic_path(path: str | os.PathLike[str], *, folder: bool = False) -> Iterat
 
 
 def _reserve(final: Path, folder: bool) -> Path:
-    """An empty hidden file or folder beside `final` that nobody else has."""
+    """Create an empty hidden file or folder beside `final`, with a name of its own."""
     while True:
         prefix = ".tmp-" if len(final.name) >= 13 else "."
         length = min(max(len(final.name) - len(prefix), 1), 12)
@@ -76,13 +76,13 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file of UTF-8, complete or not at all."""
+    """Write a file of UTF-8, complete or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file, complete or not at all."""
+    """Write a file, complete or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -117,7 +117,7 @@ def write_json_lines(
     lines: Iterable[Mapping[str, Any]],
     encoder: type[json.JSONEncoder] = ArrayEncoder,
 ) -> int:
-    """Writes one JSON object a line, complete or not at all; returns how many."""
+    """Write one JSON object a line, complete or not at all; return how many."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -129,7 +129,7 @@ def write_json_lines(
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes one JSON value, indented, complete or not at all; makes the folder if need be."""
+    """Write one JSON value, indented, complete or not at all; make the folder if need be."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(value, cls=ArrayEncoder, indent=2, ensure_ascii=False) + "\n")

@@ -44,7 +44,7 @@ class GinError(ValueError):
 
 
 def rewrite_gin_args(args: Sequence[str]) -> list[str]:
-    """Turns `--gin.X.y=v` into `--gin_bindings=X.y = v`.
+    """Turn `--gin.X.y=v` into `--gin_bindings=X.y = v`.
 
     A value that is neither a gin literal nor a reference, such as a path, is taken as a string.
 
@@ -67,26 +67,29 @@ def _rewrite(arg: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds `--gin_file`, `--gin_bindings` and `--gin_search_paths`."""
+    """Add `--gin_file`, `--gin_bindings` and `--gin_search_paths`."""
     parser.add_argument(
-        "--gin_file", action="append", default=[], help="gin file; several are read in order"
+        "--gin_file",
+        action="append",
+        default=[],
+        help="gin file; may be repeated, later files override earlier ones",
     )
     parser.add_argument(
         "--gin_bindings",
         action="append",
         default=[],
         metavar="'NAME = VALUE'",
-        help="overrides a binding or macro; short form --gin.NAME=VALUE",
+        help="override a binding or macro; short form: --gin.NAME=VALUE",
     )
     parser.add_argument(
         "--gin_search_paths",
         default="",
-        help="folders, joined by commas, where gin files are found",
+        help="comma-separated folders in which gin files are searched first",
     )
 
 
 def parse_flags(args: argparse.Namespace, entry: Callable[..., Any]) -> Callable[..., Any]:
-    """Parses what `add_flags` read; returns the gin-configured `entry`."""
+    """Parse what `add_flags` read; return the gin-configured `entry`."""
     paths = [p for p in args.gin_search_paths.split(",") if p]
     return parse(args.gin_file, args.gin_bindings, paths, entry)
 
@@ -100,7 +103,7 @@ def parse(
     search_paths: Sequence[str | os.PathLike[str]],
     entry: Callable[..., Any],
 ) -> Callable[..., Any]:
-    """Replaces the gin configuration by that of `files` and `bindings`.
+    """Replace the gin configuration by that of `files` and `bindings`.
 
     Args:
       files: gin files.
@@ -176,7 +179,7 @@ def _read(
     main: ModuleType,
     skip_unknown: bool | Sequence[str] = False,
 ) -> list[Path]:
-    """Reads files, then bindings; returns the names of all files read, includes too."""
+    """Read files, then bindings; return the names of all files read, includes too."""
     _search_packages_safely()
     _add_search_paths(search_paths)
     read: list[Path] = []
@@ -214,7 +217,7 @@ def _add_search_paths(first: Sequence[str | os.PathLike[str]]) -> None:
 
 
 def _register(entry: Callable[..., Any]) -> None:
-    """Makes `entry` configurable as a gin file that imports its module would."""
+    """Make `entry` configurable as a gin file that imports its module would."""
     package, _, name = entry.__module__.rpartition(".")
     source = f"from {package} import {name}" if package else f"import {name}"
     gin.parse_config(
@@ -395,7 +398,7 @@ def _find_object(name: str) -> Any:
 
 
 def summarize_gin_config(model_dir: str, summary_writer: Any = None, step: int = 0) -> None:
-    """Writes the bindings that were used to `model_dir/config.gin`, and to TensorBoard."""
+    """Write the bindings that were used to `model_dir/config.gin`, and to TensorBoard."""
     text = gin.operative_config_str()
     path = Path(model_dir) / "config.gin"
     path.parent.mkdir(parents=True, exist_ok=True)

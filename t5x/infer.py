@@ -1,4 +1,4 @@
-"""Predicts or scores a whole data set: `python -m t5x.infer --gin_file=...`.
+"""Predict or score a whole data set: `python -m t5x.infer --gin_file=...`.
 
 The output is written in chunks (see `t5x.inference.chunks`): killed and started again, inference
 goes on with the first example that is not in a whole chunk. Lines are in the order of the split
@@ -69,7 +69,7 @@ def infer(
     use_orbax: bool = True,
     dry_run: bool = False,
 ) -> list[str]:
-    """Infers every example of the task, or of each task of the mixture, once.
+    """Infer every example of the task, or of each task of the mixture, once.
 
     Args:
       mode: "predict", "score" (log-likelihood of the targets) or "predict_with_aux".
@@ -172,7 +172,7 @@ class _Job:
         self._keep_aux = keep_aux_as_numpy
 
     def run(self, params: Any, reader: Any, chunks: Chunks, vocabulary: Any) -> None:
-        """Infers what is not in `chunks` yet."""
+        """Infer what is not in `chunks` yet."""
         examples = reader.read(chunks.position)
         size = self._period * self._batches.batch_size
         start, before = time.perf_counter(), chunks.examples
@@ -261,7 +261,9 @@ _EXAMPLE = """python -m t5x.infer \\
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shard_id", type=int, help="overrides infer.shard_id")
+    parser.add_argument(
+        "--shard_id", type=int, help="number of the shard, counted from 0; overrides infer.shard_id"
+    )
 
 
 def _arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -269,7 +271,7 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return command_line.run(
         infer,
         argv,

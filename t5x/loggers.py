@@ -38,7 +38,7 @@ class MetricWriter:
         self._board = SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes scalars of `step`. Values that are not finite are null in JSON."""
+        """Write scalars of `step`. Values that are not finite are null in JSON."""
         if self._file is None:
             return
         values = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
@@ -49,12 +49,12 @@ class MetricWriter:
             self._board.add_scalar(name, value, step)
 
     def write_text(self, step: int, name: str, text: str) -> None:
-        """Writes a text to TensorBoard."""
+        """Write a text to TensorBoard."""
         if self._board is not None:
             self._board.add_text(name, text, step)
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Write what is pending."""
         if self._file is not None:
             self._file.close()
             self._board.close()
@@ -120,18 +120,18 @@ class Console:
             self._bar.start()
 
     def step(self, step: int) -> None:
-        """Says that `step` has started; the pace counts from the first, which compiles."""
+        """Say that `step` has started; the pace counts from the first, which compiles."""
         if self._clock is None:
             self._clock = (time.perf_counter(), step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
     def say(self, text: str) -> None:
-        """Prints a line."""
+        """Print a line."""
         self._console.print(text, markup=False)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Prints the line of a logging period, with the time left at this process's pace."""
+        """Print the line of a logging period, with the time left at this process's pace."""
         clock, start = self._clock or (time.perf_counter(), step)
         pace = (time.perf_counter() - clock) / max(step - start, 1)
         shown = [f"step {step}/{self._total}"]
@@ -142,7 +142,7 @@ class Console:
         self.say("  ".join(shown))
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
 

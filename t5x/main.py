@@ -16,7 +16,7 @@ _LEFT_OUT = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line of the entry point that --run_mode names; returns its status."""
+    """Run the command line of the entry point that --run_mode names; return its status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         prog="python -m t5x.main",
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run_mode", required=True, choices=[*_MODULES, *_LEFT_OUT])
     args, rest = parser.parse_known_args(argv)
     if args.run_mode in _LEFT_OUT:
-        parser.error(f"--run_mode={args.run_mode} is not there: {_LEFT_OUT[args.run_mode]}")
+        parser.error(f"--run_mode={args.run_mode} is not supported: {_LEFT_OUT[args.run_mode]}")
     return importlib.import_module(f"t5x.{_MODULES[args.run_mode]}").main(rest)
 
 

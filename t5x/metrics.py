@@ -202,7 +202,7 @@ MetricsMap = Mapping[str, Metric]
 
 
 def merge(a: MetricsMap, b: MetricsMap) -> dict[str, Metric]:
-    """Merges two dicts of metrics name by name.
+    """Merge two dicts of metrics name by name.
 
     Raises:
       ValueError: the names differ; every step must report the same metrics.
@@ -213,12 +213,12 @@ def merge(a: MetricsMap, b: MetricsMap) -> dict[str, Metric]:
 
 
 def set_steps(metrics: MetricsMap, steps: Array) -> dict[str, Metric]:
-    """Says that `metrics` came from `steps` steps, whatever was merged into them."""
+    """Say that `metrics` came from `steps` steps, whatever was merged into them."""
     return {k: m.replace_steps(steps) if isinstance(m, Step) else m for k, m in metrics.items()}
 
 
 def set_duration(metrics: MetricsMap, seconds: float) -> dict[str, Metric]:
-    """Says that `metrics` took `seconds` of wall time."""
+    """Say that `metrics` took `seconds` of wall time."""
     timed = (Time, StepsPerTime)
     return {
         k: m.replace_duration(seconds) if isinstance(m, timed) else m for k, m in metrics.items()
@@ -226,7 +226,7 @@ def set_duration(metrics: MetricsMap, seconds: float) -> dict[str, Metric]:
 
 
 def compute(metrics: MetricsMap) -> dict[str, float]:
-    """Reads all metrics to the host in one transfer and computes them."""
+    """Read all metrics to the host in one transfer and compute them."""
     return {name: float(metric.compute()) for name, metric in jax.device_get(metrics).items()}
 
 

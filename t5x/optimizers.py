@@ -167,7 +167,7 @@ class OptaxWrapper(OptimizerDef):
     def apply_gradient(
         self, hyper_params: OptaxHyperParams, params: Tree, state: OptimizerState, grads: Tree
     ) -> tuple[Tree, OptimizerState]:
-        """Adds optax's updates to the parameters.
+        """Add optax's updates to the parameters.
 
         Raises:
           ValueError: the trainer's learning rate is wanted and missing.

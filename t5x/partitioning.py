@@ -93,7 +93,7 @@ def _check_divides(shape: Sequence[int], spec: PartitionSpec, mesh: Mesh, name: 
 
 
 def with_sharding_constraint(x: jax.Array, logical_axes: Sequence[str | None]) -> jax.Array:
-    """Tells the compiler how to lay out activation `x`; changes no value.
+    """Tell the compiler how to lay out activation `x`; changes no value.
 
     Acts inside functions made by `PjitPartitioner.partition`, and returns `x` elsewhere.
 
@@ -300,7 +300,7 @@ class BasePartitioner(abc.ABC):
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
-        """Makes `with_sharding_constraint` use this mesh inside."""
+        """Make `with_sharding_constraint` use this mesh inside."""
         token = _context.set((self.mesh, self.logical_axis_rules))
         try:
             yield

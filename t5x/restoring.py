@@ -274,7 +274,7 @@ def _without(flat: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _cast(state: Tree, dtype: Any) -> Tree:
-    """Rounds floating parameters to `dtype`."""
+    """Round floating parameters to `dtype`."""
     if dtype is None:
         return state
 
@@ -285,7 +285,7 @@ def _cast(state: Tree, dtype: Any) -> Tree:
 
 
 def place(state: Tree, expected: Tree) -> Tree:
-    """Puts arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
+    """Put arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
 
     def place(path: Any, x: Any) -> Any:
         struct = expected

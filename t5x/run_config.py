@@ -22,7 +22,9 @@ def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
     """
     path = Path(run_dir) / "config.gin"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; RUN_DIR is the MODEL_DIR of a training run")
+        raise FileNotFoundError(
+            f"{path}: no such file; RUN_DIR must be the MODEL_DIR of a training run"
+        )
     return read_configuration([path], [], *names)
 
 
@@ -48,7 +50,7 @@ def _value(macro: str, path: str | Path) -> Any:
     try:
         value = gin.query_parameter(f"%{macro}")
     except ValueError as error:
-        raise ValueError(f"{path}: no {macro}, which the model is made of") from error
+        raise ValueError(f"{path}: the model needs macro {macro}, which is not set") from error
     if not hasattr(value, "scoped_configurable_fn"):
         return value
     with gin.config_scope(macro):  # the operative configuration records values under their macro

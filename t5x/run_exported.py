@@ -1,4 +1,4 @@
-"""Runs an exported model without its code: `python -m t5x.run_exported FOLDER --inputs FILE`.
+"""Run an exported model without its code: `python -m t5x.run_exported FOLDER --inputs FILE`.
 
     model = ExportedModel("exported/my_model")
     model("predict", {"encoder_input_tokens": tokens})["prediction"]
@@ -48,7 +48,9 @@ class ExportedModel:
         self.folder = Path(folder)
         file = self.folder / "signature.json"
         if not file.is_file():
-            raise ValueError(f"{file}: not there; FOLDER is what t5x.export wrote.")
+            raise ValueError(
+                f"{file}: no such file; FOLDER must be a folder written by t5x.export."
+            )
         self.signature: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if self.signature.get("format") != FORMAT:
             raise ValueError(
@@ -87,7 +89,7 @@ class ExportedModel:
         return self._functions[name]
 
     def __call__(self, name: str, inputs: Mapping[str, Any], seed: int = 0) -> Arrays:
-        """Runs function `name` on any number of rows.
+        """Run function `name` on any number of rows.
 
         Args:
           name: one of `functions`.
@@ -270,17 +272,21 @@ def lines_of(model: ExportedModel, outputs: Arrays) -> Iterator[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m t5x.run_exported",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--inputs", metavar="FILE", help=".npz or .jsonl; without, the signature")
-    parser.add_argument("--function", default="predict", help="or score")
-    parser.add_argument("--output", metavar="FILE", help=".npz or .jsonl; default: the terminal")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling")
+    parser.add_argument(
+        "--inputs", metavar="FILE", help=".npz or .jsonl file; without it, print the signature"
+    )
+    parser.add_argument("--function", default="predict", help="exported function: predict or score")
+    parser.add_argument(
+        "--output", metavar="FILE", help=".npz or .jsonl file; default: standard output"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
     args = parser.parse_args(argv)
     try:
         model = ExportedModel(args.folder)

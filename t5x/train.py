@@ -1,4 +1,4 @@
-"""Trains a model: `python -m t5x.train --gin_file=... --gin.MODEL_DIR=...`.
+"""Train a model: `python -m t5x.train --gin_file=... --gin.MODEL_DIR=...`.
 
 `train` reads top to bottom: seed, data, state, loop, end. Everything of a run lies in MODEL_DIR:
 `checkpoint_<step>/`, `config.gin`, and metrics in `train/`, `training_eval/<task>/` and
@@ -62,7 +62,7 @@ def train(
     profile_steps: Sequence[int] | None = None,
     dry_run: bool = False,
 ) -> tuple[int, Any]:
-    """Trains to `total_steps`, from where MODEL_DIR stands.
+    """Train to `total_steps`, from where MODEL_DIR stands.
 
     Args:
       model: see `t5x.models.BaseModel`.
@@ -233,7 +233,7 @@ def _dry_run(
     total_steps: int,
     start: str,
 ) -> tuple[int, Any]:
-    """Traces one step, which finds what does not fit, and prints the run."""
+    """Trace one step, which finds what does not fit, and print the run."""
     with trainer.partitioner.activate():
         jax.eval_shape(trainer.train_step, trainer.train_state, dict(batch_spec))
     print(
@@ -259,7 +259,7 @@ _EXAMPLE = """python -m t5x.train \\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return command_line.run(train, argv, program="t5x.train", description=__doc__, example=_EXAMPLE)
 
 

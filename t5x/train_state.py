@@ -26,14 +26,14 @@ Tree = Any
 
 
 def _split_axes(variables: Mapping[str, Tree]) -> tuple[dict[str, Tree], dict[str, Tree]]:
-    """Splits collections from their axis annotations (`<collection>_axes`)."""
+    """Split collections from their axis annotations (`<collection>_axes`)."""
     variables = dict(unfreeze(dict(variables)))
     axes = {k.removesuffix("_axes"): variables.pop(k) for k in list(variables) if k[-5:] == "_axes"}
     return variables, axes
 
 
 def check_params_axes(params: Tree, params_axes: Tree) -> None:
-    """Checks that every parameter has axis names, as many as it has axes.
+    """Check that every parameter has axis names, as many as it has axes.
 
     Raises:
       ValueError: names the parameters without annotation, or of another rank.

@@ -144,7 +144,7 @@ class Trainer:
         return state, metrics_lib.accumulate(totals, metrics, first), jnp.zeros_like(first)
 
     def compile_train(self, batch: Batch) -> None:
-        """Compiles the step for batches like `batch`; adds to compile_seconds."""
+        """Compile the step for batches like `batch`; add to compile_seconds."""
         start = time.perf_counter()
         with self.partitioner.activate():
             _, shapes = jax.eval_shape(self.train_step, self.train_state, batch)
@@ -175,7 +175,7 @@ class Trainer:
         self.compile_seconds += time.perf_counter() - start
 
     def step(self, batch: Batch) -> None:
-        """Starts one training step and returns without waiting for it."""
+        """Start one training step and return without waiting for it."""
         shapes = _shapes(batch)
         if shapes not in self._compiled_steps:
             self.compile_train(batch)
@@ -187,7 +187,7 @@ class Trainer:
         self.model_flops += by_formula
 
     def read_metrics(self) -> MetricsMap:
-        """Waits for the started steps; their merged metrics, on the host. Starts anew."""
+        """Wait for the started steps; return their merged metrics, on the host, and reset them."""
         if self._totals is None:
             raise ValueError("No training step has run, so there are no metrics.")
         metrics = jax.device_get(self._totals)
@@ -195,7 +195,7 @@ class Trainer:
         return metrics
 
     def train(self, batch_iter: Iterator[Batch], num_steps: int) -> dict[str, float]:
-        """Runs `num_steps` steps and returns their metrics."""
+        """Run `num_steps` steps and return their metrics."""
         compiling, start = self.compile_seconds, time.perf_counter()
         for _ in range(num_steps):
             self.step(self.to_device(next(batch_iter)))
@@ -204,7 +204,7 @@ class Trainer:
         return metrics_lib.compute(metrics_lib.set_duration(metrics, seconds))
 
     def eval(self, batch_iters: Mapping[str, Iterator[Batch]]) -> dict[str, dict[str, float]]:
-        """Runs each iterator to its end and returns metrics by evaluation name.
+        """Run each iterator to its end and return metrics by evaluation name.
 
         Raises:
           ValueError: an iterator without batches.
@@ -223,7 +223,7 @@ class Trainer:
         return metrics_lib.compute(metrics_lib.set_duration(totals, seconds))
 
     def compile_eval(self, batch: Batch) -> None:
-        """Compiles the evaluation step for batches shaped like `batch`."""
+        """Compile the evaluation step for batches shaped like `batch`."""
         step = self.partitioner.partition(
             self.eval_step,
             in_axis_resources=(self._axes, self.partitioner.data_partition_spec),

@@ -194,7 +194,7 @@ def _check_dtype(owner: str, dtype: Any) -> None:
 
 
 def import_module(module: str) -> None:
-    """Imports `module`, which registers tasks.
+    """Import `module`, which registers tasks.
 
     Raises:
       ImportError: names the module, and where it was looked for.
@@ -222,7 +222,7 @@ def get_vocabulary(cfg: DatasetConfig) -> tuple[Any, Any]:
 
 
 def verify_matching_vocabs(cfg: DatasetConfig, model: Any) -> None:
-    """Checks that the data is written in the vocabularies that the model reads.
+    """Check that the data is written in the vocabularies that the model reads.
 
     Models and features without a vocabulary (continuous inputs), and tasks without targets, are not
     checked.
@@ -406,5 +406,5 @@ class FirstBatches:
         return next(self._limited)
 
     def close(self) -> None:
-        """Ends the threads and processes that make the batches."""
+        """End the threads and processes that make the batches."""
         self._batches.close()

@@ -154,7 +154,7 @@ def _transpose(array: Any, our_name: str) -> np.ndarray:
 
 
 def _without_copies(theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Leaves out the tables which only repeat `shared.weight`."""
+    """Leave out the tables which only repeat `shared.weight`."""
     theirs = dict(theirs)
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
     for name in copies[:2]:
@@ -167,7 +167,9 @@ def _without_copies(theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if shared is not None and np.array_equal(theirs[name], shared):
             del theirs[name]
         elif name != "lm_head.weight":
-            raise CheckpointError(f"{name} differs from shared.weight; our T5 has one embedding.")
+            raise CheckpointError(
+                f"{name} differs from shared.weight; t5x.examples.t5 has one embedding."
+            )
     return theirs
 
 
@@ -182,7 +184,9 @@ def config_from_hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"config.json: model_type {kind!r} is not t5, mt5 or umt5.")
     for name, value in _FIXED.items():
         if config.get(name, value) != value:
-            raise CheckpointError(f"config.json: {name}={config[name]}; our T5 has {value}.")
+            raise CheckpointError(
+                f"config.json: {name}={config[name]}; t5x.examples.t5 has {value}."
+            )
     activations = {v: k for k, v in _FEED_FORWARD.items()}
     projection = config.get("feed_forward_proj", "relu")
     if projection not in activations:
@@ -222,7 +226,7 @@ def config_to_hugging_face(config: Any) -> dict[str, Any]:
 
 
 def load_hugging_face(folder: str | Path) -> tuple[dict[str, Tree], dict[str, Any]]:
-    """Reads `config.json` and the `.safetensors` files of a folder.
+    """Read `config.json` and the `.safetensors` files of a folder.
 
     Returns:
       (parameters of `t5x.examples.t5`, fields of its `T5Config`).
@@ -248,7 +252,7 @@ def load_hugging_face(folder: str | Path) -> tuple[dict[str, Tree], dict[str, An
 
 
 def save_hugging_face(folder: str | Path, params: Mapping[str, Tree], config: Any) -> None:
-    """Writes a folder that `T5ForConditionalGeneration.from_pretrained` opens.
+    """Write a folder that `T5ForConditionalGeneration.from_pretrained` opens.
 
     Args:
       folder: made if absent; what it has of these files is replaced.

@@ -1,4 +1,4 @@
-"""Reads legacy T5X checkpoint folders, as the released MT3 and T5 weights are stored.
+"""Read legacy T5X checkpoint folders, as the released MT3 and T5 weights are stored.
 
 `checkpoint_<step>/checkpoint` is a flax msgpack file of
 `{"version": 3, "optimizer": {"target": params, "state": {"step", "param_states"}}}`. A leaf is an
@@ -33,7 +33,7 @@ def is_legacy_checkpoint(folder: Path) -> bool:
 
 
 def read_legacy_checkpoint(folder: str | Path, subtree: str = "") -> dict[str, Tree]:
-    """Reads a checkpoint folder into nested dicts of numpy arrays.
+    """Read a checkpoint folder into nested dicts of numpy arrays.
 
     Args:
       folder: the `checkpoint_<step>` folder.
@@ -102,7 +102,7 @@ def _read_spec(spec: Mapping[str, Any], folder: Path, name: str) -> np.ndarray:
 
 
 def read_zarr(folder: Path, name: str) -> np.ndarray:
-    """Reads a zarr v2 array, of any number of chunks, compressed with gzip, zlib, zstd or not.
+    """Read a zarr v2 array, of any number of chunks, compressed with gzip, zlib, zstd or not.
 
     Raises:
       CheckpointError: naming the array `name` and the file that is absent or damaged.
@@ -167,7 +167,7 @@ def _read_with_tensorstore(folder: Path, name: str) -> np.ndarray:
     import tensorstore
 
     spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(folder.resolve())}}
-    # TensorStore takes chunks that are not there for zeros, so their presence is checked first.
+    # TensorStore reads absent chunks as zeros, so their presence is checked first.
     meta = json.loads((folder / ".zarray").read_text())
     grid = [range(-(-size // chunk)) for size, chunk in zip(meta["shape"], meta["chunks"])]
     separator = meta.get("dimension_separator", ".")

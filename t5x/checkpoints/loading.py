@@ -1,4 +1,4 @@
-"""Reads parameters and states whatever their format, and checks that they fit a model."""
+"""Read parameters and states whatever their format, and check that they fit a model."""
 
 import difflib
 import re
@@ -96,7 +96,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def load_params(path: str | Path) -> Tree:
-    """Reads a model's parameters.
+    """Read a model's parameters.
 
     Args:
       path: a `.safetensors` file, a `checkpoint_<step>` folder of T5X or Orbax, or a folder with
@@ -119,7 +119,7 @@ def load_params(path: str | Path) -> Tree:
 
 
 def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
-    """Reads a whole training state, or its `subtree`, as nested dicts of numpy arrays.
+    """Read a whole training state, or its `subtree`, as nested dicts of numpy arrays.
 
     Raises:
       CheckpointError: as `load_params`; also for safetensors, which hold parameters only, unless
@@ -190,7 +190,7 @@ def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
 
 
 def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:
-    """Checks that `params` has exactly the names and shapes of `expected` (arrays or structs).
+    """Check that `params` has exactly the names and shapes of `expected` (arrays or structs).
 
     Raises:
       CheckpointError: lists what is missing, unknown, or of another shape.

@@ -86,7 +86,7 @@ class CheckpointManager:
         run: Mapping[str, Any] | None = None,
         dataset: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Starts saving; returns when the arrays are copied, while files are still written.
+        """Start saving; return when the arrays are copied, while files are still written.
 
         Args:
           step: the number in the folder's name.
@@ -119,7 +119,7 @@ class CheckpointManager:
         return jax.tree_util.tree_map_with_path(args, state)
 
     def restore(self, step: int, expected: Tree) -> Tree:
-        """Restores the state of `step`.
+        """Restore the state of `step`.
 
         Args:
           step: one of `all_steps()`.
@@ -177,12 +177,12 @@ class CheckpointManager:
                 f"{folder}: data iterator states of {len(states)} processes, but this run has "
                 f"{jax.process_count()}. Use as many, or begin a new run (another MODEL_DIR) from "
                 "this checkpoint (RestoreCheckpointConfig.path, restore_dataset=False), which "
-                "starts the data anew."
+                "starts the data from its beginning."
             )
         return states[jax.process_index()]
 
     def wait(self) -> None:
-        """Waits until started saves are on disk; raises what went wrong in them.
+        """Wait until started saves are on disk; raise what went wrong in them.
 
         Then deletes the checkpoints that the policy does not keep, unless they are pinned.
         """
@@ -196,7 +196,7 @@ class CheckpointManager:
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Says what a full disk means for the run."""
+        """Say what a full disk means for the run."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -212,7 +212,7 @@ class CheckpointManager:
             ) from error
 
     def close(self) -> None:
-        """Waits and frees the threads."""
+        """Wait and free the threads."""
         self._manager.close()
 
 

@@ -36,7 +36,7 @@ _HEADER_LENGTH_BYTES = 8
 def save_safetensors(
     path: str | Path, params: Tree, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes `params` (nested dicts of arrays) to `path`, through a temporary file.
+    """Write `params` (nested dicts of arrays) to `path`, through a temporary file.
 
     Raises:
       CheckpointError: a name or dtype that the format cannot hold.
@@ -69,7 +69,7 @@ def save_safetensors(
 
 
 def load_safetensors(path: str | Path) -> tuple[Tree, dict[str, str]]:
-    """Reads a `.safetensors` file.
+    """Read a `.safetensors` file.
 
     Returns:
       (params, metadata): nested dicts of numpy arrays, and the file's strings.

@@ -121,7 +121,7 @@ class _Layout:
         return ["/".join([*parts[:at], parts[at - 1], *parts[at + 1 :]])], number
 
     def refuse_shared_tables(self) -> None:
-        """Raises CheckpointError if layers share a table of positions in one layout only."""
+        """Raise CheckpointError if layers share a table of positions in one layout only."""
         tables = [{n for n in x if _is_shared_table(n)} for x in (self.found, self.wanted)]
         differing = sorted(tables[0] ^ tables[1])
         if differing:

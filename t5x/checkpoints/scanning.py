@@ -5,7 +5,7 @@
 | plain (`t5`) | `encoder/layers_3/mlp/wo/kernel` (M, E) | `encoder/relpos_bias`, for all |
 | scanned (`scalable_t5`) | `encoder/encoder/mlp/wo/kernel` (M, layers, E) | a table in each layer |
 
-Networks which scan but are told not to (`scan_layers=False`) have the names of the first with
+Networks that can scan but do not (`scan_layers=False`) have the names of the first with
 the tables of the second.
 """
 
@@ -23,7 +23,7 @@ _POSITIONS = "relpos_bias"
 
 
 def scan_params(params: Mapping[str, Tree], axis: int = 1) -> dict[str, Tree]:
-    """Stacks `layers_0`, `layers_1`, ... of every stack of layers on a new axis.
+    """Stack `layers_0`, `layers_1`, ... of every stack of layers on a new axis.
 
     A table of relative positions which the layers share is repeated for each of them, which
     computes the same function.

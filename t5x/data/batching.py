@@ -42,7 +42,7 @@ class ExampleStream:
         return self
 
     def __next__(self) -> dict:
-        """Raises ValueError when patience is lost."""
+        """Raise ValueError when patience is lost."""
         if not self._opened:
             self._current = next(self._elements)
             self._opened = True
@@ -54,8 +54,8 @@ class ExampleStream:
             empty += not self._current
             if self._patience is not None and empty > self._patience:
                 raise ValueError(
-                    f"the preprocessors dropped each of {empty} examples in a row, so there is "
-                    "nothing to make batches of; look for the one that returns None, or nothing"
+                    f"the preprocessors dropped each of {empty} examples in a row, so there are "
+                    "no batches; find the preprocessor that returns None or no example"
                 )
         self.offset += 1
         return self._current[self.offset - 1]

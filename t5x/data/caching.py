@@ -55,7 +55,7 @@ def split_steps(task: Task) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]
     if any(late[:border]):
         name = _step_name(steps[late.index(True)])
         raise ValueError(
-            f"task {task.name!r}: preprocessor {name} asks for rng or sequence_length, so "
+            f"task {task.name!r}: preprocessor {name} takes rng or sequence_length, so "
             "CacheDatasetPlaceholder has to stand before it"
         )
     return steps[:border], steps[border:]
@@ -105,7 +105,7 @@ def cache_task(
     module: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Writes the cacheable examples of a task to `<folder>/<name>/`.
+    """Write the cacheable examples of a task to `<folder>/<name>/`.
 
     Args:
       name: of a registered task.
@@ -183,7 +183,7 @@ def use_caches(tasks: Sequence[Task], split: str) -> list[Task]:
 
 
 def read_by(tasks: Sequence[Task], split: str, use_cached: bool) -> list[Task]:
-    """The tasks as they are read: from their caches if those are to be used and are there.
+    """The tasks as they are read: from their caches if they are to be used and exist.
 
     Raises:
       ValueError: a task may only be read from a cache, and is not.
@@ -196,7 +196,7 @@ def read_by(tasks: Sequence[Task], split: str, use_cached: bool) -> list[Task]:
 
 
 def check_not_required(task: Task, split: str) -> None:
-    """Raises ValueError for a task that may only be read from a cache."""
+    """Raise ValueError for a task that may only be read from a cache."""
     steps = task.preprocessors
     if any(isinstance(step, CacheDatasetPlaceholder) and step.required for step in steps):
         raise ValueError(

@@ -37,7 +37,7 @@ def non_padding(tokens: np.ndarray) -> np.ndarray:
 
 
 def shift_right(tokens: np.ndarray, first: int = 0) -> np.ndarray:
-    """Moves the last axis one to the right and puts `first` at position 0."""
+    """Move the last axis one to the right and put `first` at position 0."""
     shifted = np.empty_like(tokens)
     shifted[..., 0] = first
     shifted[..., 1:] = tokens[..., :-1]
@@ -121,7 +121,7 @@ class FeatureConverter:
         self.passthrough_features = dict(passthrough_features or {})
 
     def check_lengths(self, task_feature_lengths: Lengths) -> None:
-        """Raises ValueError unless there is exactly one length for each task feature."""
+        """Raise ValueError unless there is exactly one length for each task feature."""
         expected = [*self.TASK_FEATURES, *self.passthrough_features]
         _check_names(expected, task_feature_lengths, type(self).__name__)
 
@@ -181,7 +181,7 @@ class FeatureConverter:
     def __call__(
         self, examples: Iterable[dict], task_feature_lengths: Lengths
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Converts a stream of task examples to model examples (arrays without batch axis)."""
+        """Convert a stream of task examples to model examples (arrays without batch axis)."""
         self.check_lengths(task_feature_lengths)
         prepared = (self.prepare(example, task_feature_lengths) for example in examples)
         lengths = self.prepared_lengths(task_feature_lengths)

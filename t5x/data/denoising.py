@@ -158,5 +158,5 @@ def _check_sentinels(vocabulary, spans: int) -> None:
     if extra < spans:
         raise ValueError(
             f"span corruption needs {spans} sentinels, but {vocabulary!r} has {extra} extra ids; "
-            "make it with extra_ids=100 or more"
+            "create it with extra_ids=100 or more"
         )

@@ -34,7 +34,7 @@ class Logger:
         inferences: Mapping[str, Any],
         targets: Sequence[Any],
     ) -> None:
-        """Logs one evaluation of one task.
+        """Log one evaluation of one task.
 
         Args:
           task_name: the task.

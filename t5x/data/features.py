@@ -64,7 +64,7 @@ def cast_array(value, dtype, label: str) -> np.ndarray:
 def validate_features(
     example: dict, features: dict[str, Feature], task_name: str
 ) -> dict[str, np.ndarray]:
-    """Checks a preprocessed example against the output features and casts their dtypes.
+    """Check a preprocessed example against the output features and cast their dtypes.
 
     Raises:
       ValueError: naming the task and the feature that is missing or has another dtype or rank.
@@ -89,7 +89,7 @@ def validate_features(
 
 
 def trim_features(example: dict, lengths, features) -> dict:
-    """Cuts output features to their lengths: an int, a tuple (one length an axis) or None."""
+    """Cut output features to their lengths: an int, a tuple (one length an axis) or None."""
     if not lengths:
         return example
     trimmed = dict(example)

@@ -17,7 +17,7 @@ def axis_limits(length: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def pad_batch(examples: Sequence[dict], lengths: Lengths) -> dict[str, np.ndarray]:
-    """Trims and zero-pads each feature in `lengths`: B arrays [l_i, ...] -> [B, L, ...].
+    """Trim and zero-pad each feature in `lengths`: B arrays [l_i, ...] -> [B, L, ...].
 
     One array is allocated for a feature and each row is copied once.
     """
@@ -77,7 +77,7 @@ class RowPacker:
         return bool(self._row) and (full or self._seen == self._limit)
 
     def add(self, example: dict) -> list[dict] | None:
-        """Puts an example in the row; returns the row that it closed, if any."""
+        """Put an example in the row; return the row that it closed, if any."""
         closed = self.flush() if self.closes_before(example) else None
         if self._seen == self._limit:
             self._seen = 0
@@ -95,7 +95,7 @@ class RowPacker:
 
 
 def pack_rows(examples: Iterable[dict], lengths: Mapping[str, int]) -> Iterator[list[dict]]:
-    """Groups stripped and trimmed examples into rows that fit `lengths`."""
+    """Group stripped and trimmed examples into rows that fit `lengths`."""
     packer = RowPacker(lengths)
     for example in examples:
         if (row := packer.add(example)) is not None:

@@ -113,7 +113,7 @@ class BatchIterator:
         return {"version": STATE_VERSION, "settings": settings, "position": dict(self._position)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a state of `get_state`.
+        """Continue from a state of `get_state`.
 
         Raises:
           ValueError: when the state belongs to another stream of examples.
@@ -139,7 +139,7 @@ class BatchIterator:
         self._position = dict(state["position"])
 
     def close(self) -> None:
-        """Ends the worker processes; the next batch starts them again."""
+        """End the worker processes; the next batch starts them again."""
         if hasattr(self._opened, "close"):
             self._opened.close()
         self._opened = self._batches = None
@@ -207,7 +207,7 @@ class DatasetIterator:
         return self._peeked[1] if self._peeked is not None else self._inner.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from `state`; without a seed of its own the iterator takes the saved one.
+        """Continue from `state`; without a seed of its own the iterator takes the saved one.
 
         Raises:
           ValueError: when the state belongs to another stream of examples.
@@ -220,7 +220,7 @@ class DatasetIterator:
         self._inner.set_state(state)
 
     def close(self) -> None:
-        """Ends prefetching and the worker processes; the iterator cannot be used after it."""
+        """End prefetching and the worker processes; the iterator cannot be used after it."""
         self._finalizer()
 
 

@@ -50,7 +50,7 @@ class ShardWriter:
     num_shards: int
 
     def __call__(self, number: int) -> int:
-        """Writes shard `number` unless it is there; returns how many examples were written."""
+        """Write shard `number` unless it exists; return how many examples were written."""
         path = shard_path(self.folder, self.split, number, self.num_shards)
         if path.exists():
             return 0
@@ -69,7 +69,7 @@ def write_dataset(
     progress: Callable[[Iterable], Iterable] = iter,
     extra_info: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes every shard of a split, its counts, and the marker.
+    """Write every shard of a split, its counts, and the marker.
 
     Args:
       make_examples: see `ShardWriter`.

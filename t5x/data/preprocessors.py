@@ -90,14 +90,14 @@ class CacheDatasetPlaceholder:
 
 
 def rekey(example: dict, key_map: Mapping[str, str | None]) -> dict:
-    """Renames features: {new name: old name}; None makes an empty string; others are dropped."""
+    """Rename features: {new name: old name}; None makes an empty string; others are dropped."""
     return {new: example[old] if old else "" for new, old in key_map.items()}
 
 
 def tokenize(
     example: dict, output_features: Mapping[str, Feature], copy_pretokenized: bool = True
 ) -> dict:
-    """Encodes text features with their vocabularies; the text stays as `<name>_pretokenized`."""
+    """Encode text features with their vocabularies; the text stays as `<name>_pretokenized`."""
     tokenized = dict(example)
     for name, feature in output_features.items():
         if name not in example:
@@ -148,7 +148,7 @@ def append_eos_after_trim(
     output_features: Mapping[str, Feature],
     sequence_length: Mapping[str, int] | None = None,
 ) -> dict:
-    """Trims features with `add_eos` to one less than their length, then adds EOS."""
+    """Trim features with `add_eos` to one less than their length, then add EOS."""
     with_eos = [name for name, feature in output_features.items() if feature.add_eos]
     lengths = sequence_length or {}
     limits = {name: lengths[name] - 1 for name in with_eos if lengths.get(name) is not None}

@@ -14,7 +14,7 @@ _DTYPE, _SHAPE, _DATA = "d", "s", "b"
 
 
 def serialize_example(example: dict) -> bytes:
-    """Encodes a dict of arrays, numbers, strings and bytes.
+    """Encode a dict of arrays, numbers, strings and bytes.
 
     Raises:
       ValueError: for a value of another type, naming its feature.
@@ -58,7 +58,7 @@ def _decode(value):
 
 
 def write_array_record(path: str | os.PathLike, examples: Iterable[dict]) -> int:
-    """Writes `examples` to one ArrayRecord file; returns how many.
+    """Write `examples` to one ArrayRecord file; return how many.
 
     Groups hold one example, so that each can be read by itself. The file appears under its name
     only when it is complete.
@@ -80,7 +80,7 @@ def write_array_record(path: str | os.PathLike, examples: Iterable[dict]) -> int
 def write_shards(
     prefix: str | os.PathLike, examples: Sequence[dict] | Iterable[dict], num_shards: int = 1
 ) -> list[Path]:
-    """Writes `<prefix>-00000-of-0000N` files, example i to shard i % num_shards.
+    """Write `<prefix>-00000-of-0000N` files, example i to shard i % num_shards.
 
     The examples are kept in memory for more than one shard; large datasets are written shard by
     shard with `write_array_record`.

@@ -114,7 +114,7 @@ def expand_patterns(patterns: str | os.PathLike | Sequence, what: str) -> list[s
 
 
 def check_shards(paths: Sequence[str | os.PathLike]) -> None:
-    """Raises ValueError when shards of a set `<name>-00000-of-0000N` are missing."""
+    """Raise ValueError when shards of a set `<name>-00000-of-0000N` are missing."""
     found: dict[tuple[str, int], set[int]] = {}
     for path in paths:
         if match := _SHARD.match(os.fspath(path)):
@@ -230,7 +230,7 @@ class TfdsSource:
 
     Raises (when read):
       ImportError: tensorflow_datasets is not installed.
-      ValueError: the dataset is not there, or not prepared as ArrayRecord.
+      ValueError: the dataset is absent, or not prepared as ArrayRecord.
     """
 
     def __init__(

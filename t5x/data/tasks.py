@@ -169,7 +169,7 @@ class _Registry:
 
     @classmethod
     def get(cls, name: str):
-        """Raises ValueError for an unknown name, with «did you mean»."""
+        """Raise ValueError for an unknown name, with «did you mean»."""
         if name not in cls._entries:
             raise ValueError(unknown_name(name, cls.kind, cls.names()))
         return cls._entries[name]
@@ -195,7 +195,7 @@ class TaskRegistry(_Registry):
 
     @classmethod
     def add(cls, name: str | Task, *args, **kwargs) -> Task:
-        """Registers a task: `add(task)` or `add(name, source=..., ...)` as `Task`."""
+        """Register a task: `add(task)` or `add(name, source=..., ...)` as `Task`."""
         return cls._put(name if isinstance(name, Task) else Task(name, *args, **kwargs))
 
 
@@ -205,7 +205,7 @@ class MixtureRegistry(_Registry):
 
     @classmethod
     def add(cls, name: str | Mixture, *args, **kwargs) -> Mixture:
-        """Registers a mixture: `add(mixture)` or `add(name, tasks=..., default_rate=...)`."""
+        """Register a mixture: `add(mixture)` or `add(name, tasks=..., default_rate=...)`."""
         return cls._put(name if isinstance(name, Mixture) else Mixture(name, *args, **kwargs))
 
 

@@ -164,7 +164,7 @@ class TFExampleSource:
 
 
 def write_tfrecord(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-    """Writes records to one file, which appears when it is complete; returns how many."""
+    """Write records to one file, which appears when it is complete; return how many."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0

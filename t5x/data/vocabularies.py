@@ -146,7 +146,7 @@ class TokenVocabulary(_Ids):
         return self._regular_ids
 
     def encode(self, value: Sequence[int]) -> list[int]:
-        """Raises ValueError for an id outside [0, regular_ids)."""
+        """Raise ValueError for an id outside [0, regular_ids)."""
         return self.encode_array(value).tolist()
 
     def decode(self, ids: Iterable[int]) -> list[int]:

@@ -66,7 +66,7 @@ def beam_search(
     min_log_prob: float = NEG_INF,
     normalize_unfinished: bool = True,
 ) -> tuple[Array, Array]:
-    """Searches for the sequences of highest penalised log-probability.
+    """Search for the sequences of highest penalised log-probability.
 
     Args:
       inputs: int32 [B, L], prompts: position 0 is BOS (0), later non-zero tokens are forced.

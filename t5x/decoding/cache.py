@@ -38,14 +38,14 @@ TokensToLogits = Callable[[DecodingState], tuple[Array, Cache]]
 
 
 def flat_batch_beam_expand(x: Array, beam_size: int, offset: int = 0) -> Array:
-    """Repeats each row in place: a, b -> a, a, b, b along axis `offset`."""
+    """Repeat each row in place: a, b -> a, a, b, b along axis `offset`."""
     return x if beam_size == 1 else jnp.repeat(x, beam_size, axis=offset)
 
 
 def cache_map(
     fn: Callable[[Array], Array], cache: Cache, offset: int = 0, *, cross: bool = True
 ) -> Cache:
-    """Applies `fn` to every array with a batch axis; with cross=False not to `cross_*`."""
+    """Apply `fn` to every array with a batch axis; with cross=False not to `cross_*`."""
 
     def apply(path, x):
         shared = not cross and _is_cross(path)
@@ -85,14 +85,14 @@ def cache_take(cache: Cache, rows: Array, used: Array, offset: int = 0) -> Cache
 
 
 def right_align_prompts(prompts: Array) -> Array:
-    """Moves the trailing zeros of each row [B, L] to its front: 0 4 5 0 -> 0 0 4 5."""
+    """Move the trailing zeros of each row [B, L] to its front: 0 4 5 0 -> 0 0 4 5."""
     length = prompts.shape[1]
     used = jnp.max(jnp.where(prompts != 0, jnp.arange(1, length + 1), 0), axis=1)
     return _roll(prompts, jnp.where(used > 0, length - used, 0))
 
 
 def left_align_prompts(prompts: Array) -> Array:
-    """Moves the leading zeros of each row [B, L] to its end: 0 0 4 5 -> 4 5 0 0."""
+    """Move the leading zeros of each row [B, L] to its end: 0 0 4 5 -> 4 5 0 0."""
     present = prompts != 0
     first = jnp.where(present.any(axis=1), jnp.argmax(present, axis=1), 0)
     return _roll(prompts, -first)

@@ -9,7 +9,7 @@ NEG_INF = -1.0e7
 
 
 def topk_mask(logits: Array, topk: int | Array, replace_value: float = NEG_INF) -> Array:
-    """Keeps the `topk` largest logits of each row, and all equal to the last of them.
+    """Keep the `topk` largest logits of each row, and all equal to the last of them.
 
     Args:
       logits: float [B, V].
@@ -27,7 +27,7 @@ def topk_mask(logits: Array, topk: int | Array, replace_value: float = NEG_INF) 
 
 
 def topp_mask(logits: Array, topp: float | Array, replace_value: float = NEG_INF) -> Array:
-    """Keeps the smallest set of most likely tokens whose probabilities sum to `topp` or more.
+    """Keep the smallest set of most likely tokens whose probabilities sum to `topp` or more.
 
     Args:
       logits: float [B, V].
@@ -46,7 +46,7 @@ def topp_mask(logits: Array, topp: float | Array, replace_value: float = NEG_INF
 
 
 def minp_mask(logits: Array, min_p: float | Array, replace_value: float = NEG_INF) -> Array:
-    """Keeps the tokens at least `min_p` times as probable as the most probable one.
+    """Keep the tokens at least `min_p` times as probable as the most probable one.
 
     Args:
       logits: float [B, V].

@@ -241,7 +241,7 @@ def _seen(state: SamplingLoopState, tokens_to_logits: TokensToLogits) -> Array:
 
 
 def _stream(state: SamplingLoopState) -> SamplingLoopState:
-    """Sends the newest tokens to the host, if somebody listens there."""
+    """Send the newest tokens to the host if there is a stream."""
     if state.stream is None:
         return state
     stream = state.stream.push(state.cur_token[:, 0], jnp.all(state.ended))
@@ -256,7 +256,7 @@ def _advance(
     limit: Array,
     eos_id: int,
 ) -> SamplingLoopState:
-    """Writes `tokens` [B], or the prompt's, after the current position."""
+    """Write `tokens` [B], or the prompt's, after the current position."""
     forced = jnp.take_along_axis(prompts, state.cur_index[:, None] + 1, axis=1)[:, 0]
     free = forced == 0
     ended = state.ended[:, 0]

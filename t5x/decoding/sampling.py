@@ -34,7 +34,7 @@ class SamplingOptions:
     rescale_log_probs: bool = True
 
     def __post_init__(self):
-        """Raises ValueError for a penalty that is not positive."""
+        """Raise ValueError for a penalty that is not positive."""
         penalty = self.repetition_penalty
         if _is_number(penalty) and penalty <= 0:
             raise ValueError(f"repetition_penalty must be positive (1 is none), got {penalty}")
@@ -88,7 +88,7 @@ class SamplingOptions:
         return tokens, jnp.where(greedy & self.rescale_log_probs, 0.0, log_probs)
 
     def _mask(self, logits: Array) -> Array:
-        """Removes what top-k, then top-p of the rest, then min-p of the rest, remove."""
+        """Remove what top-k, then top-p of the rest, then min-p of the rest, remove."""
         masked = logits
         if not _is_number(self.topk):
             topk = jnp.where(self.topk > 0, self.topk, logits.shape[-1])
@@ -113,7 +113,7 @@ class SamplingOptions:
 
 
 def penalise_repetition(logits: Array, seen: Array, penalty: float | Array) -> Array:
-    """Divides positive logits of seen tokens by `penalty`, and multiplies negative ones by it.
+    """Divide positive logits of seen tokens by `penalty`, and multiply negative ones by it.
 
     Args:
       logits: float [B, V].

@@ -1,4 +1,4 @@
-"""Hands tokens to the host while decoding goes on."""
+"""Hand tokens to the host while decoding goes on."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ class TokenStream(flax.struct.PyTreeNode):
         )
 
     def push(self, tokens: Array, last: Array) -> "TokenStream":
-        """Adds int32 [R]; delivers when full, and when `last` (bool scalar).
+        """Add int32 [R]; deliver when full, and when `last` (bool scalar).
 
         The result depends on the host's answer, so deliveries keep their order.
         """

@@ -56,10 +56,10 @@ class Chunks:
         self._done = self.folder / (self.name + COMPLETED)
 
     def open(self) -> bool:
-        """Finds out what is there; False when all is done.
+        """Find the chunks already written; return False when all are.
 
         Raises:
-          GinError: what is there was made with other settings.
+          GinError: the chunks were written with other settings.
         """
         if self._done.is_file():
             self._check(self._done)
@@ -86,8 +86,8 @@ class Chunks:
         if different:
             raise GinError(
                 f"{file}: output of another configuration ({'; '.join(different)}). Choose another "
-                f"output_dir, or remove {self.output} with its marker and {self.work} to begin "
-                "anew."
+                f"output_dir, or remove {self.output} with its marker and {self.work} to start "
+                "over."
             )
 
     def path(self, number: int) -> Path:
@@ -108,7 +108,7 @@ class Chunks:
         self.count += 1
 
     def finish(self, merge_fn: MergeFn | None) -> None:
-        """Merges the chunks (None leaves them) and says that all is done."""
+        """Merge the chunks (None leaves them) and mark the output as complete."""
         if not self.writer:
             return
         if merge_fn is not None:

@@ -20,7 +20,7 @@ def write_saved_model(
     batch_size: int | None,
     signature_name: str = "serving_default",
 ) -> None:
-    """Writes signatures that take model features, and `seed` (uint32 scalar), by name.
+    """Write signatures that take model features, and `seed` (uint32 scalar), by name.
 
     Args:
       folder: to be made.
@@ -93,7 +93,7 @@ def _signature(tf: Any, run: Any, module: Any, spec: FeatureSpec, batch_size: in
 
 
 def _try(tf: Any, folder: Path, spec: FeatureSpec, batch_size: int | None) -> None:
-    """Runs every signature once, since each TensorFlow knows the programs of its time only."""
+    """Run every signature once, since each TensorFlow knows the programs of its time only."""
     import jax
 
     batch = {

@@ -26,7 +26,7 @@ def create_task_from_text_file(
     targets_key: str | None = None,
     task_id: str | None = None,
 ) -> str:
-    """Registers a task of text files, one example a line; its split is "infer".
+    """Register a task of text files, one example a line; its split is "infer".
 
     A file whose name ends in `.jsonl` (`.jsonl.gz`, ...) has JSON objects, of which the keys give
     inputs and targets. In other files the line is the input.
@@ -66,7 +66,7 @@ def create_task_from_tfexample_file(
     features: Mapping[str, Any],
     task_id: str | None = None,
 ) -> str:
-    """Registers a task of TFRecord files of `tf.train.Example`; its split is "infer".
+    """Register a task of TFRecord files of `tf.train.Example`; its split is "infer".
 
     Args:
       paths: files or glob patterns.

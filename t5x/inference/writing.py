@@ -25,7 +25,7 @@ def write_inferences_to_file(
     input_fields_to_include: Sequence[str] | None = None,
     output_ids: bool = False,
 ) -> None:
-    """Writes one JSON object a line: `id`, `inputs`, `prediction` or `score`, and `aux`.
+    """Write one JSON object a line: `id`, `inputs`, `prediction` or `score`, and `aux`.
 
     Args:
       path: the file.

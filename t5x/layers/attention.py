@@ -71,7 +71,7 @@ def _softmax(logits: Array, bias: Array | None, dtype: Any) -> Array:
 
 
 def _drop_keys(weights: Array, rng: Array, rate: float) -> Array:
-    """Drops the same keys for all queries of a head, as T5 does."""
+    """Drop the same keys for all queries of a head, as T5 does."""
     keep = jax.random.bernoulli(rng, 1.0 - rate, (*weights.shape[:-2], 1, weights.shape[-1]))
     return weights * (keep.astype(weights.dtype) / jnp.asarray(1.0 - rate, weights.dtype))
 
@@ -150,7 +150,7 @@ class MultiHeadDotProductAttention(nn.Module):
         deterministic: bool = False,
         prefill_lengths: Array | None = None,
     ) -> Array:
-        """Attends from `inputs_q` to `inputs_kv`.
+        """Attend from `inputs_q` to `inputs_kv`.
 
         Args:
           inputs_q: [B, Q, E].
@@ -198,7 +198,7 @@ class MultiHeadDotProductAttention(nn.Module):
         return self.has_variable("cache", name)
 
     def init_cache(self, inputs_kv: Array, max_decode_length: int | None = None) -> None:
-        """Fills the cross-attention cache from [B, T, E], or allocates the self-attention one.
+        """Fill the cross-attention cache from [B, T, E], or allocate the self-attention one.
 
         The self-attention cache is for `max_decode_length` (default: the length of
         `inputs_kv`) positions of a batch as large as that of `inputs_kv`.
@@ -273,7 +273,7 @@ class MultiHeadDotProductAttention(nn.Module):
     def _append(
         self, new_key: Array, new_value: Array
     ) -> tuple[chunked_cache.Chunks, chunked_cache.Chunks]:
-        """Writes steps [B, H, Q, D]; returns all keys and values."""
+        """Write steps [B, H, Q, D]; return all keys and values."""
         index = self.get_variable("cache", "cache_index")
         key = chunked_cache.write_steps(self.get_variable("cache", "cached_key"), new_key, index)
         value = chunked_cache.write_steps(

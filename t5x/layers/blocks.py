@@ -71,7 +71,7 @@ class EncoderLayer(nn.Module):
         bias: Array | None = None,
         deterministic: bool = False,
     ) -> Array:
-        """Maps [B, T, E] to [B, T, E]; `mask` [B, 1, T, T], `bias` [1, H, T, T]."""
+        """Map [B, T, E] to [B, T, E]; `mask` [B, 1, T, T], `bias` [1, H, T, T]."""
         inputs = shard(inputs, "batch", "length", "embed")
         if self.own_positions:
             length = inputs.shape[1]
@@ -121,7 +121,7 @@ class DecoderLayer(nn.Module):
         deterministic: bool = False,
         caching: Caching = NO_CACHE,
     ) -> Array:
-        """Maps [B, L, E] to [B, L, E].
+        """Map [B, L, E] to [B, L, E].
 
         Args:
           inputs: [B, L, E].
@@ -155,7 +155,7 @@ class DecoderLayer(nn.Module):
         return shard(y + z, "batch", "length", "embed")
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
-        """Allocates the self-attention cache and projects `encoded` [B, T, E] once."""
+        """Allocate the self-attention cache and project `encoded` [B, T, E] once."""
         if self.own_positions:
             self.relpos_bias.init_cache()
         self.self_attention.init_cache(encoded, max_decode_length)

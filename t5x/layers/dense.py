@@ -26,7 +26,7 @@ attention_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal"
 
 
 def shard(x: Array, *logical_axes: str | None) -> Array:
-    """Constrains `x` to the layout of its logical axes; does nothing outside a mesh."""
+    """Constrain `x` to the layout of its logical axes; do nothing outside a mesh."""
     return partitioning.with_sharding_constraint(x, logical_axes)
 
 
@@ -53,7 +53,7 @@ class DenseGeneral(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """Maps [..., contracted axes] to [..., *features], in `dtype`."""
+        """Map [..., contracted axes] to [..., *features], in `dtype`."""
         features = _as_tuple(self.features)
         axis = tuple(a % inputs.ndim for a in _as_tuple(self.axis))
         contracted = tuple(inputs.shape[a] for a in axis)

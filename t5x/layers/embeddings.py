@@ -42,9 +42,9 @@ class Embed(nn.Module):
         )
 
     def __call__(self, inputs: Array) -> Array:
-        """Embeds integer ids [B, L] as [B, L, E]; raises ValueError for other types."""
+        """Embed integer ids [B, L] as [B, L, E]; raise ValueError for other types."""
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
-            raise ValueError(f"Embed wants integer token ids, got {inputs.dtype}")
+            raise ValueError(f"Embed expects integer token ids, got {inputs.dtype}")
         if self.one_hot:
             ids = jnp.arange(self.num_embeddings, dtype=inputs.dtype)
             table = jnp.asarray(self.embedding, self.dtype)
@@ -125,7 +125,7 @@ class SinusoidalPositions(nn.Module):
         return jnp.take(table, positions, axis=0, mode="clip")
 
     def init_cache(self, positions: Array | None = None) -> None:
-        """Sets the running position to 0, or to those of the rows, int32 [B]."""
+        """Set the running position to 0, or to those of the rows, int32 [B]."""
         _start_positions(self, positions)
 
 
@@ -232,7 +232,7 @@ class RelativePositionBiases(nn.Module):
         )
 
     def init_cache(self, positions: Array | None = None) -> None:
-        """Sets the running position to 0, or to those of the rows, int32 [B]."""
+        """Set the running position to 0, or to those of the rows, int32 [B]."""
         _start_positions(self, positions)
 
 

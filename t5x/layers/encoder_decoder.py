@@ -45,7 +45,7 @@ class EncoderDecoder(nn.Module):
         encoder_segment_ids: Array | None = None,
         enable_dropout: bool = True,
     ) -> Array:
-        """Encodes inputs [B, T] or [B, T, F] as [B, T, E].
+        """Encode inputs [B, T] or [B, T, F] as [B, T, E].
 
         Padding is neither attended to nor attends; positions of different `encoder_segment_ids`,
         int [B, T], do not see each other.
@@ -127,7 +127,7 @@ class EncoderDecoder(nn.Module):
     def init_cache(
         self, encoded: Array, encoder_input_tokens: Array, max_decode_length: int
     ) -> None:
-        """Builds the collection `cache` for decoding up to `max_decode_length` steps.
+        """Build the collection `cache` for decoding up to `max_decode_length` steps.
 
         Call with `mutable=["cache"]`. Keys and values of `encoded` [B, T, E] are projected here,
         once; nothing else is computed.

@@ -34,7 +34,7 @@ class MlpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array, deterministic: bool = False) -> Array:
-        """Maps [B, L, E] to [B, L, E]; dropout after the product, shared along L."""
+        """Map [B, L, E] to [B, L, E]; dropout after the product, shared along L."""
         single = len(self.activations) == 1
         branches = []
         for i, activation in enumerate(self.activations):

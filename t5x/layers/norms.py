@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Normalises [..., E] to [..., E] in `dtype`."""
+        """Normalise [..., E] to [..., E] in `dtype`."""
         x = jnp.asarray(x, jnp.float32)
         mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)
         y = jnp.asarray(x * lax.rsqrt(mean_square + self.epsilon), self.dtype)

@@ -8,7 +8,7 @@ from jax import Array
 
 
 def rotate(x: Array, positions: Array, base: float = 10_000.0) -> Array:
-    """Turns pairs of channels by angles proportional to positions.
+    """Turn pairs of channels by angles proportional to positions.
 
     Channel i and channel i + D / 2 become (a cos - b sin, b cos + a sin), with the angle
     position * base^(-2 i / D). Products of rotated queries and keys depend on differences of

@@ -49,7 +49,7 @@ class Stack(nn.Module):
     config: Any
 
     def make_layers(self, make: Callable[[], nn.Module], count: int, name: str) -> None:
-        """Creates the layers; `name` is what scanned ones are called. Call it in `setup`."""
+        """Create the layers; `name` is what scanned ones are called. Call it in `setup`."""
         if scans_layers(self.config):
             setattr(self, name, make())
             self.scanned_name, self.num_scanned = name, count
@@ -199,7 +199,7 @@ class DecoderStack(Stack):
         return shard(logits, "batch", "length", "vocab")
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
-        """Allocates the caches of all layers and projects `encoded` [B, T, E] into them."""
+        """Allocate the caches of all layers and project `encoded` [B, T, E] into them."""
 
         def call(layer: Any, x: None) -> None:
             layer.init_cache(encoded, max_decode_length)

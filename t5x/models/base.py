@@ -156,7 +156,7 @@ class BaseTransformerModel(BaseModel):
         return losses.get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
 
     def normalize_globally(self, batch: Batch) -> tuple["BaseTransformerModel", Batch]:
-        """Fixes the normalisation by the whole batch, so that its parts sum to the whole.
+        """Fix the normalisation by the whole batch, so that its parts sum to the whole.
 
         Returns:
           A model which divides by the factor of `batch`, and `batch` with the weights to use.

@@ -71,7 +71,7 @@ class DecoderOnlyModel(BaseTransformerModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Initialises the network for `decoder_input_tokens` of this shape, int [B, L]."""
+        """Initialise the network for `decoder_input_tokens` of this shape, int [B, L]."""
         inputs = example_inputs(input_shapes, input_types)
         tokens = inputs["decoder_input_tokens"]
         params_rng, dropout_rng = jax.random.split(rng)
@@ -128,7 +128,7 @@ class DecoderOnlyModel(BaseTransformerModel):
         num_decodes: int = 1,
         decoder_params: Mapping[str, Any] | None = None,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Continues the prompts, which may be of unequal lengths.
+        """Continue the prompts, which may be of unequal lengths.
 
         Args:
           params: parameters of the network.

@@ -71,7 +71,7 @@ class EncoderDecoderModel(BaseTransformerModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Initialises the network for inputs of these shapes (and types, default float32).
+        """Initialise the network for inputs of these shapes (and types, default float32).
 
         Args:
           rng: random key.
@@ -184,7 +184,7 @@ class EncoderDecoderModel(BaseTransformerModel):
         num_decodes: int | None = None,
         prompt_with_targets: bool = False,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Encodes once, then decodes as many tokens as `decoder_input_tokens` has columns.
+        """Encode once, then decode as many tokens as `decoder_input_tokens` has columns.
 
         Args:
           params: parameters of the network.

@@ -122,7 +122,7 @@ class Evaluations:
             console.say(f"  {name} at step {step}: {shown}")
 
     def close(self) -> None:
-        """Closes the logs."""
+        """Close the logs."""
         for writer in self._writers.values():
             writer.close()
 

@@ -44,7 +44,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Ends a running trace and writes it."""
+        """End a running trace and write it."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

@@ -48,7 +48,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, cfg: CheckpointConfig, read_only: bool = False) -> Self:
-        """Opens MODEL_DIR; makes it unless `read_only`."""
+        """Open MODEL_DIR; make it unless `read_only`."""
         read_only = read_only or cfg.save is None
         manager = None
         if folder.is_dir() or not read_only:
@@ -60,7 +60,7 @@ class Run:
     # ------------------------------------------------------------------ randomness
 
     def set_seed(self, seed: int | None) -> None:
-        """Takes `seed`, else the saved one, else a new one that all processes share."""
+        """Take `seed`, else the saved one, else a new one that all processes share."""
         chosen = self._saved.get("seed") if seed is None else seed
         self.seed = _shared_random_seed() if chosen is None else int(chosen)
 
@@ -80,7 +80,7 @@ class Run:
     # ------------------------------------------------------------------ reading
 
     def restore_data(self, batches: Iterator[Any]) -> None:
-        """Puts the data iterator where the run, or the one it starts from, stood."""
+        """Put the data iterator where the run, or the one it starts from, stood."""
         manager, step = self._manager, self.resume_step
         restore = self._cfg.restore
         if step is None and restore and restore.restore_dataset and restore.path:
@@ -96,7 +96,7 @@ class Run:
         """The run's own latest state, else that of the restore configuration, else a new one.
 
         Raises:
-          CheckpointError: a checkpoint does not fit the model, or is not there.
+          CheckpointError: a checkpoint does not fit the model, or is absent.
         """
         if self._manager is not None and self.resume_step is not None:
             self.origin = f"resumed from {self.folder}/checkpoint_{self.resume_step}"
@@ -110,14 +110,14 @@ class Run:
         return initializer.from_config(restore, path, rng)
 
     def start(self, expected: Any) -> str:
-        """Says what the run would start from, without reading its arrays.
+        """Say what the run would start from, without reading its arrays.
 
         Args:
           expected: the model's state_dict of `jax.ShapeDtypeStruct`s; a run that would resume is
             compared with it.
 
         Raises:
-          CheckpointError: a checkpoint is not there, or the run's own does not fit.
+          CheckpointError: a checkpoint is absent, or the run's own does not fit.
         """
         if self._manager is not None and self.resume_step is not None:
             where = f"{self.folder}/checkpoint_{self.resume_step}"
@@ -138,7 +138,7 @@ class Run:
         return periodic or step in (save.checkpoint_steps or ())
 
     def save(self, step: int, train_state: Any, batches: Any) -> bool:
-        """Starts writing checkpoint `step`; False if it exists or nothing is to be saved."""
+        """Start writing checkpoint `step`; False if it exists or nothing is to be saved."""
         if self._cfg.save is None or self._manager is None:
             return False
         run = {
@@ -152,12 +152,12 @@ class Run:
         return self._manager.save(step, state, run, batches.get_state())
 
     def wait(self) -> None:
-        """Waits until checkpoints are whole; raises what went wrong in writing them."""
+        """Wait until checkpoints are whole; raise what went wrong in writing them."""
         if self._manager is not None:
             self._manager.wait()
 
     def close(self) -> None:
-        """Waits, and frees the threads that write."""
+        """Wait, and free the threads that write."""
         if self._manager is not None:
             self._manager.close()
 
@@ -173,7 +173,7 @@ def _shared_random_seed() -> int:
 
 
 def _initial_checkpoint(cfg: RestoreCheckpointConfig) -> tuple[Path | None, str]:
-    """(the one checkpoint of `cfg`, ""), or (None, why it is not there, if it was named)."""
+    """(the one checkpoint of `cfg`, ""), or (None, why it cannot be read, if one was named)."""
     if not cfg.path:
         return None, ""
     try:

@@ -65,7 +65,7 @@ class Stats:
             self._aside[what] += time.perf_counter() - start
 
     def read(self, step: int) -> dict[str, float]:
-        """Waits for the steps up to `step`; their metrics since the last call, computed."""
+        """Wait for the steps up to `step`; their metrics since the last call, computed."""
         on_host = self._trainer.read_metrics()
         away, waited, by_xla, by_formula = (
             now - before for now, before in zip(self._counters(), self._before)

@@ -57,7 +57,7 @@ def parse(*flags):
         (["--process_count=2"], "go with --coordinator_address"),
         (
             ["--coordinator_address=localhost:1", "--process_count=2", "--process_index=2"],
-            "processes count from 0",
+            "processes are counted from 0",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from t5x.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 
 
 def to_seqio(name: str | Task | Mixture, seed: int = 0):
-    """Registers a task or mixture with seqio under the same name, with the same examples.
+    """Register a task or mixture with seqio under the same name, with the same examples.
 
     The preprocessors run in Python, inside one seqio preprocessor that knows the sequence length;
     `rng` depends on (seed, number of times the example was read, index) as in `get_dataset`.

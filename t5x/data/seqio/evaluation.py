@@ -119,7 +119,7 @@ class SeqioEvaluator:
 
 
 def _joined(first: Any, second: Any) -> Any:
-    """Lists in the leaves of two equal trees, one after the other."""
+    """Join the lists in the leaves of two equal trees, one after the other."""
     return jax.tree.map(lambda a, b: a + b, first, second, is_leaf=lambda x: isinstance(x, list))
 
 

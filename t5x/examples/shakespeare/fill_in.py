@@ -1,4 +1,4 @@
-"""Fills gaps with the pretrained model; each ___ is a gap of a few letters:
+"""Fill gaps with the pretrained model; each ___ is a gap of a few letters:
 
 python -m t5x.examples.shakespeare.fill_in runs/shakespeare "MACBETH\\tIs this a dag___ before me?"
 """
@@ -82,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", help="run folder, checkpoint folder or .safetensors file")
     parser.add_argument("prompts", nargs="+", help=f"texts of less than {INPUTS} bytes")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="of sampling; 0 takes the most likely byte"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:

@@ -74,7 +74,7 @@ class Encoder(EncoderStack):
     def __call__(
         self, tokens: Array, encoder_mask: Array | None = None, deterministic: bool = False
     ) -> Array:
-        """Encodes int [B, T]; `encoder_mask` is [B, 1, T, T] or None."""
+        """Encode int [B, T]; `encoder_mask` is [B, 1, T, T] or None."""
         length, bias = tokens.shape[1], None
         if not self.positions_in_layers:
             bias = self.relpos_bias(length, length, bidirectional=True)
@@ -125,7 +125,7 @@ class Decoder(DecoderStack):
         )
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
-        """Allocates the caches of all layers and projects `encoded` [B, T, E] into them."""
+        """Allocate the caches of all layers and project `encoded` [B, T, E] into them."""
         if not self.positions_in_layers:
             self.relpos_bias.init_cache()
         super().init_cache(encoded, max_decode_length)

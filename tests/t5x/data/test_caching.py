@@ -216,7 +216,7 @@ def test_bad_caches_are_explained(task, folder):
     with pytest.raises(ValueError, match="not written to its end"):
         _batches(task, use_cached=True)
     steps = [_noise, CacheDatasetPlaceholder(), tokenize]
-    with pytest.raises(ValueError, match="_noise asks for rng or sequence_length"):
+    with pytest.raises(ValueError, match="_noise takes rng or sequence_length"):
         caching.split_steps(Task("t", {}, steps, FEATURES))
     needed = Task("t", {"train": ROWS}, [CacheDatasetPlaceholder(required=True)], FEATURES)
     for use_cached in (False, True):
