@@ -19,12 +19,13 @@ from cdcd.contents import contents_of
 from cdcd.inference import TEMPERATURE
 from cdcd.likelihood import in_batches, variational_bound
 from cdcd.model_config import kind_of
-from cdcd.runs import TrainedRun, load_model, load_run
+from cdcd.runs import load_model, load_run
 from cdcd.sampler import Rows
 from cdcd.scoring import BOUND, LEFT_TO_RIGHT, estimates_of, window_nats
 from musax.metrics import Progress, no_progress
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
+from musax.runs import TrainedRun
 from musax.tables import Report, Table
 from t5x.data.pipeline import task_examples
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cdcd.contents import Pieces, contents_of
 from cdcd.model_config import ModelConfig, kind_of
-from cdcd.runs import TrainedRun, load_run
+from cdcd.runs import load_run
 from musax.exporting import ExportedRun, export_run, run_export
+from musax.runs import TrainedRun
 
 
 def run_config(run: TrainedRun) -> ModelConfig:

@@ -7,9 +7,9 @@ import numpy as np
 from cdcd import metrics
 from cdcd.contents import Letters
 from cdcd.evaluation import BATCH, Runs, contents_of_run, make_rows, read_rows, sampler_options
-from cdcd.runs import TrainedRun
 from cdcd.sample_evaluation import TEMPERATURES
 from musax.metrics import Progress, no_progress
+from musax.runs import TrainedRun
 from musax.tables import Report, Table
 
 #: Gaps as shares of a row.

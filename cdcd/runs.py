@@ -1,7 +1,7 @@
-"""What a training run made, for evaluation and export."""
+"""Training runs of cdcd, for evaluation and export."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.traverse_util
 
@@ -10,58 +10,22 @@ from cdcd.contents import KINDS, Melody, Pieces
 from cdcd.inference import Writer
 from cdcd.melodies import melody_task
 from cdcd.text import text_task
-from t5x.checkpoints.loading import checkpoint_step, load_state, run_checkpoint
-from t5x.run_config import read_macros
-
-
-class TrainedRun(NamedTuple):
-    """A run.
-
-    Attributes:
-      model: of `cdcd.models` or `cdcd.baselines`.
-      params: of its network: the average if the run kept one, and the average of the curves of the
-        time warp in place of the curves.
-      train_task, evaluate_task: its data.
-      length: of its rows.
-      step: of the checkpoint; 0 if it is not known.
-    """
-
-    model: Any
-    params: Any
-    train_task: Any
-    evaluate_task: Any
-    length: int
-    step: int
+from musax.runs import TrainedRun, load_trained_run
+from t5x.checkpoints.loading import load_state
 
 
 def load_run(run_dir: str | Path, step: int | None = None) -> TrainedRun:
-    """Reads a run that configs/cdcd configured.
+    """Read a run that configs/cdcd configured; see `musax.runs.load_trained_run`.
 
-    Args:
-      run_dir: MODEL_DIR of the run.
-      step: of the checkpoint; None takes the last.
-
-    Raises:
-      FileNotFoundError: there is no `config.gin`, or no such checkpoint.
-      ValueError: the configuration lacks a macro.
+    Its parameters are those of `load_inference_params`.
     """
-    checkpoint = run_checkpoint(run_dir, step)
-    names = ("MODEL", "TRAIN_TASK", "EVALUATE_TASK", "TASK_FEATURE_LENGTHS")
-    model, train_task, evaluate_task, lengths = read_macros(run_dir, *names)
-    return TrainedRun(
-        model,
-        load_inference_params(checkpoint),
-        train_task,
-        evaluate_task,
-        lengths["targets"],
-        checkpoint_step(checkpoint),
-    )
+    return load_trained_run(run_dir, step, load_inference_params)
 
 
 def load_model(
     name_or_dir: str | Path, data: str, train_part: tuple[int, int] | None = None
 ) -> TrainedRun:
-    """A shipped model, or a model folder, as the run that it was made of.
+    """Return a shipped model, or a model folder, as the run that it was exported from.
 
     Args:
       name_or_dir: see `cdcd.inference.Writer.from_pretrained`.
@@ -83,7 +47,11 @@ def load_model(
 
 
 def load_inference_params(checkpoint: str | Path) -> Any:
-    """The parameters of a checkpoint as `TrainedRun` has them."""
+    """Return the parameters of a checkpoint for inference.
+
+    They are the average if the run kept one, with the average of the curves of the time warp in
+    place of the curves.
+    """
     state = load_state(checkpoint)
     params = state["target"]
     slots = state["state"]["param_states"]

@@ -14,11 +14,11 @@ from cdcd.contents import Melody
 from cdcd.evaluation import BATCH, Runs, contents_of_run, make_rows, read_rows, sampler_options
 from cdcd.inference import TEMPERATURE
 from cdcd.model_config import kind_of
-from cdcd.runs import TrainedRun
 from cdcd.sampler import rows_from_nothing
 from cdcd.scoring import EXACT, window_nats
 from musax.metrics import Progress, generated, no_progress, sequences
 from musax.metrics.bootstrap import bootstrap_mean
+from musax.runs import TrainedRun
 from musax.tables import Report, Table
 
 COPY_LENGTHS = (16, 32)

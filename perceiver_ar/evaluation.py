@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from musax.datasets import pieces
 from musax.metrics import Progress, no_progress
 from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
+from musax.runs import TrainedRun, load_trained_run
 from musax.tables import Report, Table
 from perceiver_ar import likelihood
 from perceiver_ar.blocks import LatentSchedule
@@ -27,8 +27,6 @@ from perceiver_ar.music import music_task, piece_source
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.optimizers import optimizer
 from perceiver_ar.preprocessors import restart_positions
-from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
-from t5x.data.tasks import Task
 from t5x.data.vocabularies import (
     NUM_SPECIAL_IDS,
     ByteVocabulary,
@@ -45,57 +43,21 @@ BUCKETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained model and its data.
-
-    Attributes:
-      name: in tables.
-      model: a `PerceiverARModel` or `PlainDecoderModel`.
-      params: of its network.
-      train_task, task: its data, to train on and to evaluate on.
-      context: most inputs of a block.
-      encoding: of music as tokens; None for other data.
-    """
-
-    name: str
-    model: Any
-    params: Any
-    train_task: Task
-    task: Task
-    context: int
-    encoding: Any = None
-
-    @property
-    def num_parameters(self) -> int:
-        """The number of parameters."""
-        return sum(np.size(x) for x in jax.tree.leaves(self.params))
-
-
-def load_run(run_dir: str | Path, step: int | None = None) -> Run:
-    """Read a training run.
-
-    Args:
-      run_dir: MODEL_DIR of the run, whose `config.gin` has the macros MODEL, TRAIN_TASK,
-        EVALUATE_TASK and TASK_FEATURE_LENGTHS, and ENCODING for music.
-      step: of the checkpoint; None for the last.
+def load_run(run_dir: str | Path, step: int | None = None) -> TrainedRun:
+    """Read a training run, see `musax.runs.load_trained_run`; for music, with ENCODING.
 
     Raises:
       FileNotFoundError: there is no `config.gin`, or no such checkpoint.
       ValueError: the configuration lacks a macro.
     """
-    checkpoint = run_checkpoint(run_dir, step)
-    names = ("MODEL", "TRAIN_TASK", "EVALUATE_TASK", "TASK_FEATURE_LENGTHS")
-    model, train_task, task, lengths = read_macros(run_dir, *names)
-    encoding = None
-    if isinstance(task.output_features["inputs"].vocabulary, TokenVocabulary):
-        (encoding,) = read_macros(run_dir, "ENCODING")
-    name = f"{Path(run_dir).resolve().name} ({checkpoint_step(checkpoint)} steps)"
-    params = load_params(checkpoint)
-    return Run(name, model, params, train_task, task, lengths["targets"], encoding)
+    run = load_trained_run(run_dir, step)
+    if not isinstance(run.evaluate_task.output_features["inputs"].vocabulary, TokenVocabulary):
+        return run
+    (encoding,) = read_macros(run_dir, "ENCODING")
+    return dataclasses.replace(run, encoding=encoding)
 
 
-def load_model(name_or_dir: str | Path, data: str, corpus: str = "pop909") -> Run:
+def load_model(name_or_dir: str | Path, data: str, corpus: str = "pop909") -> TrainedRun:
     """Load a model folder, with a corpus of music as its data.
 
     Args:
@@ -117,7 +79,7 @@ def load_model(name_or_dir: str | Path, data: str, corpus: str = "pop909") -> Ru
     )
     model = PerceiverARModel(PerceiverAR(network), None, optimizer())
     name, context = Path(name_or_dir).name, network.max_context_length
-    return Run(name, model, composer.params, train_task, task, context, encoding)
+    return TrainedRun(model, composer.params, train_task, task, context, 0, name, encoding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +125,7 @@ class _Row:
 
 
 def evaluate(
-    runs: Sequence[Run],
+    runs: Sequence[TrainedRun],
     *,
     split: str = "test",
     limit: int | None = None,
@@ -193,7 +155,7 @@ def evaluate(
     rows: list[_Row] = []
     sequences: Sequence[Mapping[str, Any]] = []
     for run in runs:
-        own = list(likelihood.whole_sequences(run.task, split, limit))
+        own = list(likelihood.whole_sequences(run.evaluate_task, split, limit))
         if rows and not _same_tokens(sequences, own):
             raise ValueError(
                 f"{run.name}: other data than those of {runs[0].name}: evaluate it alone"
@@ -220,11 +182,11 @@ def bucket_curves(data: Mapping[str, Mapping[str, Any]]) -> dict[str, list[likel
 
 
 def _score_run(
-    run: Run, sequences: Sequence[Mapping[str, Any]], windows: Windows, progress: Progress
+    run: TrainedRun, sequences: Sequence[Mapping[str, Any]], windows: Windows, progress: Progress
 ) -> Iterator[_Row]:
     """Yield a row for each context, the longest first."""
-    shorter = {context for context in windows.contexts if context < run.context}
-    for context in (run.context, *sorted(shorter, reverse=True)):
+    shorter = {context for context in windows.contexts if context < run.length}
+    for context in (run.length, *sorted(shorter, reverse=True)):
         latents = min(windows.latents or run.model.num_latents or context, context)
         stride = min(windows.stride or max(latents // 2, 1), latents)
         label = "as sampled" if windows.as_sampled else f"stride {stride}"
@@ -237,7 +199,7 @@ def _score_run(
             num_latents=latents,
             stride=None if windows.as_sampled else stride,
             schedule=LatentSchedule(latents) if windows.as_sampled else None,
-            restart=restart_positions in run.task.preprocessors,
+            restart=restart_positions in run.evaluate_task.preprocessors,
             batch_size=windows.batch_size,
             progress=lambda done, total, title=name: progress(title, done, total),
         )
@@ -245,17 +207,17 @@ def _score_run(
 
 
 def _score_baselines(
-    run: Run, sequences: Sequence[Mapping[str, Any]], split: str, options: Baselines
+    run: TrainedRun, sequences: Sequence[Mapping[str, Any]], split: str, options: Baselines
 ) -> list[_Row]:
-    training = _tokens_of(likelihood.whole_sequences(run.task, "train"))
+    training = _tokens_of(likelihood.whole_sequences(run.evaluate_task, "train"))
     varied = [
         tokens
         for epoch in range(1, options.copies)
         for tokens in _tokens_of(likelihood.whole_sequences(run.train_task, "train", epoch=epoch))
     ]
     tuned = "test" if split == "validation" else "validation"
-    held_out = _tokens_of(likelihood.whole_sequences(run.task, tuned))
-    size = run.task.output_features["inputs"].vocabulary.vocab_size
+    held_out = _tokens_of(likelihood.whole_sequences(run.evaluate_task, tuned))
+    size = run.evaluate_task.output_features["inputs"].vocabulary.vocab_size
     tokens = _tokens_of(sequences)
     name = f"{options.order}-gram, {options.copies} x training split, tuned on {tuned}"
     ngram = NGram(training + varied, held_out, size, options.order)
@@ -275,9 +237,9 @@ def _same_tokens(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> bool:
 # ---------------------------------------------------------------------------------------- results
 
 
-def _count_units(run: Run, tokens: Sequence[np.ndarray]) -> tuple[str, int] | None:
+def _count_units(run: TrainedRun, tokens: Sequence[np.ndarray]) -> tuple[str, int] | None:
     """Return what tokens stand for, ("note" or "byte", number); None for pictures and the like."""
-    vocabulary: Any = run.task.output_features["inputs"].vocabulary
+    vocabulary: Any = run.evaluate_task.output_features["inputs"].vocabulary
     ids = [row[row >= NUM_SPECIAL_IDS] for row in tokens]
     if run.encoding is not None:
         return "note", sum(len(run.encoding.decode(row - NUM_SPECIAL_IDS).notes) for row in ids)

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdcd.runs import TrainedRun, load_run
+from cdcd.runs import load_run
 from cdcd.translation.mbr import UTILITIES, choose
 from cdcd.translation.pronunciation import pronunciation_errors
 from musax.metrics import Progress, no_progress
 from musax.metrics.bootstrap import bootstrap_mean
+from musax.runs import TrainedRun
 from musax.tables import Report, Table
 from t5x.data.pipeline import task_examples
 from t5x.decoding import beam_search, temperature_sample

@@ -11,11 +11,11 @@ from cdcd.config import NoiseRange
 from cdcd.contents import Bytes, Letters, Melody, Pieces
 from cdcd.export import export
 from cdcd.inference import Writer
-from cdcd.runs import TrainedRun
 from cdcd.text import text_task
 from cdcd.warping import Warping
 from musax import cli
 from musax.events.melody import MelodyVocabulary
+from musax.runs import TrainedRun
 from t5x import train
 from t5x.checkpoints import load_state
 from t5x.data.features import Feature
