@@ -13,7 +13,7 @@ import numpy as np
 from musax.audio import normalize_peak
 from musax.datasets.drum_variations import cut_drums, random_hits, vary_drums
 from musax.datasets.groove import DrumPerformance
-from musax.notes import empty_notes, shift_notes, sort_notes
+from musax.notes import NOTE_FIELDS, empty_notes, shift_notes, sort_notes
 from musax.rendering.drum_kits import (
     DrumKit,
     load_drum_kit,
@@ -100,7 +100,7 @@ class RenderedDrums(Sequence):
             "audio": np.round(audio * 32767).astype(np.int16),
             "sample_rate": np.int32(self.sample_rate),
             "kit": kit.name,
-            **{name: notes[name] for name in notes.dtype.names},
+            **{name: notes[name] for name in NOTE_FIELDS},
         }
 
     def _draw_kit(self, number: int) -> DrumKit:

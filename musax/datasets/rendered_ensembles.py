@@ -8,14 +8,14 @@ families that play such a part.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from musax.audio import normalize_peak
 from musax.datasets.pieces import Piece
 from musax.datasets.rendered_midi import cut_excerpt, vary_notes
-from musax.notes import empty_notes, sort_notes
+from musax.notes import NOTE_FIELDS, empty_notes, sort_notes
 from musax.rendering.synthesizer import Synthesizer
 
 BASS = range(32, 40)
@@ -85,7 +85,7 @@ class RenderedEnsembles(Sequence):
     def __len__(self) -> int:
         return self.num_takes
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"take {index} of {len(self)}")
         rng = np.random.default_rng([self.seed, 3, index])
@@ -94,7 +94,7 @@ class RenderedEnsembles(Sequence):
         return {
             "audio": np.round(audio * 32767).astype(np.int16),
             "sample_rate": np.int32(self.sample_rate),
-            **{name: notes[name] for name in notes.dtype.names},
+            **{name: notes[name] for name in NOTE_FIELDS},
         }
 
     def _parts(self, rng: np.random.Generator) -> Iterator[Part]:
@@ -113,7 +113,7 @@ class RenderedEnsembles(Sequence):
 
     def _excerpt(self, pieces: Sequence[Piece], rng: np.random.Generator) -> np.ndarray:
         for _ in range(50):
-            notes = pieces[rng.integers(len(pieces))].load()
+            notes = pieces[int(rng.integers(len(pieces)))].load()
             if self.vary:
                 notes = vary_notes(notes, rng)
             if len(notes):

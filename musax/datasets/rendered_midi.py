@@ -10,12 +10,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from musax.audio import normalize_peak
 from musax.datasets.pieces import Piece
-from musax.notes import empty_notes, make_notes, sort_notes, trim_overlapping_notes
+from musax.notes import NOTE_FIELDS, empty_notes, make_notes, sort_notes, trim_overlapping_notes
 from musax.rendering.synthesizer import Synthesizer
 from musax.rendering.virtual_piano import HIGHEST, LOWEST, VirtualPiano
 
@@ -88,7 +89,7 @@ class RenderedMidi(Sequence):
     def __len__(self) -> int:
         return self.num_instruments * self.takes_per_instrument
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"take {index} of {len(self)}")
         rng = np.random.default_rng([self.seed, 1, index])
@@ -99,7 +100,7 @@ class RenderedMidi(Sequence):
         return {
             "audio": np.round(audio * 32767).astype(np.int16),
             "sample_rate": np.int32(self.sample_rate),
-            **{name: notes[name] for name in notes.dtype.names},
+            **{name: notes[name] for name in NOTE_FIELDS},
         }
 
     def _excerpt(self, rng: np.random.Generator) -> np.ndarray:
@@ -108,7 +109,7 @@ class RenderedMidi(Sequence):
             if rng.random() < self.random_pieces:
                 notes = random_notes(rng, 3 * self.seconds)
             else:
-                notes = self.pieces[rng.integers(len(self.pieces))].load()
+                notes = self.pieces[int(rng.integers(len(self.pieces)))].load()
             notes = notes[~notes["is_drum"]]
             if self.vary:
                 notes = vary_notes(notes, rng)
@@ -157,7 +158,7 @@ def cut_excerpt(notes: np.ndarray, seconds: float, rng: np.random.Generator) -> 
 
 def take_notes(take: dict[str, np.ndarray]) -> np.ndarray:
     """The note table of a take."""
-    return make_notes(*(take[name] for name in empty_notes().dtype.names))
+    return make_notes(*(take[name] for name in NOTE_FIELDS))
 
 
 def vary_notes(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -37,11 +37,11 @@ def convolve(audio: np.ndarray, impulse_response: np.ndarray) -> np.ndarray:
     """
     if not len(audio):
         return audio.astype(np.float32)
-    size = scipy.fft.next_fast_len(len(audio) + len(impulse_response) - 1, real=True)
-    response = scipy.fft.rfft(impulse_response.astype(np.float32), size)
+    size = _fft_size(len(audio) + len(impulse_response) - 1)
+    response = np.asarray(scipy.fft.rfft(impulse_response.astype(np.float32), size))
     response = response.reshape(-1, *[1] * (audio.ndim - 1))
-    spectrum = scipy.fft.rfft(audio.astype(np.float32), size, axis=0) * response
-    return scipy.fft.irfft(spectrum, size, axis=0)[: len(audio)].astype(np.float32)
+    spectrum = np.asarray(scipy.fft.rfft(audio.astype(np.float32), size, axis=0)) * response
+    return np.asarray(scipy.fft.irfft(spectrum, size, axis=0))[: len(audio)].astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------ room
@@ -120,6 +120,13 @@ def room(
 # --------------------------------------------------------------------------------------- filters
 
 
+def _fft_size(samples: int) -> int:
+    """Return the next length whose transform is fast."""
+    size = scipy.fft.next_fast_len(samples, real=True)
+    assert size is not None
+    return size
+
+
 def minimum_phase(gain_db: np.ndarray) -> np.ndarray:
     """The causal filter with given gains: dB at 0 … rate/2, [n + 1] -> float32 taps [2n].
 
@@ -127,10 +134,11 @@ def minimum_phase(gain_db: np.ndarray) -> np.ndarray:
     """
     log_gain = np.maximum(gain_db, _CURVE_FLOOR_DB) * (np.log(10.0) / 20.0)
     size = 2 * (len(gain_db) - 1)
-    cepstrum = scipy.fft.irfft(log_gain, size)
+    cepstrum = np.asarray(scipy.fft.irfft(log_gain, size))
     cepstrum[1 : size // 2] *= 2.0
     cepstrum[size // 2 + 1 :] = 0.0
-    return scipy.fft.irfft(np.exp(scipy.fft.rfft(cepstrum)), size).astype(np.float32)
+    spectrum = np.exp(np.asarray(scipy.fft.rfft(cepstrum)))
+    return np.asarray(scipy.fft.irfft(spectrum, size)).astype(np.float32)
 
 
 def _curve_octaves(rate: int) -> np.ndarray:
@@ -189,12 +197,12 @@ def coloured_noise(samples: int, rng: np.random.Generator, exponent: float = 0.0
     """Noise whose power falls as 1/f^exponent (0 white, 1 pink, 2 brown): [samples], RMS 1."""
     if samples < 2:
         return np.zeros(samples, np.float32)
-    size = scipy.fft.next_fast_len(samples, real=True)
+    size = _fft_size(samples)
     bins = np.maximum(np.arange(size // 2 + 1, dtype=np.float32), 1.0)
     real, imaginary = rng.standard_normal((2, len(bins)), dtype=np.float32)
     spectrum = (real + 1j * imaginary) * bins ** np.float32(-exponent / 2.0)
     spectrum[0] = 0.0
-    noise = scipy.fft.irfft(spectrum, size)[:samples]
+    noise = np.asarray(scipy.fft.irfft(spectrum, size))[:samples]
     return (noise / max(rms(noise), 1e-12)).astype(np.float32)
 
 

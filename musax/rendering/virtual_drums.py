@@ -242,7 +242,8 @@ class _Synth:
         octaves = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / self.rate), 1.0) / centre_hz)
         # Steeper below than above, as the high-pass filters of drum machines.
         slope = np.where(octaves < 0, 1.6, 1.0) * octaves / width
-        band = scipy.fft.irfft(scipy.fft.rfft(raw, size) * np.exp(-(slope**2)), size)[:samples]
+        spectrum = np.asarray(scipy.fft.rfft(raw, size)) * np.exp(-(slope**2))
+        band = np.asarray(scipy.fft.irfft(spectrum, size))[:samples]
         seconds = np.arange(samples) / self.rate
         band *= np.minimum(1.0, (seconds + 1 / self.rate) / attack_s) * np.exp(-seconds / decay_s)
         return (band / (np.sqrt(np.mean(band[: max(1, samples // 7)] ** 2)) + 1e-9)).astype("f4")
