@@ -101,17 +101,17 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
           rows: what is given.
           rng: random key.
           temperature, topp: see `t5x.decoding.sampling.SamplingOptions`; a topp of 1 is all.
-          never: ids that are not made.
+          never: ids that are never sampled.
 
         Raises:
           ValueError: rows that do not fit, a given 0, or an option out of range.
-          NotFiniteError: the network made NaN.
+          NotFiniteError: the network returned NaN.
         """
         check_rows(rows, self.module.config.vocab_size)
         if temperature < 0 or not 0 < topp <= 1:
             raise ValueError(f"temperature={temperature}, topp={topp}: expected 0 or more, 0 to 1")
         if bool(jnp.any((rows.tokens == 0) & ~rows.noisy)):
-            raise ValueError("given token 0 is padding, which stands for tokens to be made here")
+            raise ValueError("given token 0 is padding, expected ids of the vocabulary above 0")
         numbers = (jnp.float32(temperature), jnp.float32(0.0 if topp == 1 else topp))
         tokens, scores = _decode(self, tuple(never), params, rows, rng, *numbers)
         check_finite(jnp.isfinite(scores))
@@ -149,8 +149,8 @@ def _decode(
         "eos_id": -1,
         "rescale_log_probs": False,  # Those of a nucleus are finite whatever the network makes.
     }
-    made, scores = model._decode(params, inputs, batch, options)
-    return jnp.where(rows.noisy, made[:, 0], rows.tokens).astype(jnp.int32), scores
+    decoded, scores = model._decode(params, inputs, batch, options)
+    return jnp.where(rows.noisy, decoded[:, 0], rows.tokens).astype(jnp.int32), scores
 
 
 class MaskedDiffusionModel(WholeBatch, BaseModel):

@@ -18,7 +18,7 @@ Params = Any
 
 
 class Conditioning(NamedTuple):
-    """What the network is told about rows of tokens.
+    """The network's knowledge of rows of tokens.
 
     Attributes:
       given: embeddings float32 [B, L, d] of given tokens; zeros for hidden ones.

@@ -55,7 +55,7 @@ def sample_masked(
 
     Raises:
       ValueError: rows that do not fit, or a number out of range.
-      NotFiniteError: the network made NaN.
+      NotFiniteError: the network returned NaN.
     """
     check_rows(rows, model.module.config.vocab_size)
     if steps < 1 or temperature <= 0:

@@ -299,8 +299,8 @@ class CDCDModel(WholeBatch, BaseModel):
         """
         rng = evaluation_rng(batch) if rng is None else rng
         distribution = self.distribution(params, mutables)
-        made = self.make(params, rows_of(batch), rng, distribution, **(decoder_params or {}))
-        return made, {}
+        rows = self.make(params, rows_of(batch), rng, distribution, **(decoder_params or {}))
+        return rows, {}
 
     def make(
         self,

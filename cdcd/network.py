@@ -253,7 +253,7 @@ class Denoiser(nn.Module):
           previous: estimate [B, L, d] of the clean embeddings from before, or zeros.
           noisy: bool [B, L], what is to be found; the others are given.
           t: standard deviation of the noise, float32 [B].
-          valid: bool [B, L], positions that there are; None for all.
+          valid: bool [B, L], False for padding; None for no padding.
           deterministic: no dropout.
           source: what else is known, for networks that are told more than this one.
         """

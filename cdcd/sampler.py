@@ -38,12 +38,12 @@ SPECIAL_IDS = tuple(range(NUM_SPECIAL_IDS))
 
 
 class NotFiniteError(FloatingPointError):
-    """A network made numbers that are not finite."""
+    """A network returned numbers that are not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerOptions:
-    """How tokens are made.
+    """Options of sampling.
 
     Attributes:
       steps: from the highest noise level to the lowest.
@@ -59,8 +59,8 @@ class SamplerOptions:
       churn: noise added while sampling, S_churn of Karras et al. 2022; `euler` and `heun` have it.
       rho: spacing of the steps, see `cdcd.warping.spaced_levels`.
       warp: levels are spaced by the loss, as the model was trained; otherwise evenly.
-      self_conditioning: the network is told its estimate of the step before.
-      never: ids that are not made.
+      self_conditioning: the network sees its estimate of the step before.
+      never: ids that are never sampled.
 
     Raises:
       ValueError: names the option that is out of range.
@@ -101,7 +101,7 @@ class SamplerOptions:
 
     @property
     def numbers(self) -> "Numbers":
-        """The options that may change without compiling anew."""
+        """The options that may change without another compilation."""
         return Numbers(*(jnp.float32(getattr(self, name)) for name in Numbers._fields))
 
     @property
@@ -135,13 +135,13 @@ _DEFAULTS = SamplerOptions()
 
 
 class Rows(NamedTuple):
-    """What is to be made.
+    """Rows of tokens, and the positions to sample.
 
     Attributes:
       tokens: int32 [B, L]; read where they are given, or where sampling does not begin with noise
         alone.
-      noisy: bool [B, L], positions to be made.
-      valid: bool [B, L], positions that there are; None for all.
+      noisy: bool [B, L], positions to sample.
+      valid: bool [B, L], False for padding; None for no padding.
       source: see `cdcd.denoising.Conditioning`.
     """
 
@@ -189,7 +189,7 @@ def sample(
     Args:
       denoising: the network.
       params: its parameters; the curves of the time warp are among them.
-      rows: what is given. All given is given back; nothing given is made from nothing.
+      rows: given tokens are returned unchanged; without any, all are sampled.
       rng: random key.
       options: see there.
       distribution: of noise levels, by which steps are spaced; None for that of `params` without
@@ -202,7 +202,7 @@ def sample(
 
     Raises:
       ValueError: rows that do not fit, see `check_rows`, or a level outside the network's range.
-      NotFiniteError: the network made NaN.
+      NotFiniteError: the network returned NaN.
     """
     check_rows(rows, denoising.module.config.vocab_size)
     program, setting = _compiled_for(denoising, params, options, distribution, start)
@@ -220,7 +220,7 @@ class _Program(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """What may change without compiling anew."""
+    """What may change without another compilation."""
 
     params: Params
     numbers: Numbers
@@ -252,8 +252,8 @@ def check_finite(good: Array) -> None:
     """Raises NotFiniteError unless all of `good` bool [...] hold; nothing under `jax.jit`."""
     if not _traced(good) and not bool(jnp.all(good)):
         raise NotFiniteError(
-            "the network made logits that are not finite: its training diverged or the checkpoint "
-            "is broken; use another one"
+            "the network returned logits that are not finite: its training diverged or the "
+            "checkpoint is broken; use another one"
         )
 
 
@@ -351,11 +351,11 @@ def refine(
     start: float | None = None,
     distribution: Curve | None = None,
 ) -> Array:
-    """Block Gibbs sampling: makes random subsets anew, given all others.
+    """Resample random subsets given all others: block Gibbs sampling.
 
     Args:
       denoising, params, rng, options, distribution: see `sample`.
-      rows: tokens that were made, or that are to be varied, and which of them may change.
+      rows: tokens, and the positions that may change.
       rounds: how often.
       share: of the positions that may change, in each round.
       start: noise level that they are put under; None for the highest, by which they are forgotten.

@@ -30,7 +30,7 @@ def check_purpose(purpose: str) -> None:
 
 
 def check_part(part: tuple[int, int] | None) -> tuple[int, int]:
-    """(index, count) of a part, (0, 1) for None; raises ValueError if there is no such part."""
+    """(index, count) of a part, (0, 1) for None; raises ValueError for another part."""
     index, count = part or (0, 1)
     if not 0 <= index < count:
         raise ValueError(

@@ -33,7 +33,7 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     """Return the configuration of the model that a run trained.
 
     Raises:
-      FileNotFoundError: there is no `config.gin`.
+      FileNotFoundError: no `config.gin`.
       ValueError: it lacks one of the macros.
     """
     model, features, level = read_macros(run_dir, "MODEL", "FEATURES", "LEVEL")

@@ -192,11 +192,11 @@ class Transcriber(PretrainedModel[ModelConfig]):
 class StreamingTranscription:
     """Hits of sound that arrives, as soon as they are certain.
 
-    The loudest sample so far stands for the recording's peak, which nobody knows yet: until the
+    The loudest sample so far stands for the recording's peak, which is not known yet: until the
     first loud hit, soft ones may be taken for louder ones.
 
     Attributes:
-      latency_seconds: how long after a hit it is told at the latest, computing time not counted.
+      latency_seconds: the longest delay from a hit to its output, computing time not counted.
     """
 
     #: Nothing is amplified by more than this: a quiet room is no drum.

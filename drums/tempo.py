@@ -7,7 +7,7 @@ import numpy as np
 from t5x.extras import how_to_install
 
 _RATE = 100.0  # Hz of the onset envelope
-_HOP = 441  # samples at 44.1 kHz: what the beat tracker is told
+_HOP = 441  # samples at 44.1 kHz: the beat tracker's input
 _MIN_HITS = 8
 
 

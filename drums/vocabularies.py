@@ -92,7 +92,7 @@ def get_level(name: str) -> Level:
     """The level called `name`; its groups in the order of `CLASSES`.
 
     Raises:
-      ValueError: there is no such level.
+      ValueError: an unknown level.
     """
     if name not in LEVELS:
         raise ValueError(f"no drum classes called {name!r}; choose from {', '.join(LEVELS)}")

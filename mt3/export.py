@@ -20,7 +20,7 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     """Return the configuration of the model that a run trained.
 
     Raises:
-      FileNotFoundError: if there is no `config.gin`.
+      FileNotFoundError: no `config.gin`.
       ValueError: if it lacks one of the macros.
     """
     model, vocabulary, spectrogram, segment, lengths, spec = read_macros(

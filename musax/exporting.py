@@ -87,7 +87,7 @@ def package_of_run(run_dir: str | Path) -> str:
     """Return the package of the model that a run trained, such as "mt3", by its config.gin.
 
     Raises:
-      FileNotFoundError: there is no `config.gin`.
+      FileNotFoundError: no `config.gin`.
       ValueError: it has no MODEL, or one of a package that has no model folders.
     """
     from t5x.run_config import read_macros

@@ -47,7 +47,7 @@ def load_run(run_dir: str | Path, step: int | None = None) -> TrainedRun:
     """Read a training run, see `musax.runs.load_trained_run`; for music, with ENCODING.
 
     Raises:
-      FileNotFoundError: there is no `config.gin`, or no such checkpoint.
+      FileNotFoundError: no `config.gin`, or no such checkpoint.
       ValueError: the configuration lacks a macro.
     """
     run = load_trained_run(run_dir, step)

@@ -19,7 +19,7 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
     """Return the configuration of the model that a run trained.
 
     Raises:
-      FileNotFoundError: there is no `config.gin`.
+      FileNotFoundError: no `config.gin`.
       ValueError: it lacks one of the macros.
     """
     model, encoding = read_macros(run_dir, "MODEL", "ENCODING")

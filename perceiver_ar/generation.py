@@ -135,7 +135,7 @@ def generate(
       sampler, params, eos_id, never: see `sample`.
       prompts: rows of tokens, of any lengths; an array may be padded with 0.
       rng: random key.
-      options: see `sample`; arrays among them do not compile anew.
+      options: see `sample`; other values of arrays need no compilation.
 
     Raises:
       ValueError: names the prompt that is empty, too long, or has an unknown token.

@@ -1,8 +1,8 @@
 """Who may see whom.
 
 Attention is given *steps* rather than masks: a query at step s sees the keys of steps up to s. A
-key that nobody may see has the step `NEVER`. A mask of N queries and T keys is then only made for
-the keys at hand.
+key that is hidden from all queries has the step `NEVER`. A mask of N queries and T keys is then
+only made for the keys at hand.
 
 Letters in shapes: B batch, N latents, T inputs, Q queries, K keys.
 """

@@ -2,7 +2,7 @@
 
 Two caches: keys and values of inputs, for each cross-attention, and of the latents of the current
 block, for each layer (see `perceiver_ar.blocks`). Keys are stored rotated. A step writes one input
-and its latent. When the block of a row is full, a new one begins with some latents computed anew,
+and its latent. When the block of a row is full, a new one begins with some latents computed again,
 from the cached inputs; rows do so independently of each other. What an input's keys and values are
 depends only on the token and its position, so they are never computed again.
 

@@ -190,7 +190,7 @@ def evaluate(
       progress: called after each way of decoding.
 
     Raises:
-      FileNotFoundError: there is no such run or checkpoint.
+      FileNotFoundError: no such run or checkpoint.
       ValueError: a run is none of pronunciation, or an option is out of range.
     """
     rows: list[dict[str, Any]] = []

@@ -59,7 +59,7 @@ class TranslationConfig(DenoiserConfig):
 
 
 class Source(NamedTuple):
-    """What a decoder is told of inputs. Zeros stand for no input.
+    """Inputs of a decoder. Zeros stand for no input.
 
     Attributes:
       encoded: [S, T, D]; None once keys and values were made of it.
@@ -201,7 +201,7 @@ class Translator(Denoiser):
         """(embedding [B, C] of time and input length, arguments of the blocks), of a `Source`.
 
         Raises:
-          ValueError: there is no source.
+          ValueError: no source.
         """
         if self.is_initializing():
             source = self.encode(jnp.ones((1, 1), jnp.int32))

@@ -128,7 +128,7 @@ def pronunciation_task(
 
     Raises:
       ValueError: an argument is out of range, or (when read) the file is no dictionary.
-      FileNotFoundError (when read): there is none.
+      FileNotFoundError (when read): no such file.
     """
     check_purpose(purpose)
     if input_length < 1 or target_length < 2:

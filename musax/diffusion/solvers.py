@@ -80,7 +80,7 @@ def solve(
 ) -> tuple[Array, Any]:
     """Takes y from the first noise level to the last.
 
-    Call it under `jax.jit`, or each call compiles anew.
+    Call it under `jax.jit`, or each call compiles again.
 
     Args:
       denoise: estimates the clean data; `level` is that of its y, where churn has raised it too.

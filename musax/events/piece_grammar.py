@@ -2,8 +2,8 @@
 
     grammar = piece_grammar(PERFORMANCE, vocab_size)
 
-A sampler that chooses among what `grammar.mask` allows writes what makes sense: no note is ended
-that does not sound, and at the end none sounds on.
+A sampler that chooses among what `grammar.mask` allows writes valid sequences only: no note is
+ended that does not sound, and at the end none sounds on.
 """
 
 import functools
