@@ -25,14 +25,14 @@ from t5x.checkpoints import CheckpointError, check_params, load_safetensors
 
 _STATISTICS = ("moving_mean", "moving_variance")
 _LSTM = "lstm/stack_bidirectional_rnn/cell_0/bidirectional_rnn/{}/basic_lstm_cell/"
-#: What the reference builds and never uses, and what training leaves behind.
+#: Variables that the reference never uses, and those of its optimizer.
 _UNUSED = re.compile(
     r"(frame|offsets|global_step|beta[12]_power|learning_rate)(/|$|_)|.*/(Adam(_1)?|Momentum|ExponentialMovingAverage)$"
 )
 
 
 def our_name(variable: str) -> tuple[str, ...]:
-    """Where a variable goes: collection, then names in the network.
+    """Return the path of a variable: collection, then names in the network.
 
     'onsets/lstm/stack_bidirectional_rnn/cell_0/bidirectional_rnn/fw/basic_lstm_cell/kernel'
     becomes ('params', 'onsets', 'lstm', 'fw', 'kernel').
@@ -44,13 +44,13 @@ def our_name(variable: str) -> tuple[str, ...]:
 
 
 def tf_name(names: tuple[str, ...]) -> str:
-    """The inverse of `our_name`."""
+    """Return the TensorFlow name of a path; the inverse of `our_name`."""
     variable = "/".join(names[1:])
     return re.sub(r"lstm/(fw|bw)/", lambda match: _LSTM.format(match[1]), variable)
 
 
 def from_tf_variables(variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """`{"params", "batch_stats"}` of `drums.network.OafDrums` from variables by name.
+    """Return `{"params", "batch_stats"}` of `drums.network.OafDrums` from variables by name.
 
     Variables of the unused heads and of the optimizer are skipped.
     """
@@ -67,7 +67,7 @@ def from_tf_variables(variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def read_variables(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by name from an `.npz` or `.safetensors` file.
+    """Return arrays by name from an `.npz` or `.safetensors` file.
 
     Raises:
       CheckpointError: neither, or not readable; names the file.
@@ -93,12 +93,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def import_checkpoint(path: str | Path, out_dir: str | Path, hop_width: int = 512) -> Path:
-    """Writes a model folder of OaF Drums' variables; returns its path.
+    """Write a model folder from OaF Drums' variables; return its path.
 
     Args:
       path: see `read_variables`.
       out_dir: where the folder goes.
-      hop_width: samples between frames; 512 is what the released model was trained with.
+      hop_width: samples between frames; the released model was trained with 512.
 
     Raises:
       CheckpointError: variables are missing or of another shape; names them.

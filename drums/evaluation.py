@@ -3,7 +3,7 @@
     systems = load_systems("drums-small")
     print(evaluate({"unseen": "data/drums_unseen"}, systems, mdb="data/mdb_drums").render())
 
-Onsets agree within 50 ms; `musax.metrics.drums` says what is reported. Beside every model stands
+Onsets agree within 50 ms; `musax.metrics.drums` describes the metrics. Beside every model stands
 the same with one velocity for all hits.
 """
 
@@ -28,7 +28,7 @@ from musax.metrics.transcription import Scores
 from musax.tables import Report, Table
 
 CONSTANT_VELOCITY = 80
-#: General MIDI pitches of kick, snare and hi-hat, the classes that all annotations tell apart.
+#: General MIDI pitches of kick, snare and hi-hat, the classes that all annotations distinguish.
 KIT = (36, 38, 42)
 MDB_NAME = "MDB Drums"
 COLUMNS = (
@@ -59,7 +59,7 @@ class System:
 
 
 def load_systems(name_or_dir: str, threshold: float | None = None) -> list[System]:
-    """Load a model by name or folder: itself, and with one velocity for all hits.
+    """Load a model by name or folder: as it is, and with one velocity for all hits.
 
     Args:
       name_or_dir: see `musax.pretrained.load`.

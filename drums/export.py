@@ -1,6 +1,6 @@
-"""Makes a model folder of a training run: `python -m drums.export RUN_DIR OUT_DIR [--card CARD]`.
+"""Write the model folder of a training run: `python -m drums.export RUN_DIR OUT_DIR [--card CARD]`.
 
-The run's `config.gin` says what the model is (the macros MODEL, FEATURES and LEVEL, as
+The run's `config.gin` defines the model (the macros MODEL, FEATURES and LEVEL, as
 configs/drums/small.gin sets them), its last checkpoint holds the arrays. `--tune DATA_DIR` finds
 thresholds and velocity curves on the validation takes there.
 """

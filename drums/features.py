@@ -4,9 +4,9 @@ The defaults are OaF Drums' (Callender et al. 2020, and its code): 44.1 kHz, cen
 2048 samples, 250 HTK mel bands of equal area from 30 Hz up, power, dB, cut 80 dB below the loudest
 cell. They equal librosa's `power_to_db(melspectrogram(...))`.
 
-That cut follows the loudest hit of whatever is transformed, so the noise floor of a chunk in
-training is another than that of the whole record. With `floor_db` it is a fixed level below full
-scale instead; records are normalised to it, so training and inference hear the same floor.
+That cut is relative to the loudest hit of the transformed audio, so the noise floor of a training
+chunk differs from that of the whole record. With `floor_db` it is a fixed level below full
+scale instead; records are normalised to it, so training and inference see the same floor.
 
 Letters in shapes: N samples, T frames, F bands.
 """
@@ -28,7 +28,7 @@ POWER_FLOOR = 1e-10  # -100 dB
 
 @dataclasses.dataclass(frozen=True)
 class DrumFeatures:
-    """What a network sees.
+    """Configuration of a network's input features.
 
     Attributes:
       sample_rate: Hz.
@@ -36,11 +36,11 @@ class DrumFeatures:
       num_mel_bins: F.
       fft_size: samples of a frame.
       lo_hz: lower edge of the lowest band; the upper edge of the highest is half the sample rate.
-      top_db: cut so far below the loudest cell; None does not.
+      top_db: dynamic range below the loudest cell, dB; None for no limit.
       floor_db: cut at this level, dB of a mel band's power at full scale 1.
       padding: what surrounds the samples: "reflect" or "constant" (zeros) centre frame i on sample
         i·hop; "none" takes frames from the samples alone, the first one from the first sample on.
-      offset_db, scale_db: the network sees (dB + offset) / scale.
+      offset_db, scale_db: the network's input is (dB + offset) / scale.
     """
 
     sample_rate: int = 44100
@@ -70,22 +70,22 @@ class DrumFeatures:
 
     @property
     def silence(self) -> float:
-        """What the network sees of silence where the floor is fixed: the least value there is."""
+        """The network's input in silence where the floor is fixed: its least value."""
         return (max(self.floor_db, -100.0) + self.offset_db) / self.scale_db
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames that `log_mel` makes of so many samples."""
+        """Return the number of frames that `log_mel` computes from `num_samples` samples."""
         pad = "none" if self.padding == "none" else "center"
         return spectrograms.num_frames(num_samples, self.fft_size, self.hop_width, pad)
 
     def samples_of(self, num_frames: int) -> int:
-        """Samples under so many frames, from the first of the first to the last of the last."""
+        """Return the number of samples under `num_frames` consecutive frames."""
         return (num_frames - 1) * self.hop_width + self.fft_size
 
 
 @functools.lru_cache(maxsize=8)
 def filterbank(config: DrumFeatures) -> np.ndarray:
-    """The bands: float32 [fft_size//2 + 1, F], as `librosa.filters.mel(htk=True)`, transposed."""
+    """Return float32 [fft_size//2 + 1, F], as `librosa.filters.mel(htk=True)`, transposed."""
     return spectrograms.mel_filterbank(
         config.sample_rate,
         config.fft_size,
@@ -99,7 +99,7 @@ def filterbank(config: DrumFeatures) -> np.ndarray:
 
 
 def mel_power(audio: Array, config: DrumFeatures) -> Array:
-    """float32 [..., N] -> power of the bands, float32 [..., T, F].
+    """Return the power of the bands: float32 [..., N] -> float32 [..., T, F].
 
     Raises:
       ValueError: fewer samples than half a frame cannot be reflected.
@@ -120,7 +120,7 @@ def mel_power(audio: Array, config: DrumFeatures) -> Array:
 
 
 def log_mel(audio: Array, config: DrumFeatures) -> Array:
-    """float32 [..., N] -> what the network sees, float32 [..., T, F]; pure, to be jitted."""
+    """Return the network's input: float32 [..., N] -> float32 [..., T, F]; pure, to be jitted."""
     db = 10.0 * jnp.log10(jnp.maximum(mel_power(audio, config), POWER_FLOOR))
     if config.top_db is not None:
         db = jnp.maximum(db, db.max(axis=(-2, -1), keepdims=True) - config.top_db)

@@ -3,8 +3,8 @@
     transcriber = Transcriber.from_pretrained("drums-small")
     transcriber.transcribe_file("loop.wav").save("loop.mid")
 
-A recording is normalised to its peak, heard in pieces, and its hits are picked as the pieces come:
-any length takes the memory of one piece, and the pieces make no difference to the result.
+A recording is normalised to its peak and processed in pieces, and hits are picked piece by piece:
+memory use does not depend on the length, nor the result on the division into pieces.
 """
 
 import os
@@ -30,12 +30,12 @@ Progress = Callable[[float, float], None]
 
 
 class Transcriber(PretrainedModel[ModelConfig]):
-    """Recordings of drums to hits, with one model.
+    """Transcribe recordings of drums to hits with one model.
 
     Args:
       config: the model's configuration.
       params: `params` and `batch_stats` of the network.
-      source: the file they are of, for messages.
+      source: the file they come from, for messages.
 
     Raises:
       CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
@@ -49,7 +49,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
 
     @property
     def sample_rate(self) -> int:
-        """Hz that the network hears."""
+        """Sample rate of the network's input, Hz."""
         return self.config.features.sample_rate
 
     def transcribe(
@@ -67,8 +67,8 @@ class Transcriber(PretrainedModel[ModelConfig]):
         Args:
           audio: float [samples] or [samples, channels], full scale 1.0; channels are averaged.
           sample_rate: Hz; other rates than the model's are resampled.
-          level: which drums are told apart, see `drums.vocabularies`: "3-hit", "5", "8-hit", "9"
-            or "18"; by default "9", or what the model knows.
+          level: which drums are distinguished, see `drums.vocabularies`: "3-hit", "5", "8-hit", "9"
+            or "18"; by default "9", or the model's own level.
           threshold: onset probability of a hit, in place of those tuned on validation data; less
             finds more.
           pitch_map: "gm" or "roland": whose pitches the notes have; None for those of the level.
@@ -97,7 +97,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         pitch_map: str | None = None,
         progress: Progress | None = None,
     ) -> Transcription:
-        """Transcribe an audio file as it is read: once for its peak, once to hear it.
+        """Transcribe an audio file in a stream: one pass for its peak, one for the transcription.
 
         Arguments as in `transcribe`. A file that breaks off is transcribed up to there, with a
         `musax.audio.AudioWarning`.
@@ -135,7 +135,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         threshold: float | None = None,
         pitch_map: str | None = None,
     ) -> Picker:
-        """Return what finds hits in frames; arguments as in `transcribe`."""
+        """Return the `Picker` that finds hits in frames; arguments as in `transcribe`."""
         known = self.config.level
         level = level or (DEFAULT_LEVEL if known == "18" else known)
         rate = self.config.features.frames_per_second
@@ -190,7 +190,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
 
 
 class StreamingTranscription:
-    """Hits of sound that arrives, as soon as they are certain.
+    """Transcribe sound as it arrives: hits are returned as soon as they are final.
 
     The loudest sample so far stands for the recording's peak, which is not known yet: until the
     first loud hit, soft ones may be taken for louder ones.
@@ -199,7 +199,7 @@ class StreamingTranscription:
       latency_seconds: the longest delay from a hit to its output, computing time not counted.
     """
 
-    #: Nothing is amplified by more than this: a quiet room is no drum.
+    #: Upper limit of the gain, so that background noise is not taken for drums.
     MAX_GAIN = 100.0
 
     def __init__(self, listener: Listener, picker: Picker, config: ModelConfig):
@@ -211,7 +211,7 @@ class StreamingTranscription:
         )
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes float samples [N] at `sample_rate`; the new hits, times from the first sample on.
+        """Take float samples [N] at `sample_rate`; return the new hits, times from the first one.
 
         Raises:
           ValueError: samples that are not one channel of finite numbers.
@@ -229,7 +229,7 @@ class StreamingTranscription:
         return empty_notes() if frames is None else self._picker.push(frames)
 
     def flush(self) -> np.ndarray:
-        """The hits up to the end of the sound."""
+        """Return the remaining hits, up to the end of the sound."""
         frames = self._listener.flush()
         parts = [] if frames is None else [self._picker.push(frames)]
         return sort_notes(np.concatenate([*parts, self._picker.flush()]))
@@ -241,7 +241,7 @@ def _pieces(samples: np.ndarray, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def _quietly(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Chunks without the warnings that reading them once has given already."""
+    """Yield chunks without repeating the warnings of their first reading."""
     while True:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Notes to what a network is trained on.
+"""Training targets from notes.
 
 Letters in shapes: T frames, P pitches, K classes.
 """
@@ -20,7 +20,7 @@ def reference_rolls(
     max_velocity: int | None = None,
     level: str | None = "8-hit",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """OaF Drums' targets: an onset fills exactly the frame ⌊onset · fps⌋.
+    """Return OaF Drums' targets: an onset fills exactly the frame ⌊onset · fps⌋.
 
     Args:
       notes: NOTE_DTYPE [N]; of several in one cell the latest gives the velocity.
@@ -45,7 +45,7 @@ def reference_rolls(
 
 
 class Targets(NamedTuple):
-    """What our own networks are trained on, float32 [T, K] each.
+    """Training targets of this package's own networks, float32 [T, K] each.
 
     Attributes:
       onsets: 1 in the frame nearest to an onset, less beside it, 0 elsewhere.
@@ -67,7 +67,7 @@ def class_targets(
     num_frames: int,
     neighbour: float = 0.5,
 ) -> Targets:
-    """Targets of the classes of a level.
+    """Return the targets of the classes of a level.
 
     Args:
       notes: NOTE_DTYPE [N], times from frame 0, whose centre is time 0; of several in one cell

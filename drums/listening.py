@@ -1,4 +1,4 @@
-"""A network listening to samples that arrive piece by piece.
+"""Run a network on samples that arrive in blocks.
 
 Letters in shapes: N samples, T frames, K classes, P frames of a piece.
 """
@@ -14,7 +14,7 @@ from drums.model_config import ModelConfig
 from drums.network import probabilities
 from drums.picking import Frames, oaf_frames
 
-#: Frames that OaF Drums hears on each side of a piece: its LSTM has no end, but forgets.
+#: Context frames of OaF Drums on each side of a piece: its LSTM's reach is unlimited, but decays.
 OAF_CONTEXT = 172
 
 
@@ -34,20 +34,20 @@ class Predictor:
 
     @property
     def context_frames(self) -> tuple[int, int]:
-        """Frames before and after a piece that are heard with it."""
+        """Context frames before and after a piece."""
         if self.config.is_oaf:
             return OAF_CONTEXT, OAF_CONTEXT
         return self.config.network.context_frames  # type: ignore[union-attr]
 
     def _run(self, variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
-        """Outputs of all frames of [N] samples."""
+        """Return the outputs of all frames of [N] samples."""
         spectrogram = log_mel(audio[None], self.config.features)
         outputs = self._module.apply(variables, spectrogram, training=False)
         outputs = {**outputs, "onsets": probabilities(outputs)}  # type: ignore[arg-type]
         return {name: x[0] for name, x in outputs.items()}
 
     def __call__(self, audio: np.ndarray) -> Frames:
-        """What is heard in the frames of float32 [N]; a program is compiled for each length."""
+        """Return the outputs for float32 [N]; a program is compiled for each length."""
         outputs = jax.device_get(self._program(self._variables, audio))
         if self.config.is_oaf:
             return oaf_frames(outputs["onsets"], outputs["velocities"])
@@ -72,7 +72,7 @@ class Listener:
         self._predict, self._piece = predict, piece_frames
         features = predict.config.features
         self._hop, (self._before, after) = features.hop_width, predict.context_frames
-        # Centred features make frames of their own at the edges, which are cut off.
+        # Centred features add padded frames at the edges, which are cut off.
         self._margin = 0 if features.padding == "none" else features.fft_size // 2 // self._hop + 1
         half = features.fft_size // 2
         self._lead = half if features.padding == "none" else self._margin * self._hop
@@ -87,11 +87,11 @@ class Listener:
 
     @property
     def delay_samples(self) -> int:
-        """How many samples after the centre of a frame must have arrived before it is heard."""
+        """Samples needed after the centre of a frame before its outputs are computed."""
         return self._needed - self._before * self._hop - self._lead
 
     def push(self, samples: np.ndarray) -> Frames | None:
-        """Takes float32 [N]; the frames that are complete now, None if there are none."""
+        """Take float32 [N]; return the frames that are complete now, None if there are none."""
         self._received += len(samples)
         self._buffer = np.concatenate([self._buffer, samples.astype(np.float32, copy=False)])
         parts = []
@@ -101,7 +101,7 @@ class Listener:
         return self._count(parts)
 
     def flush(self) -> Frames | None:
-        """The frames up to the end of the stream, as if silence followed."""
+        """Return the frames up to the end of the stream, as if silence followed."""
         missing = 1 + self._received // self._hop - self._emitted
         pieces = -(-missing // self._piece) if self._received else 0
         total = self._needed + max(0, pieces - 1) * self._piece * self._hop

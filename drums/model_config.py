@@ -1,4 +1,4 @@
-"""What a drum model is: the `config.json` of its folder."""
+"""Configuration of a drum model: the `config.json` of its folder."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -18,12 +18,12 @@ _KINDS = {"conv": DrumNetworkConfig, "oaf": OafDrumsConfig}
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(BaseModelConfig):
-    """All that is needed to run a model, but its parameters.
+    """Everything needed to run a model except its parameters.
 
     Attributes:
       network: sizes; their type says which network.
-      features: what it sees.
-      level: which classes it tells apart ("18" for OaF Drums, whose pitches are finer).
+      features: its input.
+      level: the classes that it distinguishes ("18" for OaF Drums, whose pitches are finer).
       picking: how hits are found in its outputs.
 
     Raises:

@@ -34,7 +34,7 @@ class BaseDrumModel(BaseModel):
 
     Args:
       module: the network.
-      features: what it sees.
+      features: its input.
       optimizer_def: see `t5x.models.base.BaseModel`.
     """
 
@@ -49,7 +49,7 @@ class BaseDrumModel(BaseModel):
     # ------------------------------------------------------------------------------ network
 
     def spectrogram(self, batch: Batch) -> Array:
-        """What the network sees of `audio`: float32 [B, T, F]."""
+        """Return the network's input for `audio`: float32 [B, T, F]."""
         chunks = log_mel(batch["audio"], self.features)
         frames = batch["onsets"].shape[1] // chunks.shape[1] if "onsets" in batch else None
         chunks = chunks[:, :, :frames]
@@ -61,7 +61,7 @@ class BaseDrumModel(BaseModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Initial `params`, their axes, and `batch_stats`; only the number of bands matters."""
+        """Return initial `params`, their axes, `batch_stats`; only the number of bands matters."""
         del input_shapes, input_types
         frames = jnp.zeros((1, 2, self.features.num_mel_bins), jnp.float32)
         return unfreeze(self.module.init({"params": rng}, frames))
@@ -69,7 +69,7 @@ class BaseDrumModel(BaseModel):
     def apply(
         self, params: Params, spectrogram: Array, mutables: Any, dropout_rng: Array | None = None
     ) -> tuple[Outputs, Any]:
-        """The network's outputs, and the new statistics if there is a key (so, in training)."""
+        """Return the network's outputs, and the new statistics if there is a key (in training)."""
         variables = {"params": params, **(mutables or {})}
         if dropout_rng is None:
             return self.module.apply(variables, spectrogram, training=False), mutables  # type: ignore[return-value]
@@ -85,18 +85,18 @@ class BaseDrumModel(BaseModel):
 
     @abc.abstractmethod
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """Sums of the loss's terms over the batch, by name."""
+        """Return the sums of the loss's terms over the batch, by name."""
 
     @abc.abstractmethod
     def counts(self, batch: Batch) -> dict[str, Array]:
-        """What each sum is divided by."""
+        """Return the divisor of each sum."""
 
     def weights(self) -> Mapping[str, float]:
-        """Factors of the terms; 1 where none is given."""
+        """Return the factors of the terms; terms without one have factor 1."""
         return {}
 
     def normalize_globally(self, batch: Batch) -> tuple["BaseDrumModel", Batch]:
-        """A model that divides by the counts of all of `batch`, whatever part it is given."""
+        """Return a model that divides by the counts of all of `batch`, whatever part it gets."""
         model = copy.copy(self)
         model._counts = self.counts(batch)
         return model, batch
@@ -104,7 +104,7 @@ class BaseDrumModel(BaseModel):
     def loss_fn(  # type: ignore[override]
         self, params: Params, batch: Batch, dropout_rng: Array | None, mutables: Any = None
     ) -> tuple[Array, Any]:
-        """(loss, (metrics, new batch statistics)); in evaluation as `eval_fn`."""
+        """Return (loss, (metrics, new batch statistics)); in evaluation as `eval_fn`."""
         outputs, mutables = self.apply(params, self.spectrogram(batch), mutables, dropout_rng)
         counts = self._counts or self.counts(batch)
         means = {k: v / jnp.maximum(counts[k], 1.0) for k, v in self.terms(outputs, batch).items()}
@@ -115,14 +115,14 @@ class BaseDrumModel(BaseModel):
     def eval_fn(  # type: ignore[override]
         self, params: Params, batch: Batch, mutables: Any = None
     ) -> tuple[Array, MetricsMap]:
-        """(loss, metrics) with the running statistics and without dropout."""
+        """Return (loss, metrics) with the running statistics and without dropout."""
         loss, (metrics, _) = self.loss_fn(params, batch, None, mutables)
         return loss, metrics
 
     def metrics(
         self, outputs: Outputs, batch: Batch, loss: Array, means: Mapping[str, Array]
     ) -> MetricsMap:
-        """Loss, its terms, frame-wise scores at a threshold of one half, and rates."""
+        """Return the loss, its terms, frame-wise scores at a threshold of one half, and rates."""
         hit, true = probabilities(outputs) > 0.5, batch["onsets"] == 1.0
         rows = batch["audio"].shape[0]
         seconds = batch["onsets"].shape[0] * batch["onsets"].shape[1]
@@ -146,7 +146,7 @@ class BaseDrumModel(BaseModel):
     def predict_batch_with_aux(
         self, params: Params, batch: Batch, rng: Array | None = None, mutables: Any = None
     ) -> tuple[Array, Mapping[str, Array]]:
-        """(onset probabilities [B, T, K], the other outputs)."""
+        """Return (onset probabilities [B, T, K], the other outputs)."""
         del rng
         outputs, _ = self.apply(params, self.spectrogram(batch), mutables)
         return probabilities(outputs), outputs
@@ -158,14 +158,14 @@ class BaseDrumModel(BaseModel):
         return_intermediates: bool = False,
         mutables: Any = None,
     ) -> Any:
-        """Log-likelihood [B] of `onsets`, cell by cell; with the outputs if asked for."""
+        """Return the log-likelihood [B] of `onsets`, summed over cells; optionally with outputs."""
         outputs, _ = self.apply(params, self.spectrogram(batch), mutables)
         scores = -binary_cross_entropy(outputs["onset_logits"], batch["onsets"]).sum((1, 2))
         return (scores, outputs) if return_intermediates else scores
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
-    """-t log σ(x) - (1 - t) log(1 - σ(x)), float32, for targets in [0, 1]."""
+    """Return -t log σ(x) - (1 - t) log(1 - σ(x)), float32, for targets in [0, 1]."""
     return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
@@ -182,20 +182,20 @@ class OafDrumsModel(BaseDrumModel):
         return (frames < batch["lengths"][:, None]).astype(jnp.float32)[..., None]
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """Sums over cells."""
+        """Return sums over cells."""
         onsets = batch["onsets"]
         entropy = binary_cross_entropy(outputs["onset_logits"], onsets) * self._mask(batch)
         error = jnp.square(outputs["velocities"] - batch["velocities"])
         return {"onsets": entropy.sum(), "velocities": 0.5 * (onsets * error).sum()}
 
     def counts(self, batch: Batch) -> dict[str, Array]:
-        """Cells, and cells with onsets."""
+        """Return the numbers of cells and of cells with onsets."""
         cells = self._mask(batch).sum() * batch["onsets"].shape[-1]
         return {"onsets": cells, "velocities": (batch["onsets"] > 0).sum().astype(jnp.float32)}
 
 
 class DrumModel(BaseDrumModel):
-    """The loss of our own networks.
+    """The loss of this package's own networks.
 
     Cross-entropy of the onsets of all classes, summed over classes, and again of groups of them at
     coarser levels, where an onset is that of any member: classes that sound alike then cost little
@@ -227,11 +227,11 @@ class DrumModel(BaseDrumModel):
         self._weights = {"velocities": velocity_weight, "offsets": offset_weight}
 
     def weights(self) -> Mapping[str, float]:
-        """Factors of the terms."""
+        """Return the factors of the terms."""
         return self._weights
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """Sums over frames."""
+        """Return sums over frames."""
         logits, onsets, weights = outputs["onset_logits"], batch["onsets"], batch["weights"]
         found = {"onsets": binary_cross_entropy(logits, onsets).sum()}
         for name, members in self._groups.items():
@@ -246,7 +246,7 @@ class DrumModel(BaseDrumModel):
         }
 
     def counts(self, batch: Batch) -> dict[str, Array]:
-        """Frames, and the weight of the cells with onsets."""
+        """Return the number of frames and the weight of the cells with onsets."""
         frames = jnp.float32(batch["onsets"].shape[0] * batch["onsets"].shape[1])
         names = ("onsets", *(f"onsets_{name}" for name in self._groups))
         weight = batch["weights"].sum()
@@ -254,11 +254,11 @@ class DrumModel(BaseDrumModel):
 
 
 def group_log_none(logits: Array, members: ArrayLike) -> Array:
-    """Return log P(no member has an onset), [..., K] x [K, G] -> [..., G], independent ones."""
+    """Return log P(no member has an onset), [..., K] x [K, G] -> [..., G], members independent."""
     return jax.nn.log_sigmoid(-logits) @ jnp.asarray(members)
 
 
 def _entropy_of_none(log_none: Array, targets: Array) -> Array:
-    """Cross-entropy of `targets` in [0, 1] where log(1 - p) is given."""
+    """Return the cross-entropy of `targets` in [0, 1], given log(1 - p)."""
     log_any = jnp.log(-jnp.expm1(jnp.minimum(log_none, -_TINY)))
     return -(targets * log_any + (1 - targets) * log_none)

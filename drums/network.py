@@ -1,4 +1,4 @@
-"""Networks that hear drums: OaF Drums, and a smaller one of our own.
+"""Networks for drum transcription: OaF Drums, and a smaller one of this package.
 
 Letters in shapes: B batch, T frames, F bands, C channels, U units, P pitches, K classes.
 """
@@ -30,7 +30,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, training: bool) -> Array:
-        """[..., C] -> [..., C]. In training, updates the statistics if they are mutable."""
+        """Normalise [..., C]. In training, update the statistics if they are mutable."""
         channels = x.shape[-1:]
         beta = param_with_axes("beta", nn.initializers.zeros, channels, jnp.float32, axes=(None,))
         mean = self.variable("batch_stats", "moving_mean", jnp.zeros, channels, jnp.float32)
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
 
 
 def halve_bands(x: Array) -> Array:
-    """Max-pooling of [B, T, F, C] by two bands, the odd one dropped: [B, T, F // 2, C].
+    """Max-pool [B, T, F, C] by two bands, dropping an odd last one: [B, T, F // 2, C].
 
     On a CPU the gradient of this is several times cheaper than that of `nn.max_pool`.
     """
@@ -131,7 +131,7 @@ class BasicLstm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, T, C] -> [B, T, U]."""
+        """Return the states: [B, T, C] -> [B, T, U]."""
         size = x.shape[-1]
         kernel = param_with_axes(
             "kernel", _glorot, (size + self.units, 4 * self.units), jnp.float32, axes=(None, None)
@@ -166,7 +166,7 @@ class _Bidirectional(nn.Module):
 
 
 class OafHead(nn.Module):
-    """A convolution stack of its own, optionally an LSTM, and the outputs."""
+    """A separate convolution stack, optionally an LSTM, and the outputs."""
 
     config: OafDrumsConfig
     output_name: str
@@ -174,7 +174,7 @@ class OafHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, training: bool) -> Array:
-        """[B, T, F, 1] -> [B, T, P]."""
+        """Return the outputs of the head: [B, T, F, 1] -> [B, T, P]."""
         cfg = self.config
         for i, features in enumerate(cfg.channels):
             x = _SlimConv(features, name=f"conv{i}")(x, training)
@@ -201,7 +201,7 @@ class OafDrums(nn.Module):
 
     @nn.compact
     def __call__(self, spectrogram: Array, training: bool = False) -> dict[str, Array]:
-        """float32 [B, T, F] -> `onset_logits` and `velocities` [B, T, P]."""
+        """Return `onset_logits` and `velocities` [B, T, P] for float32 [B, T, F]."""
         x = spectrogram[..., None]
         onsets = OafHead(self.config, "onset_logits", True, name="onsets")(x, training)
         velocities = OafHead(self.config, "onset_velocities", False, name="velocity")(x, training)
@@ -236,13 +236,13 @@ class DrumNetworkConfig:
 
     @property
     def context_frames(self) -> tuple[int, int]:
-        """How many frames before and after its own an output depends on."""
+        """The number of frames before and after its own on which an output depends."""
         near = len(self.channels) + sum(self.dilations)
         return near + 2 * sum(self.history), near
 
 
 def _conv(x: Array, kernel: Array, dilation: int = 1, causal: bool = False) -> Array:
-    """Convolution of [B, T, F, C] or [B, T, C], same length, in the type of `x`."""
+    """Convolve [B, T, F, C] or [B, T, C] to the same length, in the dtype of `x`."""
     axes = ("NHWC", "HWIO", "NHWC") if x.ndim == 4 else ("NHC", "HIO", "NHC")
     strides = (1,) * (x.ndim - 2)
     return lax.conv_general_dilated(
@@ -259,7 +259,7 @@ class DrumNetwork(nn.Module):
     """One trunk of convolutions for all heads, then dilated temporal convolutions.
 
     Every output depends on `config.context_frames` before and after it and on no others, so a
-    recording can be heard in pieces without a difference. Heads: onset logits, velocities, and
+    recording can be processed in pieces with the same result. Heads: onset logits, velocities, and
     where between two frames the onset lies.
     """
 
@@ -267,7 +267,7 @@ class DrumNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, spectrogram: Array, training: bool = False) -> dict[str, Array]:
-        """float32 [B, T, F] -> `onset_logits`, `velocities` (0 to 1) and `offsets` [B, T, K].
+        """Return `onset_logits`, `velocities` (0 to 1), `offsets` [B, T, K] of float32 [B, T, F].
 
         Offsets are in frames, from the frame's time to the onset's.
         """
@@ -289,7 +289,7 @@ class DrumNetwork(nn.Module):
         }
 
     def _trunk(self, x: Array, training: bool) -> Array:
-        """[B, T, F, 1] -> [B, T, width]."""
+        """Apply the shared convolutions: [B, T, F, 1] -> [B, T, width]."""
         for i, features in enumerate(self.config.channels):
             kernel = self._kernel(f"conv_{i}", (3, 3, x.shape[-1], features))
             x = nn.relu(self._norm(f"conv_norm_{i}")(_conv(x, kernel), training))
@@ -302,7 +302,7 @@ class DrumNetwork(nn.Module):
     def _temporal(
         self, x: Array, dilation: int, name: str, training: bool, causal: bool = False
     ) -> Array:
-        """[B, T, C] -> [B, T, C] from frames `dilation` apart."""
+        """Apply the temporal convolution with this dilation: [B, T, C] -> [B, T, C]."""
         kernel = self._kernel(name, (3, x.shape[-1], x.shape[-1]))
         y = _conv(x, kernel, dilation, causal)
         return nn.relu(self._norm(f"{name}_norm")(y, training))
@@ -316,5 +316,5 @@ class DrumNetwork(nn.Module):
 
 
 def probabilities(outputs: dict[str, Array]) -> Array:
-    """Onset probabilities [B, T, K] of a network's outputs."""
+    """Return onset probabilities [B, T, K] of a network's outputs."""
     return jax.nn.sigmoid(outputs["onset_logits"])

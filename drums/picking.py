@@ -1,4 +1,4 @@
-"""From what a network hears in each frame to hits.
+"""Peak picking: from frame-wise network outputs to hits.
 
 Letters in shapes: T frames, K classes of the network, G groups of the level that is read.
 """
@@ -35,23 +35,23 @@ class Frames(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence["Frames"]) -> "Frames":
-        """One after the other in time."""
+        """Concatenate parts in time."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts)))
 
     def between(self, start: int, end: int | None = None) -> "Frames":
-        """The frames from `start` to before `end`."""
+        """Return the frames from `start` up to, but without, `end`."""
         return Frames(*(x[start:end] for x in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class PickingConfig:
-    """How hits are found.
+    """Parameters of the peak picking.
 
     Attributes:
       thresholds: onset probability of each group of a level, by level; 0.5 for others.
-      refractory_seconds: hits of a group are at least so far apart.
+      refractory_seconds: least distance between hits of a group.
       velocity_knots: raw velocities, ascending, and
-      velocity_values: what they mean (both 0 to 1), by class; a straight line between.
+      velocity_values: calibrated ones (both 0 to 1), by class; linear in between.
     """
 
     thresholds: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
@@ -60,12 +60,12 @@ class PickingConfig:
     velocity_values: Sequence[Sequence[float]] = ()
 
     def threshold(self, level: str) -> np.ndarray:
-        """float64 [G]."""
+        """Return the thresholds of a level's groups, float64 [G]."""
         groups = get_level(level).size
         return np.broadcast_to(np.asarray(self.thresholds.get(level, 0.5), float), (groups,))
 
     def calibrate(self, velocities: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Raw velocities [N] of hits of these classes [N] on the scale of the data."""
+        """Map raw velocities [N] of hits of the given classes [N] to the scale of the data."""
         result = velocities.astype(np.float64)
         for k, (knots, values) in enumerate(zip(self.velocity_knots, self.velocity_values)):
             mine = classes == k
@@ -74,7 +74,7 @@ class PickingConfig:
 
 
 def group_probabilities(onsets: np.ndarray, level: Level) -> np.ndarray:
-    """P(any member has an onset), [T, K] -> [T, G], for independent members."""
+    """Return P(any member has an onset), [T, K] -> [T, G], for independent members."""
     if level.name == FULL:
         return onsets
     none = np.log1p(-np.minimum(onsets.astype(np.float64), 1 - 1e-7)) @ level.members
@@ -82,7 +82,7 @@ def group_probabilities(onsets: np.ndarray, level: Level) -> np.ndarray:
 
 
 def local_maxima(values: np.ndarray, radius: int) -> np.ndarray:
-    """bool [T, G]: the largest within `radius` frames to each side; of equal ones the first."""
+    """Return bool [T, G]: maxima within `radius` frames to each side; of equal ones the first."""
     highest = scipy.ndimage.maximum_filter1d(values, 2 * radius + 1, axis=0, mode="constant")
     peak = values == highest
     # A plateau is one peak: drop those with an equal value up to `radius` frames before.
@@ -92,18 +92,18 @@ def local_maxima(values: np.ndarray, radius: int) -> np.ndarray:
 
 
 class Picker:
-    """Hits out of frames that arrive piece by piece; where the pieces end makes no difference.
+    """Find hits in frames that arrive in blocks; block boundaries do not affect the result.
 
     Args:
       config: thresholds and the like.
       model_level: the classes of the network, K.
-      level: the groups that are told apart, G; coarser than the network's only if that is "18".
+      level: the groups that are distinguished, G; coarser than the network's only if that is "18".
       frames_per_second: Hz.
       threshold: of all groups, in place of the configuration's.
       pitch_map: "gm", "roland", or None for the pitches of the level.
 
     Raises:
-      ValueError: an unknown level or map, or one that the network cannot tell apart.
+      ValueError: an unknown level or map, or a level that the network does not support.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Picker:
     ):
         if model_level not in (FULL, level):
             raise ValueError(
-                f"this model tells apart the classes {model_level!r}, so {level!r} cannot be read"
+                f"level {level!r}: this model distinguishes the classes of {model_level!r} alone"
             )
         if pitch_map is not None and pitch_map not in PITCH_MAPS:
             raise ValueError(f"pitch map {pitch_map!r} is not one of {', '.join(PITCH_MAPS)}")
@@ -138,7 +138,7 @@ class Picker:
 
     @property
     def delay_frames(self) -> int:
-        """Frames after a hit that are needed to tell it."""
+        """Number of frames after a hit that are needed to detect it."""
         return self._radius
 
     @property
@@ -147,12 +147,12 @@ class Picker:
         return dict(zip(self._pitches.tolist(), self._level.names))
 
     def push(self, frames: Frames) -> np.ndarray:
-        """The hits that more frames settle, NOTE_DTYPE, by onset."""
+        """Return the hits that the new frames make final, NOTE_DTYPE, by onset."""
         self._held = frames if self._held is None else Frames.join([self._held, frames])
         return self._settle(self._start + len(self._held.onsets) - self._radius)
 
     def flush(self) -> np.ndarray:
-        """The hits in the last frames."""
+        """Return the hits in the last frames."""
         if self._held is None:
             return empty_notes()
         return self._settle(self._start + len(self._held.onsets))
@@ -171,7 +171,7 @@ class Picker:
         return notes
 
     def _notes(self, held: Frames, frame: np.ndarray, group: np.ndarray) -> np.ndarray:
-        """Notes of the groups [N] in frames [N]; the likeliest member says when and how loud."""
+        """Return notes of groups [N] in frames [N]; the likeliest member sets time and velocity."""
         likely = held.onsets[frame] * self._members.T[group]
         member = likely.argmax(axis=1) if len(frame) else np.zeros(0, np.int64)
         onset = (frame + self._start + held.offsets[frame, member]) / self._rate
@@ -183,14 +183,14 @@ class Picker:
 
 
 def pick(frames: Frames, picker: Picker) -> np.ndarray:
-    """The hits of a whole recording, NOTE_DTYPE, by onset."""
+    """Return the hits of a whole recording, NOTE_DTYPE, by onset."""
     return sort_notes(np.concatenate([picker.push(frames), picker.flush()]))
 
 
 def reference_notes(
     probabilities: np.ndarray, velocities: np.ndarray, frames_per_second: float
 ) -> np.ndarray:
-    """OaF Drums' notes: every cell above 0.5 is one of 50 ms, without picking of peaks.
+    """Return OaF Drums' notes: each cell above 0.5 is a note of 50 ms, without peak picking.
 
     Args:
       probabilities, velocities: [T, 88], pitches 21 to 108.
@@ -207,7 +207,7 @@ def reference_notes(
 
 
 def oaf_frames(probabilities: np.ndarray, velocities: np.ndarray) -> Frames:
-    """The rolls [T, 88] of OaF Drums as frames of the 18 classes: the likeliest pitch of each."""
+    """Return OaF Drums' rolls [T, 88] as frames of the 18 classes: the likeliest pitch of each."""
     columns = [[p - LOWEST for p in drum.pitches] for drum in CLASSES]
     best = [probabilities[:, c].argmax(axis=1) for c in columns]
     rows = np.arange(len(probabilities))

@@ -15,28 +15,28 @@ from musax.notes import shift_notes
 from musax.rendering.augment import AugmentConfig, augment, from_db
 
 Take = dict[str, np.ndarray]
-#: Audio before a piece that effects hear too, so that the room sounds already when it begins, s.
+#: Audio before a piece that effects process too, so that the reverberation is already there, s.
 LEAD_SECONDS = 0.4
 
 
 def as_float(audio: np.ndarray) -> np.ndarray:
-    """int16 or float samples as float32, full scale 1."""
+    """Return int16 or float samples as float32, full scale 1."""
     if audio.dtype == np.int16:
         return audio.astype(np.float32) / 32768
     return audio.astype(np.float32, copy=False)
 
 
 def peak_normalize(audio: np.ndarray) -> np.ndarray:
-    """The loudest sample becomes 1; silence stays silent."""
+    """Scale so that the loudest sample is 1; silence stays silent."""
     peak = float(np.abs(audio).max(initial=0.0))
     return audio / np.float32(peak) if peak > 0 else audio
 
 
 def check_rate(take: Take, features: DrumFeatures) -> None:
-    """Raises ValueError unless a take has the sample rate of the features."""
+    """Raise ValueError unless a take has the sample rate of the features."""
     if int(take["sample_rate"]) != features.sample_rate:
         raise ValueError(
-            f"a take at {int(take['sample_rate'])} Hz, but the features want "
+            f"a take at {int(take['sample_rate'])} Hz, but the features need "
             f"{features.sample_rate} Hz; prepare the dataset with --sample-rate"
         )
 
@@ -53,7 +53,7 @@ def cut_pieces(
     augmentation: AugmentConfig | None = None,
     level_db: tuple[float, float] = (0.0, 0.0),
 ) -> Iterator[Take]:
-    """`count` random pieces of a take for `drums.models.DrumModel`.
+    """Yield `count` random pieces of a take for `drums.models.DrumModel`.
 
     Args:
       features: must have padding="none": a piece has the samples under its frames.
@@ -101,7 +101,7 @@ def splice_chunks(
     count: int = 12,
     max_frames: int = 1200,
 ) -> Take:
-    """An example of OaF Drums: independent chunks of `count` records, joined in time.
+    """Return a training example of OaF Drums: chunks of `count` records, joined in time.
 
     Args:
       take: the record of the first chunk.
@@ -139,7 +139,7 @@ def _random_chunk(
     seconds: float,
     frames: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Audio [N], onsets and velocities [frames, 88] of a random second of a record."""
+    """Return audio [N], onsets and velocities [frames, 88] of a random second of a record."""
     check_rate(take, features)
     audio, notes = peak_normalize(as_float(take["audio"])), take_notes(take)
     length = round(seconds * features.sample_rate)

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def prepared_takes(directory: str) -> Source:
-    """Takes that `musax prepare rendered-drums` wrote.
+    """Return the source of takes that `musax prepare rendered-drums` wrote.
 
     Raises:
       FileNotFoundError: there are no shards.
@@ -50,7 +50,7 @@ def rendered_takes(
     seed: int = 0,
     **options: Any,
 ) -> Source:
-    """Takes rendered as they are read: Groove performances on drum kits.
+    """Return the source of takes rendered on the fly: Groove performances on drum kits.
 
     Args:
       groove: folder of the Groove MIDI Dataset.
@@ -85,14 +85,14 @@ def drum_task(
     level_db: tuple[float, float] = (0.0, 0.0),
     name: str = "drums",
 ) -> Task:
-    """Pieces of takes for `drums.models.DrumModel`; arguments as in `preprocessors.cut_pieces`.
+    """Return the task of pieces of takes for `DrumModel`; arguments as in `cut_pieces`.
 
     Args:
       source: of takes.
       frames: length of a piece.
       pieces_per_take: random pieces cut from a take in an epoch.
       augment: effects on a piece, in every split; None leaves it as it was rendered.
-      level_db: range of the level at which a take is heard, dB below full scale.
+      level_db: range of a take's playback level, dB below full scale.
       name: of the task.
     """
     cut = functools.partial(
@@ -125,7 +125,7 @@ def oaf_drums_task(
     chunks: int = 12,
     name: str = "oaf_drums",
 ) -> Task:
-    """Spliced chunks for `drums.models.OafDrumsModel`; see `preprocessors.splice_chunks`."""
+    """Return the task of spliced chunks for `drums.models.OafDrumsModel`; see `splice_chunks`."""
     splice = functools.partial(
         preprocessors.splice_chunks,
         features=features,

@@ -1,4 +1,4 @@
-"""The tempo of a performance, so that its MIDI opens on the grid of a sequencer."""
+"""Tempo estimation, so that the MIDI of a performance opens on a sequencer's grid."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Tempo(NamedTuple):
 
 
 def estimate_tempo(notes: np.ndarray) -> Tempo | None:
-    """The steady beat that hits suggest, or None where there are too few.
+    """Return the steady beat that fits the hits, or None where there are too few.
 
     The beats are those of librosa's tracker (Ellis 2007) on an envelope of the hits, loud and low
     ones more; a straight line through them is the beat. Half or twice the tempo cannot be told
@@ -58,7 +58,7 @@ def estimate_tempo(notes: np.ndarray) -> Tempo | None:
 
 
 def _envelope(notes: np.ndarray) -> np.ndarray:
-    """Strength of what is struck, float32, at `_RATE`; blurred by 20 ms."""
+    """Return the onset strength envelope, float32, at `_RATE`; blurred by 20 ms."""
     frames = np.zeros(int(notes["onset"].max() * _RATE) + round(_RATE), np.float32)
     # Kick and snare carry the beat.
     weight = notes["velocity"] / 127 * np.where(notes["pitch"] <= 40, 2.0, 1.0)
@@ -68,7 +68,7 @@ def _envelope(notes: np.ndarray) -> np.ndarray:
 
 
 def _snap(beats: np.ndarray, onsets: np.ndarray, reach: float = 0.04) -> np.ndarray:
-    """Beats moved to the nearest hit within `reach` s, since they are known to 10 ms only."""
+    """Move beats to the nearest hit within `reach` s, since they are known to 10 ms only."""
     onsets = np.sort(onsets)
     after = np.clip(np.searchsorted(onsets, beats), 1, len(onsets) - 1)
     before = onsets[after - 1]

@@ -1,4 +1,4 @@
-"""Thresholds and velocity curves, found on data that was not trained on.
+"""Tune thresholds and velocity curves on validation data.
 
 Letters in shapes: T frames, K classes, G groups of a level.
 """
@@ -16,7 +16,7 @@ CANDIDATES = np.round(np.arange(0.06, 0.92, 0.02), 2)
 KNOTS = 9
 _MIN_HITS = 30  # of a class, to say anything about it
 
-Record = tuple[Frames, np.ndarray]  # what the network heard, and the true notes
+Record = tuple[Frames, np.ndarray]  # the network's outputs, and the true notes
 
 
 def tune(
@@ -25,7 +25,7 @@ def tune(
     frames_per_second: float,
     config: PickingConfig | None = None,
 ) -> PickingConfig:
-    """The configuration with the best thresholds at every level, and calibrated velocities.
+    """Return the configuration with the best thresholds at every level, and calibrated velocities.
 
     Args:
       records: of validation data.
@@ -55,7 +55,7 @@ def tune_thresholds(
     frames_per_second: float,
     config: PickingConfig,
 ) -> np.ndarray:
-    """The threshold of each group [G] with the highest pooled F1.
+    """Return the threshold of each group [G] with the highest pooled F1.
 
     Groups that are hardly ever struck get the median of the others.
     """
@@ -80,7 +80,7 @@ def tune_thresholds(
 
 
 def _certainty(notes, frames: Frames, model_level, level, frames_per_second, config) -> np.ndarray:
-    """The probability [N] of each picked note: that of the peak nearest to its onset."""
+    """Return the probability [N] of each picked note: that of the peak nearest to its onset."""
     groups = get_level(level)
     merged = group_probabilities(frames.onsets, groups) if model_level == FULL else frames.onsets
     radius = max(1, round(config.refractory_seconds * frames_per_second))
@@ -93,7 +93,7 @@ def _certainty(notes, frames: Frames, model_level, level, frames_per_second, con
 
 
 def _counts(truth: np.ndarray, found: np.ndarray, pitches: np.ndarray) -> np.ndarray:
-    """Hits, true and estimated notes of each group, [3, G]."""
+    """Count hits, true and estimated notes of each group, [3, G]."""
     pairs = match_notes(truth, found, offset_ratio=None)
     return np.array(
         [
@@ -109,7 +109,7 @@ def velocity_curves(
     frames_per_second: float,
     config: PickingConfig,
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
-    """For each class of the network, knots of raw velocities and the mean true ones near them.
+    """Return, for each class, knots of raw velocities and the mean true velocities near them.
 
     Trained on squared errors, a network's velocities lean towards their mean where it is unsure;
     so do these curves, but no class stays too loud or too soft. They never fall.
@@ -128,7 +128,7 @@ def velocity_curves(
 
 
 def _velocity_pairs(frames, notes, model_level, frames_per_second, config):
-    """Pitches, raw and true velocities (0 to 1) of the hits that are found."""
+    """Return pitches, raw and true velocities (0 to 1) of the hits that are found."""
     found = pick(frames, Picker(config, model_level, model_level, frames_per_second))
     truth = map_notes(notes, model_level)
     pairs = match_notes(truth, found, offset_ratio=None)
@@ -137,7 +137,7 @@ def _velocity_pairs(frames, notes, model_level, frames_per_second, config):
 
 
 def _curve(raw: np.ndarray, true: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(knots, values): means over equal shares of the hits, made monotonic, ending at 0 and 1."""
+    """Return (knots, values): means over equal shares of the hits, monotonic, from 0 to 1."""
     if len(raw) < _MIN_HITS:
         return (0.0, 1.0), (0.0, 1.0)
     order = np.argsort(raw)

@@ -1,4 +1,4 @@
-"""Which drums are told apart: one table of classes, and coarser levels made of it.
+"""Classes of drums: one table of classes, and coarser levels derived from it.
 
 `CLASSES` lists the 18 classes that the pads of a Roland kit and General MIDI have between them. A
 level merges them into groups ("3-hit", "5", "8-hit", "9"), so a model with 18 outputs can be read
@@ -16,11 +16,11 @@ import numpy as np
 
 
 class DrumClass(NamedTuple):
-    """What counts as one drum.
+    """A class of drums.
 
     Attributes:
-      name: what people call it.
-      pitches: MIDI pitches that mean it, the first of which is written; General MIDI's, and those
+      name: its usual name.
+      pitches: MIDI pitches that denote it, the first of which is written; General MIDI's, and those
         of Roland modules for rims, edges and bows.
       groups: the base pitch of its group at the levels "3-hit", "5", "8-hit" and "9".
     """
@@ -67,7 +67,7 @@ _GROUP_NAMES = {
 
 
 class Level(NamedTuple):
-    """A way of telling drums apart. K groups.
+    """A partition of the drums into K groups.
 
     Attributes:
       name: one of `LEVELS`.
@@ -89,7 +89,7 @@ class Level(NamedTuple):
 
 @functools.cache
 def get_level(name: str) -> Level:
-    """The level called `name`; its groups in the order of `CLASSES`.
+    """Return the level called `name`; its groups in the order of `CLASSES`.
 
     Raises:
       ValueError: an unknown level.
@@ -108,7 +108,7 @@ def get_level(name: str) -> Level:
 
 @functools.cache
 def pitch_table(name: str, *, reference: bool = False) -> np.ndarray:
-    """int [128]: the group of every MIDI pitch at a level, -1 where it has none.
+    """Return int [128]: the group of every MIDI pitch at a level, -1 for pitches without one.
 
     Args:
       name: of the level.
@@ -124,7 +124,7 @@ def pitch_table(name: str, *, reference: bool = False) -> np.ndarray:
 
 
 def map_notes(notes: np.ndarray, name: str) -> np.ndarray:
-    """A copy with every pitch replaced by that of its group; notes of no group are left out.
+    """Return a copy with each pitch replaced by that of its group; notes of no group are left out.
 
     Mapping again changes nothing.
 
@@ -141,7 +141,7 @@ def map_notes(notes: np.ndarray, name: str) -> np.ndarray:
 def map_rolls(
     onsets: np.ndarray, velocities: np.ndarray, name: str, lowest: int = 21
 ) -> tuple[np.ndarray, np.ndarray]:
-    """OaF Drums' mapping of piano rolls: any onset and the largest velocity of every group.
+    """Map piano rolls as OaF Drums does: any onset and the largest velocity of every group.
 
     Args:
       onsets, velocities: [T, P], a column for each pitch from `lowest` on.

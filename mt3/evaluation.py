@@ -1,4 +1,4 @@
-"""Scores of transcribers on sets of recordings whose notes are known.
+"""Scores of transcribers on sets of recordings with known notes.
 
     sets = {"MAPS": folder_set("data/maps")}
     print(evaluate(sets, [load_system("mt3-piano-tiny")]).render())

@@ -1,6 +1,6 @@
-"""Makes a model folder of a training run: `python -m mt3.export RUN_DIR OUT_DIR [--card CARD.md]`.
+"""Write the model folder of a run: `python -m mt3.export RUN_DIR OUT_DIR [--card CARD.md]`.
 
-The run's `config.gin` says what the model is (the macros MODEL, SPECTROGRAM_CONFIG, SEGMENT_CONFIG,
+The run's `config.gin` defines the model (the macros MODEL, SPECTROGRAM_CONFIG, SEGMENT_CONFIG,
 VOCAB_CONFIG, EVENT_SPEC and TASK_FEATURE_LENGTHS, as configs/mt3/tiny_piano.gin sets them), its
 last checkpoint holds the parameters. `mt3.inference.Transcriber.from_pretrained(OUT_DIR)` reads
 the result.

@@ -41,7 +41,7 @@ Predict = Callable[[np.ndarray, str, int], Any]
 
 
 class Transcriber(PretrainedModel[ModelConfig]):
-    """Recordings to notes, with one model.
+    """Transcribe recordings to notes with one model.
 
     Args:
       config: the model's configuration.
@@ -82,7 +82,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
 
         Args:
           name_or_dir: the name of a shipped model, a model folder, or a checkpoint: a folder of
-            released T5X checkpoints (ismir2021 and mt3 are told by their shapes) or one that
+            released T5X checkpoints (ismir2021 and mt3 are recognised by their shapes) or one that
             training wrote, of which the latest is taken.
           config: the configuration, or the path of its `config.json`; needed where neither the
             folder nor its parent has a `config.json`, and the shapes are not those of a release.
@@ -235,7 +235,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         return ids[: ends[0]] if len(ends) else ids
 
     def _end_dangling_notes(self, parts: list[np.ndarray], limit: float) -> list[np.ndarray]:
-        """Shorten to `limit` s notes without an end of their own; `parts[-1]` never ended."""
+        """Shorten notes without an end of their own to `limit` s; those in `parts[-1]` have none."""
         if self.config.spec.ties:
             return parts
         notes = np.concatenate(parts)

@@ -12,7 +12,7 @@ Example = dict[str, np.ndarray]
 
 
 def mix_audio(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum of frames float32 [T_i, hop], padded with zeros to the longest, with peak 1.
+    """Return the sum of frames float32 [T_i, hop], zero-padded to the longest, with peak 1.
 
     Silence stays silence.
     """
@@ -31,7 +31,7 @@ def mix_examples(
     max_tokens: int | None = None,
     join_ties: bool = True,
 ) -> Example:
-    """One example from several: audio added up, targets merged in time.
+    """Return one example from several: audio summed, targets merged in time.
 
     Args:
       examples: at least one, each with inputs float32 [T, hop] (frames of audio) and targets
@@ -76,7 +76,7 @@ def mix_transcription_examples(
     max_examples_per_mix: int | None = None,
     join_ties: bool = True,
 ) -> Example:
-    """Mixes an example with up to `max_examples_per_mix - 1` others; how many is uniform.
+    """Mix an example with up to `max_examples_per_mix - 1` others; how many is uniform.
 
     Args:
       example: frames and run-length-encoded targets.

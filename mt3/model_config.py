@@ -23,12 +23,12 @@ HEAD_DIM = 64  # of every released checkpoint; shapes alone do not tell it from 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(BaseModelConfig):
-    """All that turns parameters into a transcriber.
+    """Everything needed to run a transcriber except its parameters.
 
     Attributes:
       network: sizes of the network.
       vocabulary: resolution of time and velocity in the tokens.
-      spectrogram, segment: what the network sees of a recording.
+      spectrogram, segment: the network's input.
       targets_length: L, the most tokens that are decoded for a segment.
       spec: which events stand for notes.
     """
@@ -85,7 +85,7 @@ class _Spec:
 
 @dataclasses.dataclass(frozen=True)
 class _InputNorm:
-    """What is done to log-mel values, see `SegmentConfig`."""
+    """Normalisation of log-mel values, see `SegmentConfig`."""
 
     offset: float = 0.0
     scale: float = 1.0
@@ -93,7 +93,7 @@ class _InputNorm:
 
 @dataclasses.dataclass(frozen=True)
 class _File(BaseModelConfig):
-    """The fields of `config.json`, where segments and events are written otherwise than here."""
+    """The fields of `config.json`, where segments and events have another form than here."""
 
     system = "mt3"
 
@@ -109,7 +109,7 @@ class _File(BaseModelConfig):
 
     @classmethod
     def of(cls, config: ModelConfig) -> Self:
-        """Return what the file says of a configuration."""
+        """Return the file's form of a configuration."""
         segment, spec = config.segment, config.spec
         return cls(
             network=config.network,
@@ -169,14 +169,14 @@ def read_model_config(source: Mapping[str, Any] | str | os.PathLike) -> ModelCon
 
 
 def recognise_layout(params: Mapping[str, Any], source: str | Path) -> ModelConfig:
-    """Return the configuration of a released checkpoint, told by the shapes of its parameters.
+    """Return the configuration of a released checkpoint, recognised by its shapes.
 
     1664 rows of vocabulary are `ismir2021`: piano, 127 velocities, segments of 512 frames, no ties,
     no programs. 1536 rows are `mt3` (and ismir2022): one velocity, 256 frames, ties, programs.
     Sizes of the network are read off the arrays, with heads of 64.
 
     Raises:
-      CheckpointError: the parameters are not of such a network; the message says what to give.
+      CheckpointError: the parameters are of another network; the message names the remedy.
     """
     remedy = f"give the model's configuration: put a config.json beside {source}, or pass config="
     try:

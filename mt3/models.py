@@ -54,7 +54,7 @@ class ContinuousInputsEncoderDecoderModel(models.EncoderDecoderModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """As the base class; the shape of the encoder inputs may leave out the depth.
+        """Override the base class's; the shape of the encoder inputs may leave out the depth.
 
         Raises:
           ValueError: the shape names another depth.
@@ -78,7 +78,7 @@ class ContinuousInputsEncoderDecoderModel(models.EncoderDecoderModel):
         rng: Array | None = None,
         **options: Any,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """As the base class.
+        """Override the base class's.
 
         Gin refuses to register a class whose inherited method a file has configured already; with
         a method of its own, a process can read both.

@@ -66,7 +66,7 @@ class T5Config(NetworkConfig):
 
 
 def num_encoder_positions(num_frames: int, config: T5Config) -> int:
-    """T of an input of `num_frames` frames; raises ValueError if they fill no window."""
+    """Return T for an input of `num_frames` frames; raise ValueError if they fill no window."""
     if num_frames < config.frame_stack:
         raise ValueError(
             f"{num_frames} input frames are fewer than frame_stack={config.frame_stack}: "
@@ -76,7 +76,7 @@ def num_encoder_positions(num_frames: int, config: T5Config) -> int:
 
 
 def stack_frames(inputs: Array, frame_stack: int, frame_stride: int) -> Array:
-    """Windows of `frame_stack` frames every `frame_stride`: [B, N, F] -> [B, T, stack * F].
+    """Return windows of `frame_stack` frames every `frame_stride`: [B, N, F] -> [B, T, stack * F].
 
     Frames which do not fill a last window are dropped: T = (N - stack) // stride + 1.
     """
@@ -89,7 +89,7 @@ def stack_frames(inputs: Array, frame_stack: int, frame_stride: int) -> Array:
 
 
 def shift_sinusoids(config: T5Config) -> np.ndarray:
-    """The position vectors of the shift tokens' own times, float32 [number of shifts, E].
+    """Return position vectors of the shift tokens' own times, float32 [number of shifts, E].
 
     Scaled to mean square 1, the variance of a freshly initialised embedding.
     """
@@ -105,7 +105,7 @@ def shift_sinusoids(config: T5Config) -> np.ndarray:
 
 
 def _embedding_init(config: T5Config):
-    """Normal(0, 1), but sinusoids of their time for the shift tokens."""
+    """Initialise by Normal(0, 1), but shift tokens by sinusoids of their time."""
     normal = nn.initializers.normal(stddev=1.0)
     if config.shift_token_range is None:
         return normal
@@ -119,7 +119,7 @@ def _embedding_init(config: T5Config):
 
 
 def _logits_init(config: T5Config):
-    """T5's kernel initialiser, but sinusoids of their time in the shift tokens' columns."""
+    """Initialise like T5's kernels, but the shift tokens' columns by sinusoids of their time."""
     if config.shift_token_range is None:
         return default_kernel_init
     first = config.shift_token_range[0]
@@ -139,7 +139,7 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """Maps [B, N, F] to [B, N, F' * C] with F' = F, or F / 2^convolutions if pooled."""
+        """Map [B, N, F] to [B, N, F' * C] with F' = F, or F / 2^convolutions if pooled."""
         cfg = self.config
         x = jnp.asarray(inputs, cfg.dtype)[..., None]
         for i, channels in enumerate(cfg.conv_channels):
@@ -184,7 +184,7 @@ class Encoder(EncoderStack):
     def __call__(
         self, inputs: Array, encoder_mask: Array | None = None, deterministic: bool = False
     ) -> Array:
-        """Encodes float [B, N, F] as [B, T, E]; `encoder_mask` is [B, 1, T, T] or None."""
+        """Encode float [B, N, F] as [B, T, E]; `encoder_mask` is [B, 1, T, T] or None."""
         cfg = self.config
         if inputs.ndim != 3:
             raise ValueError(f"encoder inputs must be [batch, frames, features]: {inputs.shape}")
@@ -215,7 +215,7 @@ class Decoder(DecoderStack):
         self.position_embedder = SinusoidalPositions(cfg.emb_dim, dtype=cfg.dtype)
 
     def logits_init(self) -> Initializer:
-        """Knows the shift tokens' times."""
+        """Return the kernel initialiser, which depends on the shift tokens' times."""
         return _logits_init(self.config)
 
     def __call__(
@@ -229,7 +229,7 @@ class Decoder(DecoderStack):
         deterministic: bool = False,
         caching: Caching = NO_CACHE,
     ) -> Array:
-        """Float32 logits [B, L, V] of the tokens which follow `tokens` [B, L]."""
+        """Return float32 logits [B, L, V] of the tokens which follow `tokens` [B, L]."""
         y = self.token_embedder(tokens)
         y = y + self.position_embedder(
             tokens.shape[-1],
@@ -248,7 +248,7 @@ class Decoder(DecoderStack):
         )
 
     def init_cache(self, encoded: Array, max_decode_length: int) -> None:
-        """Allocates the caches of all layers and projects `encoded` [B, T, E] into them."""
+        """Allocate the caches of all layers and project `encoded` [B, T, E] into them."""
         self.position_embedder.init_cache()
         super().init_cache(encoded, max_decode_length)
 
@@ -263,4 +263,4 @@ class Transformer(EncoderDecoder):
         self.decoder = Decoder(self.config)
 
     def valid_inputs(self, encoder_input_tokens: Array) -> None:
-        """Padding frames are silence, and attended to."""
+        """Return None: padding frames are silence, and attended to."""

@@ -25,7 +25,7 @@ _BEAM_ALPHA = 0.6  # of the released models' inference
 
 
 def bucket_size(count: int, batch_size: int) -> int:
-    """Rows of the batch that `count` segments are padded to: batch_size, or 1/4, 1/16 … of it."""
+    """Return the rows that `count` segments are padded to: batch_size, or 1/4, 1/16 … of it."""
     size = batch_size
     while (smaller := -(-size // _BUCKET_GROWTH)) >= count and smaller < size:
         size = smaller
@@ -33,7 +33,7 @@ def bucket_size(count: int, batch_size: int) -> int:
 
 
 class SegmentGrammar:
-    """The grammar of one segment by itself, as a `t5x.decoding.Constraint`.
+    """The grammar of a single segment, as a `t5x.decoding.Constraint`.
 
     Segments are decoded side by side, so what sounds when one begins is not known: its tokens may
     end or tie any note, once. Those of notes which turn out not to sound are skipped when the
@@ -53,12 +53,12 @@ class SegmentGrammar:
         self.update = self._grammar.update
 
     def init(self, batch_size: int) -> GrammarState:
-        """State before the first tokens."""
+        """Return the state before the first tokens."""
         return self._grammar.init(batch_size, active=True)
 
 
 class Predictor:
-    """The network with its parameters, and the compiled ways of decoding.
+    """The network with its parameters, and its compiled decoding programs.
 
     Args:
       config: the model.
@@ -83,7 +83,7 @@ class Predictor:
         )
 
     def _compiled(self, decode: str) -> Any:
-        """The jitted (params, features) -> tokens; JAX keeps a program per batch size in it."""
+        """Return the jitted (params, features) -> tokens, which caches a program per batch size."""
         if decode not in self._programs:
             self._programs[decode] = self._compile(decode)
         return self._programs[decode]
@@ -110,7 +110,7 @@ class Predictor:
         raise ValueError(f"decode={decode!r} is not one of {', '.join(DECODES)}")
 
     def __call__(self, features: np.ndarray, decode: str, batch_size: int) -> jax.Array:
-        """Starts decoding a batch, and returns before it is done.
+        """Start decoding a batch; return before it is done.
 
         Args:
           features: float32 [N, frames, F], 1 <= N <= batch_size.

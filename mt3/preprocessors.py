@@ -46,7 +46,7 @@ FRAME_FEATURES = (
 
 
 def _audio_of(example: Mapping, config: SpectrogramConfig) -> np.ndarray:
-    """The example's audio at the rate of the spectrogram, float32 [n]."""
+    """Return the example's audio at the rate of the spectrogram, float32 [n]."""
     audio = np.asarray(example["audio"], np.float32)
     if audio.ndim != 1:
         raise ValueError(f"audio has shape {audio.shape}; expected mono samples [n]")
@@ -57,7 +57,7 @@ def _audio_of(example: Mapping, config: SpectrogramConfig) -> np.ndarray:
 def tokenize(
     example: Mapping, *, spectrogram_config: SpectrogramConfig, codec: Codec, spec: EncodingSpec
 ) -> Example:
-    """Frames of audio, events of all notes, and which events belong to which frame.
+    """Add frames of audio, events of all notes, and the index from frames to events.
 
     Args:
       example: audio float32 [n], sample_rate in Hz (the spectrogram's if missing), notes [N];
@@ -94,9 +94,9 @@ def _slice_frames(example: Mapping, start: int, end: int) -> Example:
 def split_tokens(
     example: Mapping, *, max_tokens_per_segment: int = MAX_FRAMES_PER_CHUNK
 ) -> Iterator[Example]:
-    """Consecutive chunks of at most `max_tokens_per_segment` frames.
+    """Yield consecutive chunks of at most `max_tokens_per_segment` frames.
 
-    What belongs to frames is split, everything else is passed on whole, except `notes`, which
+    Features with one row per frame are split, all others passed on whole, except `notes`, which
     only the first chunk keeps.
     """
     for start in range(0, len(example["inputs"]), max_tokens_per_segment):
@@ -109,7 +109,7 @@ def split_tokens(
 def split_tokens_to_inputs_length(
     example: Mapping, sequence_length: Mapping[str, int]
 ) -> Iterator[Example]:
-    """`split_tokens` into segments of the inputs' length, for evaluation."""
+    """Apply `split_tokens` with segments of the inputs' length, for evaluation."""
     return split_tokens(example, max_tokens_per_segment=sequence_length["inputs"])
 
 
@@ -120,7 +120,7 @@ def select_random_chunk(
     *,
     uniform_random_start: bool = True,
 ) -> Example:
-    """A random chunk of `sequence_length["inputs"]` frames.
+    """Return a random chunk of `sequence_length["inputs"]` frames.
 
     With `uniform_random_start` the start is uniform in (-length, frames), so chunks at both
     borders may be shorter; otherwise it is a random multiple of the length.
@@ -136,7 +136,7 @@ def select_random_chunk(
 def extract_target_sequence_with_indices(
     example: Mapping, *, codec: Codec, spec: EncodingSpec
 ) -> Example:
-    """`targets` become the events of the example's frames, after the state with ties."""
+    """Set `targets` to the events of the example's frames, after the state with ties."""
     starts = example["input_event_start_indices"]
     indexed = IndexedEvents(
         example["targets"],
@@ -153,7 +153,7 @@ def extract_target_sequence_with_indices(
 
 @gin.configurable(module="mt3.preprocessors")  # pyright: ignore[reportCallIssue]
 def map_midi_programs(example: Mapping, *, codec: Codec, granularity_type: str = "full") -> Example:
-    """Applies a granularity ("flat", "midi_class" or "full") to the targets' programs."""
+    """Apply a granularity ("flat", "midi_class" or "full") to the targets' programs."""
     if granularity_type not in PROGRAM_GRANULARITIES:
         raise ValueError(
             f"granularity_type {granularity_type!r} is not one of {list(PROGRAM_GRANULARITIES)}"
@@ -163,14 +163,14 @@ def map_midi_programs(example: Mapping, *, codec: Codec, granularity_type: str =
 
 
 def run_length_encode_shifts(example: Mapping, *, codec: Codec) -> Example:
-    """Unit shifts in `targets` become steps since the start of the segment."""
+    """Replace unit shifts in `targets` by steps since the start of the segment."""
     return {**example, "targets": run_length.run_length_encode_shifts(example["targets"], codec)}
 
 
 def remove_redundant_state_changes(
     example: Mapping, *, codec: Codec, state_change_event_types=("velocity", "program")
 ) -> Example:
-    """Drops each velocity and program of `targets` that repeats the one before."""
+    """Drop each velocity and program of `targets` that repeats the one before."""
     targets = run_length.remove_redundant_state_changes(
         example["targets"], codec, state_change_event_types
     )
@@ -186,7 +186,7 @@ def random_segment(
     codec: Codec,
     spec: EncodingSpec,
 ) -> Example:
-    """Frames and run-length-encoded targets of a random segment, straight from notes.
+    """Return frames and run-length-encoded targets of a random segment, straight from notes.
 
     The start is drawn as in `select_random_chunk`. In a segment that reaches the end of the audio
     all later notes belong to it, as in the reference.
@@ -209,7 +209,7 @@ def random_segment(
 
 
 def compute_spectrograms(example: Mapping, *, spectrogram_config: SpectrogramConfig) -> Example:
-    """`inputs` [T, hop] become a spectrogram float32 [T, F]; the samples stay as `raw_inputs`."""
+    """Make `inputs` [T, hop] a spectrogram float32 [T, F]; keep the samples as `raw_inputs`."""
     samples = flatten_frames(example["inputs"])
     inputs = compute_spectrogram(samples, spectrogram_config).astype(np.float32)
     return {**example, "inputs": inputs, "raw_inputs": samples}
@@ -222,7 +222,7 @@ def handle_too_long(
     *,
     skip: bool = False,
 ) -> Example | None:
-    """Refuses features longer than `sequence_length` (less one where EOS will be added).
+    """Reject features longer than `sequence_length` (less one where EOS will be added).
 
     Returns None, which drops the example, if `skip`; otherwise raises ValueError.
     """
@@ -243,7 +243,7 @@ def handle_too_long(
 def tokenize_and_append_eos(
     example: Mapping, output_features: Mapping, *, copy_pretokenized: bool = False
 ) -> Example:
-    """Codec ids become vocabulary ids, and EOS follows where the feature asks for it.
+    """Convert codec ids to vocabulary ids, and append EOS where the feature asks for it.
 
     Features of rank other than 1 are left alone. With `copy_pretokenized` the codec ids stay
     under `<feature>_pretokenized`.
@@ -262,18 +262,18 @@ def tokenize_and_append_eos(
 
 
 def add_unique_id(examples: Iterable[Mapping]) -> Iterator[Example]:
-    """Numbers examples: `unique_id` int32 [1], by which evaluation gathers their segments."""
+    """Number examples: `unique_id` int32 [1], by which evaluation gathers their segments."""
     for index, example in enumerate(examples):
         yield {**example, "unique_id": np.array([index], np.int32)}
 
 
 def add_dummy_targets(example: Mapping) -> Example:
-    """Empty `targets`, for inference."""
+    """Add empty `targets`, for inference."""
     return {**example, "targets": np.zeros(0, np.int32)}
 
 
 def notes_from_columns(example: Mapping) -> Example:
-    """Gathers features onset, offset, pitch, velocity, program, is_drum ([N] each) as `notes`."""
+    """Gather features onset, offset, pitch, velocity, program, is_drum ([N] each) as `notes`."""
     notes = np.empty(len(example["onset"]), NOTE_DTYPE)
     for name in NOTE_FIELDS:
         notes[name] = example[name]

@@ -1,4 +1,4 @@
-"""Training examples from takes (`musax.datasets.rendered_midi`): random segments, heard in a room.
+"""Training examples from takes (`musax.datasets.rendered_midi`): random segments, augmented.
 
 Preprocessors, in order: `augment_take`, `cut_segments` (one take, many segments with their tokens),
 `vary_features`, `finish_targets`. Effects and spectrogram are computed once for a take, since they
@@ -23,7 +23,7 @@ _LOG_OF_DB = np.log(10) / 20
 def augment_take(
     take: dict[str, np.ndarray], rng: np.random.Generator, *, config: AugmentConfig | None
 ) -> dict[str, np.ndarray]:
-    """int16 `audio` becomes float32, through room, colour, noise and level if `config` is given."""
+    """Convert int16 `audio` to float32; add room, colour, noise and gain if `config` is given."""
     audio = take["audio"].astype(np.float32) / 32768
     if config is not None:
         audio = augment(audio, int(take["sample_rate"]), rng, config)
@@ -40,7 +40,7 @@ def cut_segments(
     codec: Codec,
     spec: EncodingSpec,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`count` segments of a take, each starting at a random frame.
+    """Yield `count` segments of a take, each starting at a random frame.
 
     Yields `inputs` float32 [input_frames, F] and `targets` int32 [L], codec ids.
 
@@ -49,7 +49,7 @@ def cut_segments(
     """
     if int(take["sample_rate"]) != spectrogram.sample_rate:
         raise ValueError(
-            f"a take at {int(take['sample_rate'])} Hz, but the spectrogram wants "
+            f"a take at {int(take['sample_rate'])} Hz, but the spectrogram needs "
             f"{spectrogram.sample_rate} Hz; prepare the dataset with --sample-rate"
         )
     notes, audio = take_notes(take), take["audio"]
@@ -80,7 +80,7 @@ def vary_features(
     level_db: tuple[float, float],
     colour_db: float,
 ) -> dict[str, np.ndarray]:
-    """A segment's own level and smooth colour, added to its log spectrum above the floor.
+    """Add a random level and smooth colour to a segment's log spectrum, above the floor.
 
     Args:
       level_db: range of the level.
@@ -99,7 +99,7 @@ def vary_features(
 def finish_targets(
     example: dict[str, np.ndarray], sequence_length: dict[str, int], *, first_id: int, eos_id: int
 ) -> dict[str, np.ndarray] | None:
-    """Codec ids to vocabulary ids with EOS; None if they do not fit `sequence_length`."""
+    """Convert codec ids to vocabulary ids with EOS; None if they do not fit `sequence_length`."""
     if len(example["targets"]) + 1 > sequence_length["targets"]:
         return None
     targets = np.append(example["targets"] + first_id, eos_id).astype(np.int32)

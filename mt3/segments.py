@@ -1,4 +1,4 @@
-"""How a recording is cut into the segments that the network transcribes one by one."""
+"""Segments of a recording, which the network transcribes one by one."""
 
 import dataclasses
 
@@ -9,15 +9,15 @@ from musax.spectrograms import SpectrogramConfig, compute_spectrogram, pad_featu
 
 @dataclasses.dataclass(frozen=True)
 class SegmentConfig:
-    """A segment and the features the network sees of it.
+    """A segment and the features of it that the network gets.
 
     Attributes:
       frames: length of a segment, spectrogram frames (MT3: 256; ISMIR 2021: 512).
-      context_frames: frames seen on each side of a segment, centred ones only.
+      context_frames: input frames on each side of a segment, centred ones only.
       centred: False computes the spectrogram from the segment's own samples, as the reference does
         in training and inference: frame j covers samples j·hop …, with zeros after the segment.
         True centres frame j on sample (j - context_frames)·hop of the recording, so that neighbours
-        are heard across the border.
+        are seen across the border.
       offset, scale: features are (log_mel + offset) · scale.
     """
 
@@ -35,19 +35,19 @@ class SegmentConfig:
 
     @property
     def input_frames(self) -> int:
-        """Frames the network sees."""
+        """Number of input frames of the network."""
         return self.frames + 2 * self.context_frames
 
     def samples(self, spectrogram: SpectrogramConfig) -> int:
-        """Length of a segment, samples."""
+        """Return the length of a segment, samples."""
         return self.frames * spectrogram.hop_width
 
     def seconds(self, spectrogram: SpectrogramConfig) -> float:
-        """Length of a segment, s."""
+        """Return the length of a segment, s."""
         return self.samples(spectrogram) / spectrogram.sample_rate
 
     def margins(self, spectrogram: SpectrogramConfig) -> tuple[int, int]:
-        """Samples that `segment_features` needs before the segment's start and after its end."""
+        """Return how many samples `segment_features` needs before the segment and after it."""
         if not self.centred:
             return 0, 0
         hop, half = spectrogram.hop_width, spectrogram.window // 2
@@ -57,7 +57,7 @@ class SegmentConfig:
 def segment_features(
     audio: np.ndarray, segment: SegmentConfig, spectrogram: SpectrogramConfig, xp=np
 ) -> np.ndarray:
-    """Features of segments: float32 [..., before + samples + after] -> [..., input_frames, F].
+    """Return features: float32 [..., before + samples + after] -> [..., input_frames, F].
 
     `audio` holds the segment and `segment.margins` around it, zeros where the recording has no
     sound. Without centring it may be shorter (the end of a recording): missing frames are 0.0, as

@@ -35,7 +35,7 @@ class StreamedSegment:
 def steps_per_segment(
     segment: SegmentConfig, spectrogram: SpectrogramConfig, steps_per_second: float
 ) -> int:
-    """Steps of tokens in which the events of one segment may lie.
+    """Return the number of token steps in which the events of one segment may lie.
 
     Centred segments, which may begin at any sample, follow each other by whole steps, so that every
     moment rounds to a step of exactly one of them. Others may begin anywhere within a step.
@@ -47,7 +47,7 @@ def steps_per_segment(
 def segment_stride(
     segment: SegmentConfig, spectrogram: SpectrogramConfig, steps_per_second: float
 ) -> int:
-    """Samples from the start of a segment to the start of the next."""
+    """Return the samples from the start of a segment to the start of the next."""
     if not segment.centred:
         return segment.samples(spectrogram)
     steps = steps_per_segment(segment, spectrogram, steps_per_second)
@@ -60,11 +60,11 @@ def stream_segments(
     spectrogram: SpectrogramConfig,
     steps_per_second: float,
 ) -> Iterator[StreamedSegment]:
-    """Cuts a recording into consecutive segments.
+    """Cut a recording into consecutive segments.
 
     Centred segments follow each other by `segment_stride` and cover the last sample. Others follow
     the reference: the recording gets `hop - length % hop` zeros first (so always at least one), the
-    last segment is what is left, and segments start at the token step of their first frame.
+    last segment is the remainder, and segments start at the token step of their first frame.
 
     Args:
       chunks: float32 [n] pieces of the recording, in order and of any lengths.

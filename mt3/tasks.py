@@ -30,12 +30,12 @@ def rendered_midi_task(
     colour_db: float = 0.0,
     segments_per_take: int = 32,
 ) -> Task:
-    """Transcription of takes that `musax prepare rendered-midi` wrote.
+    """Return the transcription task of takes that `musax prepare rendered-midi` wrote.
 
     Args:
       directory: the folder of shards; its splits are those whose shards are there.
-      spectrogram_config, segment: what the network sees.
-      vocab_config, spec: what it writes.
+      spectrogram_config, segment: the network's input.
+      vocab_config, spec: its output.
       augment: effects on a take, in every split; None leaves it as it was rendered.
       level_db, colour_db: variation of each segment, see `mt3.rendered.vary_features`.
       segments_per_take: random segments cut from a take in an epoch.
@@ -87,7 +87,7 @@ def construct_task_name(
     vocab_config: VocabularyConfig | None = None,
     task_suffix: str | None = None,
 ) -> str:
-    """The name under which upstream registers a task, such as `maestrov3_notes_ties_vb1_train`.
+    """Return upstream's name for a task, such as `maestrov3_notes_ties_vb1_train`.
 
     Settings that are not defaults add their abbreviation.
     """
@@ -108,7 +108,7 @@ def add_transcription_task(
     training: bool = True,
     skip_too_long: bool = False,
 ) -> Task:
-    """Registers the reference's transcription task on a source of recordings with notes.
+    """Register the reference's transcription task on a source of recordings with notes.
 
     Args:
       dataset_name: such as "maestrov3"; the task is named as upstream names it,

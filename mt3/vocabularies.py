@@ -40,12 +40,12 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """What a vocabulary can express.
+    """Range of events of a vocabulary.
 
     Attributes:
       steps_per_second: time resolution, Hz.
       max_shift_seconds: longest time shift of one event, s.
-      num_velocity_bins: velocities that are told apart, besides note-off; 1 for none.
+      num_velocity_bins: velocity levels besides note-off; 1 for no velocities.
     """
 
     steps_per_second: float = DEFAULT_STEPS_PER_SECOND
@@ -66,7 +66,7 @@ class VocabularyConfig:
 
 
 def build_codec(vocab_config: VocabularyConfig) -> Codec:
-    """The event codec: shift, pitch, velocity, tie, program, drum."""
+    """Return the event codec: shift, pitch, velocity, tie, program, drum."""
     return event_codec.note_codec(
         vocab_config.steps_per_second,
         vocab_config.max_shift_seconds,
@@ -83,17 +83,17 @@ class GenericTokenVocabulary(TokenVocabulary):
 
 
 def vocabulary_from_codec(codec: Codec) -> GenericTokenVocabulary:
-    """The vocabulary of a codec's ids, with 100 unused ids on top as in T5."""
+    """Return the vocabulary of a codec's ids, with 100 unused ids on top as in T5."""
     return GenericTokenVocabulary(codec.num_classes, extra_ids=NUM_EXTRA_IDS)
 
 
 def num_embeddings(vocabulary: GenericTokenVocabulary) -> int:
-    """Rows of the embedding table: the vocabulary's size, rounded up to a multiple of 128."""
+    """Return the rows of the embedding table: the vocabulary's size, rounded up to 128."""
     return -(-vocabulary.vocab_size // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE
 
 
 def num_velocity_bins_from_codec(codec: Codec) -> int:
-    """Velocity bins of a codec, without bin 0 (note-off)."""
+    """Return the number of velocity bins of a codec, without bin 0 (note-off)."""
     return event_codec.num_velocity_bins(codec)
 
 
@@ -102,14 +102,14 @@ bin_to_velocity = event_codec.bin_to_velocity
 
 
 def drop_programs(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-    """`tokens` (int [N] codec ids) without program events."""
+    """Return `tokens` (int [N] codec ids) without program events."""
     tokens = np.asarray(tokens)
     low, high = codec.event_type_range("program")
     return tokens[(tokens < low) | (tokens > high)]
 
 
 def programs_to_midi_classes(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-    """`tokens` (int [N] codec ids) with each program as the first of its family of 8."""
+    """Return `tokens` (int [N] codec ids), each program the first of its family of 8."""
     tokens = np.asarray(tokens)
     low, high = codec.event_type_range("program")
     is_program = (tokens >= low) & (tokens <= high)
@@ -123,7 +123,7 @@ def _keep_programs(tokens: np.ndarray, codec: Codec) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramGranularity:
-    """How finely programs are told apart.
+    """Granularity of programs.
 
     Attributes:
       tokens_map_fn: (tokens int [N], codec) -> tokens.

@@ -106,7 +106,7 @@ def test_the_reference_takes_every_cell_above_one_half():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("9", "18"), "tells apart the classes '9'"),
+        (("9", "18"), "'18': this model distinguishes the classes of '9'"),
         (("18", "7"), "no drum classes called '7'"),
         (("18", "9", 100.0, None, "akai"), "'akai' is not one of gm, roland"),
     ],

@@ -81,7 +81,7 @@ def test_spliced_chunks_are_seconds_of_several_records():
 
 
 def test_another_rate_is_an_error():
-    with pytest.raises(ValueError, match="a take at 8000 Hz, but the features want 11025 Hz"):
+    with pytest.raises(ValueError, match="a take at 8000 Hz, but the features need 11025 Hz"):
         pieces({**take(), "sample_rate": np.int32(8000)})
 
 
