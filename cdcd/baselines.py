@@ -1,4 +1,4 @@
-"""What continuous diffusion is compared with, from the same trunk: the autoregressive model and
+"""Baselines for continuous diffusion on the same trunk: the autoregressive model and
 masked diffusion.
 
 Letters in shapes: B batch, L length, V vocabulary.
@@ -64,14 +64,14 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
         super().__init__(module, vocabulary, optimizer_def, decode_fn)
 
     def target_nats(self, params: Params, batch: Batch) -> tuple[Array, Array]:
-        """(-log p of each target float32 [B, L], bool [B, L] which are no padding)."""
+        """Return (-log p of each target float32 [B, L], bool [B, L], False for padding)."""
         logits = self._compute_logits(params, batch)
         return token_nats(logits, batch["decoder_target_tokens"]), valid_positions(batch)
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: Array | None
     ) -> tuple[Array, MetricsMap]:
-        """The mean cross-entropy."""
+        """Return the mean cross-entropy."""
         logits = self._compute_logits(params, batch, dropout_rng)
         tokens, counted = batch["decoder_target_tokens"], valid_positions(batch)
         nats = token_nats(logits, tokens)
@@ -94,11 +94,11 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
         topp: float = 1.0,
         never: Sequence[int] = SPECIAL_IDS,
     ) -> Array:
-        """Fills in rows, int32 [B, L], from left to right: what is given later is not seen before.
+        """Fill in rows, int32 [B, L], from left to right; later given tokens are not seen.
 
         Args:
           params: of the network.
-          rows: what is given.
+          rows: the given tokens.
           rng: random key.
           temperature, topp: see `t5x.decoding.sampling.SamplingOptions`; a topp of 1 is all.
           never: ids that are never sampled.
@@ -118,7 +118,7 @@ class AutoregressiveModel(WholeBatch, DecoderOnlyModel):
         return tokens
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
-        """See `BaseModel.train_step_flops`."""
+        """Return the FLOPs of a step, see `BaseModel.train_step_flops`."""
         return train_step_flops(params, self.module.config, batch["decoder_target_tokens"].shape)
 
 
@@ -132,7 +132,7 @@ def _decode(
     temperature: Array,
     topp: Array,
 ) -> tuple[Array, Array]:
-    """(tokens int32 [B, L], log-probabilities [B])."""
+    """Return (tokens int32 [B, L], log-probabilities [B])."""
     forced = jnp.where(rows.noisy, 0, rows.tokens)
     inputs = jnp.pad(forced[:, :-1], ((0, 0), (1, 0)))
     start = jnp.zeros_like(inputs).at[:, 0].set(1)
@@ -147,7 +147,7 @@ def _decode(
         "topp": topp,
         "logit_callback_fn": forbid,
         "eos_id": -1,
-        "rescale_log_probs": False,  # Those of a nucleus are finite whatever the network makes.
+        "rescale_log_probs": False,  # A nucleus hides logits that are not finite.
     }
     decoded, scores = model._decode(params, inputs, batch, options)
     return jnp.where(rows.noisy, decoded[:, 0], rows.tokens).astype(jnp.int32), scores
@@ -157,9 +157,9 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
     """Masked diffusion: tokens behind masks, weighted so that the loss bounds the likelihood.
 
     Sahoo et al. 2024 (arXiv 2406.07524): a token is masked with probability t, times are spread
-    evenly, and the cross-entropy of masked tokens counts 1 / t (the log-linear schedule). What is
-    not masked is what it is, and nothing is a mask (their parameterisation SUBS): the network has
-    no logit for the mask, and only masked positions are looked at.
+    evenly, and the cross-entropy of masked tokens is weighted by 1 / t (the log-linear schedule).
+    Unmasked tokens never change and the mask is never predicted (their parameterisation SUBS): the
+    network has no logit for the mask, and only masked positions enter the loss.
 
     Args:
       module: a `TokenNetwork` that is not causal, with one `extra_inputs`, the mask.
@@ -194,7 +194,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
 
     @property
     def mask_id(self) -> int:
-        """What the network reads where a token is masked."""
+        """Id that stands for a masked token in the network's inputs."""
         return self.module.config.vocab_size
 
     def get_initial_variables(
@@ -203,7 +203,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Parameters and their axes."""
+        """Return initial parameters and their axes."""
         del input_types
         tokens = jnp.ones(input_shapes["decoder_target_tokens"], jnp.int32)
         return unfreeze(self.module.init(rng, tokens, tokens))
@@ -216,7 +216,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         valid: Array | None = None,
         dropout_rng: Array | None = None,
     ) -> Array:
-        """Of all tokens, those `masked` bool [B, L] unseen, float32 [B, L, V]."""
+        """Return logits of all tokens, those `masked` bool [B, L] hidden, float32 [B, L, V]."""
         seen = jnp.ones(tokens.shape, bool) if valid is None else valid
         return self.module.apply(  # type: ignore[return-value]
             {"params": params},
@@ -229,11 +229,11 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
     def bound(
         self, params: Params, batch: Batch, rng: Array, training: bool = False
     ) -> tuple[Array, Array, Array]:
-        """One draw of the bound of -log p, spread over masked tokens.
+        """Draw the bound of -log p once, spread over masked tokens.
 
         Returns:
           (nats float32 [B, L]: their sum over a row is, on average, at least -log p of it;
-          logits [B, L, V]; bool [B, L], what was masked).
+          logits [B, L, V]; bool [B, L], True where masked).
         """
         tokens, valid = batch["decoder_target_tokens"], valid_positions(batch)
         time_rng, mask_rng, dropout_rng = jax.random.split(rng, 3)
@@ -247,7 +247,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: Array | None
     ) -> tuple[Array, MetricsMap]:
-        """The bound for each token."""
+        """Return the bound per token."""
         rng = evaluation_rng(batch) if dropout_rng is None else dropout_rng
         tokens, valid = batch["decoder_target_tokens"], valid_positions(batch)
         nats, logits, masked = self.bound(params, batch, rng, dropout_rng is not None)
@@ -268,7 +268,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         *,
         decoder_params: Mapping[str, Any] | None = None,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Fills in rows.
+        """Fill in rows.
 
         Args:
           params: of the network.
@@ -283,13 +283,13 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         return self.make(params, rows_of(batch), rng, **(decoder_params or {})), {}
 
     def make(self, params: Params, rows: Rows, rng: Array, **options: Any) -> Array:
-        """Fills in rows, int32 [B, L]; the options are those of `sample_masked`."""
+        """Fill in rows, int32 [B, L]; the options are those of `sample_masked`."""
         return sample_masked(self, params, rows, rng, **options)
 
     def score_batch(
         self, params: Params, batch: Batch, return_intermediates: bool = False
     ) -> Array:
-        """A lower bound of log p of rows, float32 [B], on average over times and masks."""
+        """Return a lower bound of log p of rows, float32 [B], on average over times and masks."""
         if return_intermediates:
             raise ValueError("a bound has no intermediates: leave return_intermediates off")
         return -self.variational_bound(params, batch, evaluation_rng(batch))
@@ -297,7 +297,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
     def variational_bound(
         self, params: Params, batch: Batch, rng: Array, *, levels: int = 32
     ) -> Array:
-        """An upper bound of -log p of rows, float32 [B], on average over times and masks."""
+        """Return an upper bound of -log p of rows, float32 [B], on average over times and masks."""
         keys = jax.random.split(rng, levels)
 
         def step(total: Array, key: Array) -> tuple[Array, None]:
@@ -307,5 +307,5 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
         return jax.lax.scan(step, jnp.zeros(rows), keys)[0] / levels
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
-        """See `BaseModel.train_step_flops`."""
+        """Return the FLOPs of a step, see `BaseModel.train_step_flops`."""
         return train_step_flops(params, self.module.config, batch["decoder_target_tokens"].shape)

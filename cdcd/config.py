@@ -17,8 +17,8 @@ class DenoiserConfig:
       activation: any function of `flax.linen`.
       rotary_base: of rotary positions, see `t5x.layers.rotary`; None for none.
       output_prior: add to the logits how likely each token's embedding is to have become the noisy
-        one, so that the network has only to say what the others tell of it (Gulrajani & Hashimoto
-        2023, "Plaid", section 3); of denoisers alone, and not in the paper.
+        one, so that the network only has to infer it from the other tokens (Gulrajani & Hashimoto
+        2023, "Plaid", section 3); denoisers only, and not in the paper.
       num_fourier: F, random frequencies of the time.
       time_width: C, units of the two layers that follow them.
       embedding_init: standard deviation of the table before it is normalised. Small tables turn

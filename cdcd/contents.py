@@ -24,37 +24,37 @@ from t5x.data.vocabularies import UNK_ID, ByteVocabulary, Vocabulary, text_vocab
 
 @dataclasses.dataclass(frozen=True)
 class Text(abc.ABC):
-    """Text; its subclasses say of which symbols."""
+    """Text; subclasses define the symbols."""
 
     @property
     @abc.abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Of the symbols."""
+        """The vocabulary of the symbols."""
 
     def normalise(self, text: str) -> str:
-        """The text as the symbols can write it."""
+        """Return the text in the symbols of the vocabulary."""
         return text
 
     def encode(self, text: str, what: str = "text") -> np.ndarray:
-        """Ids int32 [n] of a text.
+        """Return ids int32 [n] of a text.
 
         Raises:
-          ValueError: it is empty, or has what no symbol stands for; names it `what`.
+          ValueError: it is empty or has unknown symbols; the message calls it `what`.
         """
         ids = self._ids(text, what)
         if not ids.size:
-            raise ValueError(f"{what}: empty; expected one symbol at least")
+            raise ValueError(f"{what}: empty; expected at least one symbol")
         return ids
 
     def encode_blanks(self, text: str, blank: str = "_") -> tuple[np.ndarray, np.ndarray]:
-        """(ids int32 [n], bool [n], True where there is a blank) of a text.
+        """Return (ids int32 [n], bool [n], True at blanks) of a text with blanks.
 
         Args:
-          text: what is given, with a blank for each symbol that is not.
+          text: the given symbols, with a blank for each missing one.
           blank: one character.
 
         Raises:
-          ValueError: as `encode`; there is no blank, nothing else, or `blank` is no character.
+          ValueError: as `encode`; no blanks or only blanks; `blank` is not one character.
         """
         if len(blank) != 1:
             raise ValueError(f"blank={blank!r}: expected one character")
@@ -63,7 +63,7 @@ class Text(abc.ABC):
         if not any(gaps):
             raise ValueError(f"text: no blanks; write a {blank!r} for each symbol to be filled in")
         if all(gaps):
-            raise ValueError("text: only blanks; expected symbols too, or sample from nothing")
+            raise ValueError("text: only blanks; expected symbols too, or compose without a prompt")
         ids = [
             np.zeros(len(part), np.int32) if gap else self._ids(part, "text")
             for part, gap in zip(parts, gaps)
@@ -71,7 +71,7 @@ class Text(abc.ABC):
         return np.concatenate(ids), np.repeat(gaps, [len(each) for each in ids])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of ids; what is no text, such as broken UTF-8, is left out."""
+        """Return the text of ids; ids that are not text, such as broken UTF-8, are left out."""
         return self.vocabulary.decode(np.asarray(ids).tolist())
 
     def _ids(self, text: str, what: str) -> np.ndarray:
@@ -93,7 +93,7 @@ class Letters(Text):
         return LettersVocabulary()
 
     def normalise(self, text: str) -> str:
-        """See `cdcd.text.normalise_text8`."""
+        """Return letters and spaces only, see `cdcd.text.normalise_text8`."""
         return normalise_text8(text)
 
 
@@ -123,7 +123,7 @@ class Pieces(Text):
         return text_vocabulary(self.model)
 
     def encode_blanks(self, text: str, blank: str = "_") -> tuple[np.ndarray, np.ndarray]:
-        """Raises ValueError: a blank in a text is a symbol, and pieces are of many."""
+        """Raise ValueError: a blank stands for one symbol, but a piece has several."""
         raise ValueError(
             "text with blanks needs a model of letters or bytes; with one of pieces, give tokens "
             "to Writer.fill_in"
@@ -165,9 +165,10 @@ class Melody:
     def encode(
         self, notes: np.ndarray, what: str = "notes", *, whole_bars: bool = False
     ) -> np.ndarray:
-        """Ids int32 [n] of the melody of notes, from time 0 to its end.
+        """Return ids int32 [n] of the melody of notes, from time 0 to its end.
 
-        Of notes that begin together the highest counts; drums and pitches that no piano has do not.
+        Of notes with the same onset the highest is kept; drums and pitches outside the range of a
+        piano are left out.
 
         Args:
           notes: `musax.notes` array.
@@ -175,7 +176,7 @@ class Melody:
           whole_bars: up to the end of the last bar.
 
         Raises:
-          ValueError: notes that are wrong, or none of a melody.
+          ValueError: invalid notes, or no melody notes.
         """
         notes = validate_notes(notes, what)
         pitch = notes["pitch"]
@@ -194,7 +195,7 @@ class Melody:
         return self.vocabulary.encode_array(notes_to_melody(notes, steps, rate))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """A `musax.notes` array, times in s; raises ValueError for ids that are no events."""
+        """Return a `musax.notes` array, times in s; raise ValueError for ids that are no events."""
         return melody_to_notes(self.vocabulary.decode_array(ids), self.steps_per_second)
 
     def gap(
@@ -203,7 +204,7 @@ class Melody:
         bars: tuple[int, int] | None = None,
         seconds: tuple[float, float] | None = None,
     ) -> np.ndarray:
-        """bool [length], True in a part of a melody.
+        """Return bool [length], True in a part of a melody.
 
         Args:
           length: of the melody, steps.
@@ -211,7 +212,7 @@ class Melody:
           seconds: begin and end, instead.
 
         Raises:
-          ValueError: none or both are given, or they are not inside of the melody.
+          ValueError: none or both are given, or they are outside the melody.
         """
         if (bars is None) == (seconds is None):
             raise ValueError("the gap: expected either bars or seconds")
@@ -233,15 +234,15 @@ class Melody:
 
 
 Contents = Text | Melody
-#: What a configuration calls them.
+#: Content types by their names in a configuration.
 KINDS: dict[str, type] = {"letters": Letters, "bytes": Bytes, "pieces": Pieces, "melody": Melody}
 
 
 def contents_of(vocabulary: Vocabulary) -> Contents:
-    """What a task's vocabulary stands for.
+    """Return the content type of a task's vocabulary.
 
     Raises:
-      ValueError: it is none of those here.
+      ValueError: the vocabulary is of an unknown type.
     """
     if isinstance(vocabulary, MelodyVocabulary):
         return Melody()

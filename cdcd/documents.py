@@ -64,7 +64,7 @@ def write_documents(
 
     Args:
       documents: any.
-      folder: where; its splits are made as needed.
+      folder: output; folders of splits are created as needed.
       letters: write space and a to z alone, as text8 does.
     """
     written: dict[str, tuple[int, int]] = dict.fromkeys(TASK_SPLITS, (0, 0))

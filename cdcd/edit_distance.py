@@ -1,4 +1,4 @@
-"""How many symbols of a sequence have to be changed to make it another one."""
+"""Levenshtein distance between sequences of symbols."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,7 +8,7 @@ Rows = Sequence[Sequence[Hashable]]
 
 
 def edit_distances(references: Rows, hypotheses: Rows) -> np.ndarray:
-    """Levenshtein distance of each pair of sequences, int64 [N].
+    """Return the Levenshtein distance of each pair of sequences, int64 [N].
 
     The least number of symbols that are inserted, left out or replaced.
 
@@ -33,7 +33,7 @@ def edit_distances(references: Rows, hypotheses: Rows) -> np.ndarray:
 
 
 def _matrix(rows: Rows, numbers: dict[Hashable, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols as numbers int64 [N, L], -1 after the end, and lengths int64 [N]."""
+    """Return symbols as numbers int64 [N, L], -1 after the end, and lengths int64 [N]."""
     lengths = np.array([len(row) for row in rows], np.int64)
     matrix = np.full((len(rows), lengths.max(initial=0)), -1)
     for numbered, row in zip(matrix, rows):

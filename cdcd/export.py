@@ -1,6 +1,6 @@
-"""Makes a model folder of a training run: `python -m cdcd.export RUN_DIR OUT_DIR`.
+"""Export a training run as a model folder: `python -m cdcd.export RUN_DIR OUT_DIR`.
 
-The run's `config.gin` says what the model is (macros of configs/cdcd/train.gin), its last
+The run's `config.gin` defines the model (macros of configs/cdcd/train.gin), its last
 checkpoint holds the parameters; the average of them is taken where the run kept one.
 `cdcd.inference.Writer.from_pretrained(OUT_DIR)` reads the result.
 """
@@ -18,10 +18,10 @@ from musax.runs import TrainedRun
 
 
 def run_config(run: TrainedRun) -> ModelConfig:
-    """The configuration of the model that a run trained.
+    """Return the configuration of the model that a run trained.
 
     Raises:
-      ValueError: the model is none of `model_config.MODELS`, or its tokens nothing that is known.
+      ValueError: the model is not one of `model_config.MODELS`, or its vocabulary is unknown.
     """
     kind = kind_of(run.model)
     # How it was trained is of no use once it is.
@@ -41,7 +41,7 @@ def run_config(run: TrainedRun) -> ModelConfig:
 
 
 def read_run(run_dir: str | Path, step: int | None = None) -> ExportedRun:
-    """What a run trained; see `run_config` and `cdcd.runs.load_run`."""
+    """Return configuration and model of a run; see `run_config` and `cdcd.runs.load_run`."""
     run = load_run(run_dir, step)
     config = run_config(run)
     files = {}

@@ -1,7 +1,7 @@
-"""What a training step costs, by the formula of `t5x.training.flops`.
+"""FLOPs of a training step, by the formula of `t5x.training.flops`.
 
 6 operations per weight and what it is multiplied with, 12 per channel, query and key of an
-attention. Scales and shifts by time, made once a row, and the interpolation of embeddings count as
+attention. Scales and shifts by time, once a row, and the interpolation of embeddings count as
 well.
 """
 
@@ -20,7 +20,7 @@ def train_step_flops(
     extra_forward: float = 0.0,
     inputs: int = 0,
 ) -> float:
-    """FLOPs of a training step.
+    """Return FLOPs of a training step.
 
     Args:
       params: the parameter tree of a network of `cdcd.network` or `cdcd.translation.network`.
@@ -49,7 +49,7 @@ def train_step_flops(
 
 
 def _multiplied_with(name: str, length: int, inputs: int) -> int:
-    """How many vectors of a row a kernel is multiplied with."""
+    """Return how many vectors of a row a kernel is multiplied with."""
     if name.startswith(("time_mlp/", "length_mlp/")) or "norm/" in name:
         return 1
     of_inputs = name.endswith(("cross_attention/key/kernel", "cross_attention/value/kernel"))

@@ -1,4 +1,4 @@
-"""Text and melodies that a model composes, fills in, and scores.
+"""Models of text and melodies that compose, fill in and score.
 
 writer = Writer.from_pretrained("cdcd-text")
 writer.compose(count=3, seed=1)[0].text
@@ -33,7 +33,7 @@ _SAMPLER_OPTIONS = {f.name for f in dataclasses.fields(SamplerOptions)} - {
 }
 #: The option of each kind of model that is its temperature.
 TEMPERATURE = {"cdcd": "score_temperature", "mdlm": "temperature", "ar": "temperature"}
-#: Options of each kind of model, and what the kind calls them.
+#: Options of each kind of model, and their names in the model.
 _OPTIONS: Mapping[str, Mapping[str, str]] = {
     "cdcd": {
         **{name: name for name in _SAMPLER_OPTIONS},
@@ -53,9 +53,9 @@ class Writer(PretrainedModel[ModelConfig]):
     """A model of text or melodies: continuous diffusion, masked diffusion or autoregressive.
 
     Args:
-      config: what it is.
+      config: the configuration.
       params: of the network.
-      source: the file they are of, for messages.
+      source: the file of the parameters, for messages.
 
     Raises:
       CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
@@ -107,13 +107,13 @@ class Writer(PretrainedModel[ModelConfig]):
         seed: int = 0,
         **options: Any,
     ) -> list[Piece] | list[Text]:
-        """Compose texts or melodies, from nothing or after a prompt.
+        """Compose texts or melodies, with or without a prompt.
 
         Args:
           prompt: the beginning: text, or a note array up to the end of its last note.
           count: number of results, which are composed together.
-          tokens: length after the prompt; by default up to the training length. What exceeds the
-            training length is made window after window.
+          tokens: length after the prompt; by default up to the training length. A
+            longer sequence is sampled window after window.
           bars, seconds: for melodies, the length after the prompt instead of `tokens`.
           tempo: for melodies, quarter notes per minute; None for that of the configuration.
           seed: the same seed gives the same results.
@@ -170,7 +170,7 @@ class Writer(PretrainedModel[ModelConfig]):
         seed: int = 0,
         **options: Any,
     ) -> list[Piece] | list[Text]:
-        """Fill gaps in; tokens that are given never change.
+        """Fill in gaps; given tokens never change.
 
         Text of letters is returned normalised (`cdcd.text.normalise_text8`), notes as their melody
         on the model's grid. The model may end a note that sounds when the gap begins.
@@ -189,7 +189,7 @@ class Writer(PretrainedModel[ModelConfig]):
           `musax.results.Text`s or `Piece`s.
 
         Raises:
-          ValueError: no gap, nothing but a gap, or see `fill_in`.
+          ValueError: no gap, no given token, or see `fill_in`.
         """
         writer = self if tempo is None else self.at_tempo(tempo)
         contents = writer.contents
@@ -344,7 +344,7 @@ class Writer(PretrainedModel[ModelConfig]):
     ) -> Score:
         """Return the likelihood of a text, or of the melody of notes.
 
-        Windows of the training length are scored side by side, each by itself.
+        Consecutive windows of the training length are scored independently.
 
         Args:
           content: text or a note array.
@@ -381,7 +381,7 @@ class Writer(PretrainedModel[ModelConfig]):
 
 
 def _check_sampling(temperature: float, top_p: float, greedy: bool) -> None:
-    """Raise ValueError for what is out of range; a temperature of 0 is, unless `greedy`."""
+    """Raise ValueError for options out of range, such as temperature 0 unless `greedy`."""
     if not (temperature > 0 or (greedy and temperature == 0)):
         expected = "0 or a positive number" if greedy else "a positive number"
         raise ValueError(f"temperature={temperature}: expected {expected}")

@@ -67,7 +67,7 @@ def evaluate_words(
     temperatures: Sequence[float] = TEMPERATURES,
     progress: Progress = no_progress,
 ) -> Report:
-    """Measure what is filled in for one word of 3 to 5 letters of each row.
+    """Measure the filling in of one word of 3 to 5 letters in each row.
 
     Args:
       runs, split, count, steps, progress: see `evaluate_gaps`.
@@ -77,7 +77,7 @@ def evaluate_words(
       A table of `cdcd.metrics.word_scores`; the data has it as "words".
 
     Raises:
-      ValueError: a run's model is none of letters, or no row has such a word.
+      ValueError: a run's model is not one of letters, or no row has such a word.
     """
     found = []
     for done, (name, run) in enumerate(runs.items(), start=1):
@@ -90,8 +90,8 @@ def evaluate_words(
         known = {word for row in training for word in contents.decode(row).split(" ")[1:-1]}
         for temperature in temperatures:
             options = sampler_options(run, steps, temperature)
-            made = _fill(run, truth, gaps, options)
-            scores = metrics.word_scores(texts, [contents.decode(r) for r in made], gaps, known)
+            filled = _fill(run, truth, gaps, options)
+            scores = metrics.word_scores(texts, [contents.decode(r) for r in filled], gaps, known)
             words = int(gaps.any(1).sum())
             found.append({"model": name, "T": temperature, "words": words} | scores)
             progress(f"{name}, T={temperature}", done, len(runs))

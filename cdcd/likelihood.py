@@ -1,4 +1,4 @@
-"""How likely tokens are. The training loss is no likelihood; two others are had from one network.
+"""Likelihoods of tokens. The training loss is not a likelihood, but the network has two others.
 
 * `variational_bound`: an upper bound of -log p(x) of the diffusion model, by integration over noise
   levels (Kingma et al. 2021, "Variational diffusion models", section 4, for x_t = x_0 + t eps).
@@ -9,8 +9,8 @@
   all orders has an unbiased estimate of a few forward passes: `any_order_nats` (Hoogeboom et al.
   2022, "Autoregressive diffusion models", equation 5).
 
-The second kind is defined for masked diffusion as well, in whose place the noise is a mask. All
-results are nats. Letters in shapes: B batch, L length, d width of embeddings, V vocabulary.
+The second kind is defined for masked diffusion as well, with a mask in place of noise. All results
+are nats. Letters in shapes: B batch, L length, d width of embeddings, V vocabulary.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ from t5x.losses import mean_where, token_nats
 
 
 class FillIn(Protocol):
-    """A model that finds tokens of which others are given, all at once."""
+    """A model that predicts hidden tokens from the others, all at once."""
 
     def __call__(self, params: Params, tokens: Array, noisy: Array, rng: Array) -> Array:
-        """Logits float32 [B, L, V] of tokens int [B, L], of which `noisy` bool are not seen."""
+        """Return logits float32 [B, L, V] of tokens int [B, L], with those `noisy` bool hidden."""
         ...
 
 
@@ -83,7 +83,7 @@ def self_conditioned(
     t: Array,
     iterations: int,
 ) -> tuple[Array, Array]:
-    """(logits [B, L, V], estimate [B, L, d]) after evaluations that each see the one before."""
+    """Return (logits [B, L, V], estimate [B, L, d]) after self-conditioned evaluations."""
     previous = jnp.zeros_like(x)
     logits = denoising.logits(params, x, conditioning, previous, t)
     for _ in range(iterations - 1):
@@ -108,9 +108,9 @@ def variational_bound(
     iterations: int = 1,
     source: Any = None,
 ) -> Array:
-    """An upper bound of -log p(noisy tokens | given tokens), on average over noise.
+    """Return an upper bound of -log p(noisy tokens | given tokens), on average over noise.
 
-    d / (2 high^2) for each noisy token, the cross-entropy at the lowest noise level, and between
+    The sum of d / (2 high^2) for each noisy token, the cross-entropy at the lowest noise level, and
 
         integral over t of t^-3 E |x_0 - estimate(x_t)|^2,
 
@@ -171,12 +171,12 @@ def variational_bound(
 
 
 def left_to_right(tokens: Array) -> Array:
-    """The order of reading, int32 [B, L]."""
+    """Return positions in the order of reading, int32 [B, L]."""
     return jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
 
 
 def random_orders(rng: Array, tokens: Array) -> Array:
-    """An order for each row, int32 [B, L]."""
+    """Return a random order of positions for each row, int32 [B, L]."""
     return jnp.argsort(jax.random.uniform(rng, tokens.shape), axis=-1).astype(jnp.int32)
 
 
@@ -184,14 +184,14 @@ def random_orders(rng: Array, tokens: Array) -> Array:
 def decoding_nats(
     fill_in: FillIn, params: Params, tokens: Array, order: Array, rng: Array
 ) -> Array:
-    """-log p of each token when positions are filled in, in an order: L forward passes.
+    """Return -log p of each token when positions are filled in in an order: L forward passes.
 
     Args:
       fill_in: see `FillIn`.
       params: of the network.
       tokens: int [B, L].
       order: int [B, L], positions in the order of filling in.
-      rng: random key of what stands for unknown tokens.
+      rng: random key of the noise in place of unknown tokens.
 
     Returns:
       float32 [B, L], by position; the sum over a row is -log p of it.
@@ -218,14 +218,14 @@ def any_order_nats(
     passes: int = 32,
     scored: Array | None = None,
 ) -> Array:
-    """An unbiased estimate of -log p of rows, on average over all orders of filling in.
+    """Estimate -log p of rows, on average over all orders of filling in, without bias.
 
     Args:
       fill_in, params, tokens: see `decoding_nats`.
       rng: random key.
       passes: forward passes, with numbers of given tokens spread evenly.
-      scored: bool [B, L], the tokens it is about, one of a row at least; the others stay unknown.
-        None for all.
+      scored: bool [B, L], tokens to score, at least one in each row; the others stay unknown. None
+        for all.
 
     Returns:
       float32 [B].
@@ -253,7 +253,7 @@ def any_order_nats(
 def in_batches(
     score: Callable[[Array, Array], Array], tokens: Array, rng: Array, batch_size: int
 ) -> Array:
-    """`score(tokens, rng)` of all rows, `batch_size` at a time; the last batch is filled up."""
+    """Return `score(tokens, rng)` of all rows, `batch_size` at a time; the last batch is padded."""
     found = []
     for number, first in enumerate(range(0, tokens.shape[0], batch_size)):
         part = tokens[first : first + batch_size]

@@ -17,7 +17,7 @@ from t5x.decoding.logit_masks import NEG_INF
 
 
 class MaskPredictor(Protocol):
-    """What sampling needs of a model, such as `cdcd.baselines.MaskedDiffusionModel`."""
+    """The interface of models to sample, such as `cdcd.baselines.MaskedDiffusionModel`."""
 
     module: Any
 
@@ -36,7 +36,7 @@ def sample_masked(
     temperature: float = 1.0,
     never: Sequence[int] = SPECIAL_IDS,
 ) -> Array:
-    """Sample the positions of rows that are not given; those that are given never change.
+    """Sample the positions of rows that are not given; given tokens never change.
 
     From time t to the next, s, a masked position is unmasked with probability (t - s) / t, as one
     of the tokens that the network finds likely.

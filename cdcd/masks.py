@@ -1,6 +1,6 @@
-"""Which positions are given and which are to be found (section 4.3).
+"""Masks of given positions and positions to predict (section 4.3).
 
-Letters in shapes: B batch, L length. In masks, True is noisy: to be found.
+Letters in shapes: B batch, L length. In masks, True is noisy: to be predicted.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from jax import Array
 
 
 def prefix_masks(rng: Array, shape: tuple[int, ...]) -> Array:
-    """A prefix of each row is given, of a length drawn from 0 to L - 1; bool [B, L]."""
+    """Return masks with a given prefix of random length, 0 to L - 1, in each row; bool [B, L]."""
     rows, length = shape
     given = jax.random.randint(rng, (rows, 1), 0, length)
     return jnp.arange(length) >= given
 
 
 def random_masks(rng: Array, shape: tuple[int, ...]) -> Array:
-    """As many positions of each row, but any of them, are given; bool [B, L]."""
+    """Return masks with 0 to L - 1 given positions anywhere in each row; bool [B, L]."""
     rows, length = shape
     count_rng, order_rng = jax.random.split(rng)
     given = jax.random.randint(count_rng, (rows, 1), 0, length)
@@ -30,15 +30,15 @@ def random_masks(rng: Array, shape: tuple[int, ...]) -> Array:
 class MaskMixture:
     """Masks of training: prefixes with a probability, else random ones.
 
-    At least one position of a row is noisy, so that there is something to learn.
+    At least one position of a row is noisy, so that every row has a loss.
 
     Attributes:
       prefix: probability of a prefix.
-      conditioned: probability that a row is conditioned at all; without, all of it is noisy. Of the
-        paper's models, which always are, 1.
+      conditioned: probability that a row has given tokens; otherwise all of it is noisy. 1 in the
+        paper.
 
     Raises:
-      ValueError: no probability.
+      ValueError: a probability is out of range.
     """
 
     prefix: float = 0.5
@@ -52,7 +52,7 @@ class MaskMixture:
                 )
 
     def sample(self, rng: Array, shape: tuple[int, ...]) -> Array:
-        """bool [B, L]."""
+        """Return masks, bool [B, L]."""
         keys = jax.random.split(rng, 4)
         prefix = jax.random.bernoulli(keys[0], self.prefix, (shape[0], 1))
         noisy = jnp.where(prefix, prefix_masks(keys[1], shape), random_masks(keys[2], shape))

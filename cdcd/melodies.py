@@ -30,7 +30,7 @@ LAKH64_STEPS, LAKH64_STEPS_PER_SECOND = 64 * STEPS_PER_BAR, 8
 def vary_pitch(
     example: Example, rng: np.random.Generator, semitones: tuple[int, int] = (-5, 6)
 ) -> Example:
-    """`targets` with all notes higher by a random number of semitones.
+    """Return `targets` with all notes higher by a random number of semitones.
 
     Args:
       example: `targets` int32 [n], ids of `MelodyVocabulary`.
@@ -55,12 +55,12 @@ def melody_task(
     train_part: tuple[int, int] | None = None,
     name: str = "melody",
 ) -> Task:
-    """Parts of melodies that begin at a bar.
+    """Return a task of parts of melodies that begin at a bar.
 
     Pieces without a note, such as one of lakh64, are left out.
 
     Args:
-      directory: what the corpus's archive unpacks to.
+      directory: the unpacked archive of the corpus.
       length: steps of an example; a multiple of a bar, so that windows of an evaluation begin at
         one too.
       transpose: in training, see `vary_pitch`.
@@ -72,7 +72,7 @@ def melody_task(
 
     Raises:
       ValueError: an argument is out of range.
-      FileNotFoundError (when read): the corpus is not there.
+      FileNotFoundError (when read): the corpus is missing.
     """
     if length % STEPS_PER_BAR:
         raise ValueError(f"length={length}: expected a multiple of {STEPS_PER_BAR}, a bar")

@@ -1,4 +1,4 @@
-"""Infilling: which places are to be filled in, and how well that was done.
+"""Infilling: gaps to fill in, and metrics of the results.
 
 Letters in shapes: B rows, L length.
 """
@@ -57,8 +57,7 @@ def word_scores(
       known: words.
 
     Returns:
-      `found`, the share of words that are those that stood there, and `known`, that of words that
-      are known.
+      `found`, the share of words that equal the original, and `known`, the share of known words.
 
     Raises:
       ValueError: no text has a gap.
@@ -70,10 +69,10 @@ def word_scores(
         for *texts, gap in zip(truth, filled, gaps)
         if gap.any()
     ]
-    found = [wanted == made for wanted, made in pairs]
+    found = [target == sampled for target, sampled in pairs]
     return {
         "found": float(np.mean(found)),
-        "known": float(np.mean([made in known for _, made in pairs])),
+        "known": float(np.mean([sampled in known for _, sampled in pairs])),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a model is: the `config.json` of its folder."""
+"""The configuration of a model: the `config.json` of its folder."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def kind_of(model: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(BaseModelConfig):
-    """All that is needed to run a model, but its parameters.
+    """Everything needed to run a model except its parameters.
 
     Attributes:
       kind: one of `MODELS`.

@@ -35,13 +35,13 @@ Mutables = Mapping[str, Any] | None
 
 
 def valid_positions(batch: Batch) -> Array:
-    """bool [B, L], targets that are no padding."""
+    """Return bool [B, L], True where targets are not padding."""
     tokens = batch["decoder_target_tokens"]
     return (tokens > 0) & (batch.get("decoder_loss_weights", jnp.ones_like(tokens)) > 0)
 
 
 def evaluation_rng(batch: Batch) -> Array:
-    """A random key of its own for every batch, and always the same."""
+    """Return a random key that depends on the tokens of the batch only."""
     tokens = batch["decoder_target_tokens"]
     place = jnp.arange(1, tokens.size + 1, dtype=jnp.uint32).reshape(tokens.shape)
     return jax.random.fold_in(jax.random.key(0), jnp.sum(tokens.astype(jnp.uint32) * place))
@@ -50,42 +50,45 @@ def evaluation_rng(batch: Batch) -> Array:
 def metrics_of_tokens(
     logits: Array, targets: Array, counted: Array, loss: Array, **more: Any
 ) -> MetricsMap:
-    """Those that all models here report of the tokens that are counted."""
+    """Return the metrics that all models of this package report, over the counted tokens."""
     found = compute_base_metrics(logits, targets, counted.astype(jnp.float32), loss)
     return metrics_of_mean(found) | more
 
 
 def rows_of(batch: Batch) -> Rows:
-    """The targets, given where `decoder_causal_attention` [B, L] is 1, or nowhere without it."""
+    """Return the targets, given where `decoder_causal_attention` [B, L] is 1; by default none."""
     tokens = batch["decoder_target_tokens"]
     given = batch.get("decoder_causal_attention", jnp.zeros_like(tokens)) > 0
     return Rows(tokens, ~given)
 
 
 class WholeBatch:
-    """A loss that is a mean over a batch, in microbatches too; for models to inherit from."""
+    """Mixin: a loss that is a mean over a whole batch, with microbatches too."""
 
     _rows: int | None = None
 
     def normalize_globally(self, batch: Batch) -> tuple[Self, Batch]:
-        """See `t5x.models.base.BaseTransformerModel.normalize_globally`."""
+        """Return a model that knows the size of the whole batch, and the batch.
+
+        See `t5x.models.base.BaseTransformerModel.normalize_globally`.
+        """
         model = copy.copy(self)
         model._rows = batch["decoder_target_tokens"].shape[0]
         return model, batch
 
     def share(self, batch: Batch) -> float:
-        """Rows of the batch as a share of the whole one."""
+        """Return the rows of the batch as a share of the whole batch."""
         rows = batch["decoder_target_tokens"].shape[0]
         return rows / (self._rows or rows)
 
 
 class Draw(NamedTuple):
-    """What is random in a step.
+    """Random draws of a step.
 
     Attributes:
       t: float32 [B], noise levels.
-      noisy: bool [B, L], positions to be found.
-      conditioned: bool [B], rows whose given tokens are looked at.
+      noisy: bool [B, L], positions to predict.
+      conditioned: bool [B], rows whose given tokens are visible.
       noise: float32 [B, L, d].
       dropout: random key.
     """
@@ -101,7 +104,7 @@ class CDCDModel(WholeBatch, BaseModel):
     """Cross-entropy of noisy tokens, at noise levels drawn by a warped time.
 
     A batch has int32 `decoder_target_tokens` [B, L], 0 is padding. The cross-entropy averaged here
-    is no likelihood; for those see `cdcd.likelihood`.
+    is not a likelihood; for those see `cdcd.likelihood`.
 
     Args:
       module: the network.
@@ -110,14 +113,14 @@ class CDCDModel(WholeBatch, BaseModel):
       noise: standard deviations of the noise.
       warping: of time.
       masks: which positions are given.
-      drop_conditioning: probability that what is given is hidden, for classifier-free guidance
-        (section 4.3; Ho & Salimans 2022).
-      self_conditioning: every other row of a batch sees an estimate from before (section 4.1; Chen
-        et al. 2022, "Analog bits").
-      predict_padding: padding is a token like others, so that lengths are found too.
+      drop_conditioning: probability that the given tokens of a row are hidden, for classifier-free
+        guidance (section 4.3; Ho & Salimans 2022).
+      self_conditioning: every other row of a batch sees a first estimate (section 4.1; Chen et al.
+        2022, "Analog bits").
+      predict_padding: padding is a token like others, so that lengths are predicted too.
 
     Raises:
-      ValueError: the vocabulary is larger than the network's, or no probability.
+      ValueError: the vocabulary is larger than the network's, or a probability is out of range.
     """
 
     FEATURE_CONVERTER_CLS = functools.partial(LMFeatureConverter, pack=False)
@@ -158,7 +161,7 @@ class CDCDModel(WholeBatch, BaseModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Parameters, the curves of the time warp among them, and the average of the curves."""
+        """Return initial parameters, with the curves of the time warp, and the curves' average."""
         del input_types
         rows, length = input_shapes["decoder_target_tokens"]
         x = jnp.zeros((rows, length, self.module.config.embed_dim))
@@ -179,7 +182,7 @@ class CDCDModel(WholeBatch, BaseModel):
     # ---------------------------------------------------------------------------------- loss
 
     def distribution(self, params: Params, mutables: Mutables = None) -> warping.Curve:
-        """Of times: that of the average of the curves, if there is one."""
+        """Return the distribution of times: by the average of the curves, if there is one."""
         curves = (mutables or {}).get(warping.AVERAGE, params[warping.PARAMS])
         return self.warping.distribution(curves)
 
@@ -202,10 +205,10 @@ class CDCDModel(WholeBatch, BaseModel):
         dropout_rng: Array | None,
         mutables: Mutables = None,
     ) -> Any:
-        """(loss, metrics), or (loss, (metrics, mutables)) if there are mutables.
+        """Return (loss, metrics), or (loss, (metrics, mutables)) if there are mutables.
 
-        The loss is the mean cross-entropy of noisy tokens, and to it is added the error of the fit
-        of the curves, which has parameters of its own.
+        The loss is the mean cross-entropy of noisy tokens plus the fit error of the curves, which
+        has parameters of its own.
         """
         rng = evaluation_rng(batch) if dropout_rng is None else dropout_rng
         tokens = batch["decoder_target_tokens"]
@@ -257,7 +260,7 @@ class CDCDModel(WholeBatch, BaseModel):
     def _previous(
         self, params: Params, table: Array, x: Array, conditioning: Conditioning, t: Array
     ) -> Array:
-        """What rows 0, 2, 4, ... are told of a first estimate, and the others are not."""
+        """Return a first estimate in rows 0, 2, 4, ..., and zeros in the others."""
         if not self.self_conditioning:
             return jnp.zeros_like(x)
         half = jax.tree.map(_every_other, (x, conditioning, t))
@@ -269,7 +272,7 @@ class CDCDModel(WholeBatch, BaseModel):
         return jnp.stack([estimate, jnp.zeros_like(estimate)], axis=1).reshape(x.shape)
 
     def eval_fn(self, params: Params, batch: Batch, mutables: Mutables = None) -> Any:
-        """`loss_fn` without dropout, with noise that is the same every time."""
+        """Return `loss_fn` without dropout, with the same noise in every evaluation."""
         loss, metrics = self.loss_fn(params, batch, None, mutables)
         return loss, metrics[0] if mutables else metrics
 
@@ -284,12 +287,12 @@ class CDCDModel(WholeBatch, BaseModel):
         *,
         decoder_params: Mapping[str, Any] | None = None,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Fills in rows.
+        """Fill in rows.
 
         Args:
           params: of the network.
-          batch: `decoder_target_tokens` int [B, L], of which those where `decoder_causal_attention`
-            [B, L] is 1 are given; without it, none.
+          batch: `decoder_target_tokens` int [B, L], given where `decoder_causal_attention` [B, L]
+            is 1; without it, none are given.
           rng: random key; by default one of the batch's own.
           mutables: with the average of the curves of the time warp.
           decoder_params: fields of `cdcd.sampler.SamplerOptions`.
@@ -310,11 +313,11 @@ class CDCDModel(WholeBatch, BaseModel):
         distribution: warping.Curve | None = None,
         **options: Any,
     ) -> Array:
-        """Fills in rows, int32 [B, L], see `cdcd.sampler.sample`.
+        """Fill in rows, int32 [B, L], see `cdcd.sampler.sample`.
 
         Args:
           params: of the network.
-          rows: what is given.
+          rows: the given tokens.
           rng: random key.
           distribution: of noise levels; None for that of the parameters.
           options: see `sampler_options`.
@@ -325,7 +328,7 @@ class CDCDModel(WholeBatch, BaseModel):
         return sample(self.denoising, params, rows, rng, chosen, distribution)
 
     def sampler_options(self, **options: Any) -> SamplerOptions:
-        """Fields of `cdcd.sampler.SamplerOptions`; self-conditioning by default as in training."""
+        """Return options of the sampler; self-conditioning by default as in training."""
         return SamplerOptions(**{"self_conditioning": self.self_conditioning, **options})
 
     def score_batch(
@@ -335,7 +338,7 @@ class CDCDModel(WholeBatch, BaseModel):
         return_intermediates: bool = False,
         mutables: Mutables = None,
     ) -> Array:
-        """A lower bound of log p of rows, float32 [B]; see `likelihood.variational_bound`."""
+        """Return a lower bound of log p of rows, float32 [B]; see `variational_bound`."""
         if return_intermediates:
             raise ValueError("a bound has no intermediates: leave return_intermediates off")
         return -variational_bound(
@@ -348,13 +351,13 @@ class CDCDModel(WholeBatch, BaseModel):
         )
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
-        """See `BaseModel.train_step_flops`; the estimate from before counts."""
+        """Return the FLOPs of a step, first estimate included; see `BaseModel.train_step_flops`."""
         shape = batch["decoder_target_tokens"].shape
         return train_step_flops(params, self.module.config, shape, 0.5 * self.self_conditioning)
 
 
 def _every_other(x: Array) -> Array:
-    """Rows 0, 2, 4, ... of [B, ...]; unlike the first half, they lie on all devices."""
+    """Return rows 0, 2, 4, ... of [B, ...]; unlike the first half, they lie on all devices."""
     rows = x.shape[0]
     if rows % 2:
         raise ValueError(
@@ -365,7 +368,7 @@ def _every_other(x: Array) -> Array:
 
 
 def check_vocabulary(vocabulary: Any, vocab_size: int) -> None:
-    """Raises ValueError if a vocabulary (or None) has more ids than a network."""
+    """Raise ValueError if a vocabulary (or None) has more ids than a network."""
     size = getattr(vocabulary, "vocab_size", 0)
     if size > vocab_size:
         raise ValueError(

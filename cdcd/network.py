@@ -36,7 +36,7 @@ _EPSILON = 1e-12
 class TokenTable(nn.Module):
     """Embeddings of norm sqrt(d), so that their components are of the size of unit noise.
 
-    The parameters are free; what is used is their direction (section 3.2).
+    The parameters are free; only their direction is used (section 3.2).
 
     Attributes:
       num_embeddings: V.
@@ -50,7 +50,7 @@ class TokenTable(nn.Module):
 
     @nn.compact
     def __call__(self) -> Array:
-        """float32 [V, d]."""
+        """Return embeddings, float32 [V, d]."""
         table = param_with_axes(
             "embedding",
             nn.initializers.normal(self.init_scale),
@@ -75,7 +75,7 @@ class TimeEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: Array) -> Array:
-        """float32 [B] -> float32 [B, C]."""
+        """Embed times float32 [B] as float32 [B, C]."""
         cfg = self.config
         frequencies = param_with_axes(
             "fourier", nn.initializers.normal(1.0), (cfg.num_fourier,), jnp.float32, axes=(None,)
@@ -98,7 +98,7 @@ class ModulatedNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array | None) -> Array:
-        """[B, L, D] and [B, C], or None for no time, -> [B, L, D]."""
+        """Normalise [B, L, D]; `time` is [B, C], or None for no time."""
         features = x.shape[-1]
         zeros = nn.initializers.zeros
         bias = param_with_axes("bias", zeros, (2 * features,), jnp.float32, axes=("embed",))
@@ -140,7 +140,7 @@ class Block(nn.Module):
         deterministic: bool = True,
         caching: Caching = NO_CACHE,
     ) -> Array:
-        """[B, L, D] -> [B, L, D]; `time` [B, C] or None, `mask` [B, 1, L, L] or None."""
+        """Map [B, L, D] to [B, L, D]; `time` [B, C] or None, `mask` [B, 1, L, L] or None."""
         x = self.attend(x, time, mask, deterministic, caching)
         return self.feed_forward(x, time, deterministic)
 
@@ -152,20 +152,20 @@ class Block(nn.Module):
         deterministic: bool,
         caching: Caching,
     ) -> Array:
-        """The first half of the block."""
+        """Apply the first half of the block."""
         x = shard(x, "batch", "length", "embed")
         y = self.attention_norm(x, time)
         y = self.attention(y, y, mask, deterministic=deterministic, **caching.arguments)
         return x + self.dropout(y, deterministic=deterministic)
 
     def feed_forward(self, x: Array, time: Array | None, deterministic: bool) -> Array:
-        """The second half of the block."""
+        """Apply the second half of the block."""
         y = self.mlp(self.mlp_norm(x, time), deterministic=deterministic)
         return x + self.dropout(y, deterministic=deterministic)
 
 
 class Trunk(Stack):
-    """What all networks here share: a linear map to D, the blocks, a norm, and logits."""
+    """The trunk shared by all networks: a linear map to D, the blocks, a norm, and logits."""
 
     config: DenoiserConfig
     num_classes: int
@@ -179,11 +179,11 @@ class Trunk(Stack):
         self.logits = Linear(self.num_classes, ("embed", "vocab"), kernel_init=_logits_init)
 
     def make_block(self) -> nn.Module:
-        """A new block."""
+        """Return a new block."""
         return Block(self.config)
 
     def enter(self, inputs: Array) -> Array:
-        """Inputs [B, L, any] as [B, L, D]."""
+        """Project inputs [B, L, any] to [B, L, D]."""
         return self.in_proj(inputs)
 
     def __call__(
@@ -195,7 +195,7 @@ class Trunk(Stack):
         caching: Caching = NO_CACHE,
         **more: Any,
     ) -> Array:
-        """Inputs [B, L, any] to logits, float32 [B, L, V]; the others as the blocks take them."""
+        """Map inputs [B, L, any] to logits, float32 [B, L, V]; see `Block` for other arguments."""
         x = self.dropout(self.enter(inputs), deterministic=deterministic)
 
         def call(block: Any, x: Array) -> Array:
@@ -221,15 +221,15 @@ class Denoiser(nn.Module):
         self.trunk = self.make_trunk()
 
     def make_trunk(self) -> Trunk:
-        """The blocks, and what is before and after them."""
+        """Return the trunk: the blocks, and the layers before and after them."""
         return Trunk(self.config, self.config.vocab_size)
 
     def table(self) -> Array:
-        """Embeddings, float32 [V, d]."""
+        """Return embeddings of all tokens, float32 [V, d]."""
         return self.token_embed()
 
     def condition(self, t: Array, source: Any) -> tuple[Array, dict[str, Any]]:
-        """(the time's embedding [B, C], further arguments of the trunk)."""
+        """Return (the time's embedding [B, C], further arguments of the trunk)."""
         del source
         return self.time_mlp(t), {}
 
@@ -244,18 +244,18 @@ class Denoiser(nn.Module):
         deterministic: bool = True,
         source: Any = None,
     ) -> Array:
-        """Logits, float32 [B, L, V].
+        """Return logits, float32 [B, L, V].
 
         Args:
           x: noisy embeddings [B, L, d]; not read where a position is given.
           given: embeddings [B, L, d] of given tokens; not read where a position is noisy. Zeros
             for no conditioning.
           previous: estimate [B, L, d] of the clean embeddings from before, or zeros.
-          noisy: bool [B, L], what is to be found; the others are given.
+          noisy: bool [B, L], positions to predict; the others are given.
           t: standard deviation of the noise, float32 [B].
           valid: bool [B, L], False for padding; None for no padding.
           deterministic: no dropout.
-          source: what else is known, for networks that are told more than this one.
+          source: further inputs, for subclasses.
         """
         table = self.token_embed()
         dtype = self.config.dtype
@@ -273,7 +273,7 @@ class Denoiser(nn.Module):
         logits = self.trunk(inputs, time, mask, deterministic, **more)
         if not self.config.output_prior:
             return logits
-        # log N(x; e, t^2) but for what all tokens have in common, as all norms are equal.
+        # log N(x; e, t^2) up to a constant over tokens, as all norms are equal.
         closeness = jnp.einsum("bld,vd->blv", x.astype(jnp.float32), table)
         return logits + closeness / lax.square(t)[:, None, None] * noisy[..., None]
 
@@ -319,7 +319,7 @@ class TokenNetwork(nn.Module):
         prefill: bool = False,
         prefill_lengths: Array | None = None,
     ) -> Array:
-        """Logits, float32 [B, L, V]; see `t5x.examples.decoder_only.network.Decoder`.
+        """Return logits, float32 [B, L, V]; see `t5x.examples.decoder_only.network.Decoder`.
 
         Positions count from the beginning of a row. Where the network is not causal, those whose
         target is 0, padding, are not seen.

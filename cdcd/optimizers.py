@@ -18,7 +18,7 @@ def grouped_adam(
     max_norm: float | None = 1.0,
     average_decay: float | None = None,
 ) -> optimizers.OptimizerDef:
-    """Adam at the trainer's learning rate (section 6.1).
+    """Return Adam at the trainer's learning rate (section 6.1).
 
     Gradients of small embedding tables that are normalised are large: they are not clipped, and
     have no part in the norm by which the others are.
@@ -53,5 +53,5 @@ def grouped_adam(
 
 
 def _are_trained(params: Any) -> Any:
-    """For each parameter whether it is more than a random frequency that stays what it is."""
+    """Return for each parameter whether it is trained; random frequencies are not."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "fourier", params)

@@ -3,7 +3,7 @@
 An example has `targets` int32 [n]. In training it is a stretch of a sequence in which a crop may
 begin at some places; together the stretches of a sequence have all places, each once, so that an
 epoch is about as long as the data and every crop is as likely as any other. In evaluation it is one
-of the windows that lie side by side.
+of the consecutive windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Example = dict[str, np.ndarray]
 
 
 def crop_stretches(size: int, length: int, multiple: int = 1) -> np.ndarray:
-    """Where the stretches of a sequence begin and end, int64 [K, 2].
+    """Return begin and end of the stretches of a sequence, int64 [K, 2].
 
     Each has places for `length` tokens to begin, and all about as many: as few as make up one
     crop. A sequence that is shorter is one stretch; one without tokens has none.
@@ -22,7 +22,7 @@ def crop_stretches(size: int, length: int, multiple: int = 1) -> np.ndarray:
     Args:
       size: tokens of the sequence.
       length: of a crop.
-      multiple: crops begin at multiples of it. Up to multiple - 1 tokens at the end are in none.
+      multiple: crops begin at multiples of it; up to multiple - 1 tokens at the end are left out.
     """
     if size <= length:
         return np.array([[0, size]] if size else [], np.int64).reshape(-1, 2)
@@ -33,7 +33,7 @@ def crop_stretches(size: int, length: int, multiple: int = 1) -> np.ndarray:
 
 
 def side_by_side(size: int, length: int) -> np.ndarray:
-    """Begin and end of the windows of a sequence, int64 [K, 2]; a shorter last one is left out."""
+    """Return begin and end of a sequence's windows, int64 [K, 2]; a shorter last one is dropped."""
     begin = length * np.arange(size // length)
     return np.stack([begin, begin + length], axis=1)
 
@@ -42,7 +42,7 @@ class Parts(Sequence):
     """Parts of sequences as raw examples, read when asked for.
 
     Args:
-      sequences: ids int [n] each, or what is like it: with `len()` and slices.
+      sequences: ids int [n] each, arrays or other sequences with `len()` and slices.
       spans: begin and end of the parts of each sequence, int [K, 2].
     """
 
@@ -63,7 +63,7 @@ class Parts(Sequence):
 def random_crop(
     example: Example, rng: np.random.Generator, length: int, multiple: int = 1
 ) -> Example:
-    """`length` tokens of `targets` from a random multiple on; all of a shorter example."""
+    """Return `length` tokens of `targets` from a random multiple on; all of a shorter example."""
     places = max(len(example["targets"]) - length, 0) // multiple + 1
     begin = multiple * int(rng.integers(places))
     return {**example, "targets": example["targets"][begin : begin + length]}
@@ -72,7 +72,7 @@ def random_crop(
 def check_length(
     example: Example, sequence_length: Mapping[str, int] | None, length: int
 ) -> Example:
-    """The example, unless a run asks for another length than the task was made for.
+    """Return the example; raise ValueError if a run asks for another length than the task's.
 
     Raises:
       ValueError: naming both lengths.

@@ -48,7 +48,7 @@ def judged_nats(judge: TrainedRun, rows: np.ndarray) -> np.ndarray:
 
 
 def sample(run: TrainedRun, count: int, options: Mapping[str, Any], seed: int = 0) -> np.ndarray:
-    """Return rows sampled from nothing, int32 [count, length]."""
+    """Return rows sampled without given tokens, int32 [count, length]."""
     rows = rows_from_nothing(count, run.length)
     return make_rows(run, np.asarray(rows.tokens), np.asarray(rows.noisy), options, seed)
 
@@ -137,7 +137,7 @@ def evaluate_notes(
     of `evaluate_samples`.
 
     Raises:
-      ValueError: a run's model is none of melodies.
+      ValueError: a run's model is not one of melodies.
     """
     found = []
 

@@ -43,23 +43,24 @@ class NotFiniteError(FloatingPointError):
 
 @dataclasses.dataclass(frozen=True)
 class SamplerOptions:
-    """Options of sampling.
+    """Sampling options.
 
     Attributes:
       steps: from the highest noise level to the lowest.
       method: of `musax.diffusion.METHODS`; `heun` evaluates the network twice a step.
       score_temperature: the score is divided by it: below 1 for likelier, less various tokens.
       softmax_temperature: of the distribution of tokens, before its mean is taken.
-      topp: of that distribution only the most likely tokens of so much probability; 1 for all.
-      noise_scale: of the noise that sampling begins with.
+      topp: nucleus sampling: keep the most likely tokens of that distribution, up to this total
+        probability; 1 for all.
+      noise_scale: factor of the initial noise.
       guidance: weight of the conditional score beside the unconditional; 1 for it alone, 0 for the
         unconditional one (Ho & Salimans 2022).
       guidance_low, guidance_high: noise levels between which there is guidance; beyond them it is 1
         (Kynkäänniemi et al. 2024).
-      churn: noise added while sampling, S_churn of Karras et al. 2022; `euler` and `heun` have it.
+      churn: noise added while sampling, S_churn of Karras et al. 2022; for `euler` and `heun` only.
       rho: spacing of the steps, see `cdcd.warping.spaced_levels`.
-      warp: levels are spaced by the loss, as the model was trained; otherwise evenly.
-      self_conditioning: the network sees its estimate of the step before.
+      warp: space levels by the learned time warp, as in training; otherwise evenly.
+      self_conditioning: the network sees its estimate of the previous step.
       never: ids that are never sampled.
 
     Raises:
@@ -101,12 +102,12 @@ class SamplerOptions:
 
     @property
     def numbers(self) -> "Numbers":
-        """The options that may change without another compilation."""
+        """Numeric options as arrays; changing them does not recompile."""
         return Numbers(*(jnp.float32(getattr(self, name)) for name in Numbers._fields))
 
     @property
     def program(self) -> "SamplerOptions":
-        """These options with numbers that stand for all others of the same program."""
+        """The options with canonical numbers, the same for all that share a compiled program."""
         same = {name: getattr(_DEFAULTS, name) for name in Numbers._fields}
         kept = {"guidance": 2.0} if self.guided else {}
         kept |= {"topp": 0.5} if self.topp < 1 else {}
@@ -152,12 +153,12 @@ class Rows(NamedTuple):
 
 
 def rows_from_nothing(count: int, length: int) -> Rows:
-    """Rows of which nothing is given."""
+    """Return rows without given tokens."""
     return Rows(jnp.zeros((count, length), jnp.int32), jnp.ones((count, length), bool))
 
 
 def check_rows(rows: Rows, vocab_size: int) -> None:
-    """Raises ValueError for shapes that do not fit and given tokens outside the vocabulary.
+    """Raise ValueError for shapes that do not fit and given tokens outside the vocabulary.
 
     Under `jax.jit`, where tokens are not known, nothing is checked.
     """
@@ -184,18 +185,18 @@ def sample(
     distribution: Curve | None = None,
     start: float | None = None,
 ) -> Array:
-    """Makes the positions of rows that are not given.
+    """Sample the positions of rows that are not given.
 
     Args:
       denoising: the network.
       params: its parameters; the curves of the time warp are among them.
-      rows: given tokens are returned unchanged; without any, all are sampled.
+      rows: given tokens, returned unchanged, and the positions to sample.
       rng: random key.
-      options: see there.
+      options: see `SamplerOptions`.
       distribution: of noise levels, by which steps are spaced; None for that of `params` without
         manipulations.
-      start: noise level to begin at, with the embeddings of `rows.tokens` under so much noise;
-        None for the highest, with noise alone.
+      start: noise level to begin at, with the embeddings of `rows.tokens` plus noise of that
+        level; None for the highest, with noise alone.
 
     Returns:
       int32 [B, L].
@@ -212,7 +213,7 @@ def sample(
 
 
 class _Program(NamedTuple):
-    """What a sampler is compiled for, see `sample`."""
+    """Static arguments of the compiled sampler, see `sample`."""
 
     denoising: Denoising
     options: SamplerOptions
@@ -220,7 +221,7 @@ class _Program(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """What may change without another compilation."""
+    """Traced arguments of the compiled sampler."""
 
     params: Params
     numbers: Numbers
@@ -249,7 +250,7 @@ def _compiled_for(
 
 
 def check_finite(good: Array) -> None:
-    """Raises NotFiniteError unless all of `good` bool [...] hold; nothing under `jax.jit`."""
+    """Raise NotFiniteError unless all of `good` bool [...] hold; do nothing under `jax.jit`."""
     if not _traced(good) and not bool(jnp.all(good)):
         raise NotFiniteError(
             "the network returned logits that are not finite: its training diverged or the "
@@ -263,7 +264,7 @@ def _traced(*arrays: Array) -> bool:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tuple[Array, Array]:
-    """(tokens int32 [B, L], bool: all logits were finite)."""
+    """Return (tokens int32 [B, L], bool: all logits were finite)."""
     denoising, options, from_noise = program
     params, numbers, distribution, start = setting
     table = denoising.table(params)
@@ -274,7 +275,7 @@ def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tup
     network = functools.partial(_estimate, denoising, params, table, options, numbers, branches)
     levels = warping.spaced_levels(distribution, options.steps, denoising.noise, numbers.rho, start)
     noise_rng, solver_rng = jax.random.split(rng)
-    to_make = rows.noisy[..., None]
+    sampled = rows.noisy[..., None]
     y = numbers.noise_scale * start * jax.random.normal(noise_rng, conditioning.given.shape)
     if not from_noise:
         y = y + embed(table, rows.tokens)
@@ -282,11 +283,11 @@ def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tup
     def denoise(y: Array, t: Array, previous: Array) -> tuple[Array, Array]:
         x0, estimates, _ = network(y, t, previous)
         x0 = y + (x0 - y) / numbers.score_temperature
-        return jnp.where(to_make, x0, 0.0), estimates
+        return jnp.where(sampled, x0, 0.0), estimates
 
     y, previous = solve(
         denoise,
-        jnp.where(to_make, y, 0.0),
+        jnp.where(sampled, y, 0.0),
         levels,
         jnp.zeros((1 + options.guided, *y.shape)),
         method=options.method,
@@ -295,7 +296,7 @@ def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tup
     )
     _, _, logits = network(y, levels[-1], previous)
     tokens = jnp.where(rows.noisy, jnp.argmax(logits, axis=-1), rows.tokens)
-    return tokens.astype(jnp.int32), jnp.all(jnp.isfinite(logits) | ~to_make)
+    return tokens.astype(jnp.int32), jnp.all(jnp.isfinite(logits) | ~sampled)
 
 
 def _estimate(
@@ -309,17 +310,17 @@ def _estimate(
     t: Array,
     previous: Array,
 ) -> tuple[Array, Array, Array]:
-    """(estimate [B, L, d], of each branch [1 or 2, B, L, d], logits [B, L, V]).
+    """Return (estimate [B, L, d], of each branch [1 or 2, B, L, d], logits [B, L, V]).
 
-    The branches, with and without given tokens, are one call on twice the rows, those of
-    `conditioning`.
+    The branches, with and without given tokens, are one call on twice the rows; `conditioning` has
+    both.
     """
     branches, rows = 1 + options.guided, y.shape[0]
-    told = previous if options.self_conditioning else jnp.zeros_like(previous)
+    seen = previous if options.self_conditioning else jnp.zeros_like(previous)
     if options.guided:
         y = jnp.concatenate([y, y])
     level = jnp.full((branches * rows,), t)
-    logits = denoising.logits(params, y, conditioning, told.reshape(y.shape), level)
+    logits = denoising.logits(params, y, conditioning, seen.reshape(y.shape), level)
     logits = logits.at[..., jnp.asarray(options.never, jnp.int32)].set(NEG_INF)
     shaped = logits / numbers.softmax_temperature
     if options.topp < 1:
@@ -351,14 +352,14 @@ def refine(
     start: float | None = None,
     distribution: Curve | None = None,
 ) -> Array:
-    """Resample random subsets given all others: block Gibbs sampling.
+    """Resample random subsets of positions given all others (block Gibbs sampling).
 
     Args:
       denoising, params, rng, options, distribution: see `sample`.
       rows: tokens, and the positions that may change.
-      rounds: how often.
-      share: of the positions that may change, in each round.
-      start: noise level that they are put under; None for the highest, by which they are forgotten.
+      rounds: number of Gibbs rounds.
+      share: fraction of those positions to resample in each round.
+      start: noise level to resample from; None for the highest, which erases the old tokens.
 
     Returns:
       int32 [B, L].
@@ -380,7 +381,7 @@ def refine(
 def _refine(
     program: _Program, setting: _Setting, rows: Rows, rng: Array, rounds: Array, share: Array
 ) -> tuple[Array, Array]:
-    """(tokens int32 [B, L], bool: all logits were finite) after all rounds."""
+    """Return (tokens int32 [B, L], bool: all logits were finite) after all rounds."""
 
     def again(number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         tokens, good = state

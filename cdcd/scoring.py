@@ -31,14 +31,14 @@ _BATCH = 16
 
 
 def estimates_of(model: Any) -> tuple[str, ...]:
-    """The estimates that a model has, the usual one first."""
+    """Return the estimates that a model has, the default one first."""
     if isinstance(model, AutoregressiveModel):
         return (EXACT,)
     return (ANY_ORDER, LEFT_TO_RIGHT, BOUND)
 
 
 def side_by_side(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Windows int32 [W, length] of tokens [n], the last one filled up with 0."""
+    """Return windows int32 [W, length] of tokens [n], the last one padded with 0."""
     missing = -len(tokens) % length
     return np.pad(tokens, (0, missing)).reshape(-1, length).astype(np.int32)
 
@@ -46,7 +46,7 @@ def side_by_side(tokens: np.ndarray, length: int) -> np.ndarray:
 def window_nats(
     model: Any, params: Any, windows: np.ndarray, estimate: str, rng: Array, passes: int = 32
 ) -> np.ndarray:
-    """-log p of each window, float64 [W].
+    """Return -log p of each window, float64 [W].
 
     Args:
       model, params: of `cdcd.model_config.MODELS`.

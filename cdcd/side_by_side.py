@@ -1,14 +1,14 @@
 """Train models of cdcd side by side, with equal numbers of floating-point operations.
 
-The number of steps is given for continuous diffusion; the others, from the same trunk and of about
-as many parameters, have as many operations. Each is a run of `t5x.train` in a folder of its own.
-Called again, it continues where it stopped. Other options are those of `t5x.train`.
+The number of steps is given for continuous diffusion; the other models, with the same trunk and
+about as many parameters, take as many operations. Each is a run of `t5x.train` in its own folder.
+A second call continues where the first one stopped. Other options are those of `t5x.train`.
 
 Examples:
   # an hour on two cores: continuous diffusion, masked diffusion, the autoregressive model
   python -m cdcd.side_by_side runs/melody --config configs/cdcd/melody.gin --data data/lakh64
 
-  # the judge of their samples, and what is missing without a part of the method
+  # the judge of their samples, and two ablations
   python -m cdcd.side_by_side runs/melody --config configs/cdcd/melody.gin --data data/lakh64 \\
       --models judge unwarped unconditioned --steps 1500
 
@@ -28,11 +28,11 @@ import jax
 
 from t5x.run_config import read_configuration
 
-CONFIGS = Path("configs/cdcd")  # gin finds it, see `t5x.gin_utils`
+CONFIGS = Path("configs/cdcd")  # on gin's search path, see `t5x.gin_utils`
 
 
 class Variant(NamedTuple):
-    """What a model has beside the configuration of the task: gin files and macros."""
+    """Gin files and macros of a model, in addition to the configuration of the task."""
 
     files: tuple[str, ...] = ()
     macros: tuple[tuple[str, object], ...] = ()
@@ -49,13 +49,13 @@ VARIANTS = {
 
 
 def gin_files(config: Path, variant: Variant) -> list[str]:
-    """The files of a variant, that of the task first; `<task>_gpu.gin` has the same judge."""
+    """Return a variant's gin files, that of the task first; `<task>_gpu.gin` has the same judge."""
     task = config.stem.removesuffix("_gpu")
     return [str(config), *(str(CONFIGS / f.format(task=task)) for f in variant.files)]
 
 
 def macros_of(variant: Variant, data: str, others: Sequence[str] = ()) -> list[str]:
-    """`NAME=value` of a variant; `others` are such already and give way to its own."""
+    """Return `NAME=value` macros of a variant, which take precedence over `others`."""
     own = {name for name, _ in variant.macros}
     place = "DATA_FILE" if Path(data).is_file() else "DATA_DIR"
     given = [text for text in others if text.split("=")[0].strip() not in own]
@@ -63,7 +63,7 @@ def macros_of(variant: Variant, data: str, others: Sequence[str] = ()) -> list[s
 
 
 def step_flops(files: Sequence[str], macros: Sequence[str]) -> float:
-    """Floating-point operations of a training step of a configuration."""
+    """Return the floating-point operations of a training step of a configuration."""
     bindings = [*macros, "MODEL_DIR='unused'"]
     model, rows, lengths = read_configuration(
         files, bindings, "MODEL", "BATCH_SIZE", "TASK_FEATURE_LENGTHS"
@@ -81,7 +81,7 @@ def step_flops(files: Sequence[str], macros: Sequence[str]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs all; returns the exit status of the first that fails, or 0."""
+    """Run all variants; return the exit status of the first that fails, or 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What the tasks of this package share: long sequences of tokens, and parts of one length of them.
+"""Shared by the tasks of this package: long sequences of tokens, and parts of them of one length.
 
 The tasks themselves are in `cdcd.text`, `cdcd.melodies` and, with inputs,
 `cdcd.translation.pronunciation`.
@@ -19,18 +19,18 @@ from t5x.data.sources import FunctionSource
 from t5x.data.tasks import Task
 from t5x.data.vocabularies import Vocabulary
 
-#: What a task is for: random crops, or windows side by side.
+#: Purposes of a task: random crops, or consecutive windows.
 PURPOSES = ("train", "evaluate")
 
 
 def check_purpose(purpose: str) -> None:
-    """Raises ValueError unless it is one of `PURPOSES`."""
+    """Raise ValueError unless it is one of `PURPOSES`."""
     if purpose not in PURPOSES:
         raise ValueError(f"purpose={purpose!r}: expected one of {', '.join(PURPOSES)}")
 
 
 def check_part(part: tuple[int, int] | None) -> tuple[int, int]:
-    """(index, count) of a part, (0, 1) for None; raises ValueError for another part."""
+    """Return (index, count) of a part, (0, 1) for None; raise ValueError for another part."""
     index, count = part or (0, 1)
     if not 0 <= index < count:
         raise ValueError(
@@ -49,10 +49,10 @@ def sequence_task(
     multiple: int = 1,
     augment: Sequence[Callable] = (),
 ) -> Task:
-    """A task whose examples are `targets` int32 [length], parts of longer sequences.
+    """Return a task whose examples are `targets` int32 [length], parts of longer sequences.
 
     Training crops at random, see `cdcd.preprocessors`; sequences that are shorter than `length`
-    are padded. Evaluation takes windows side by side and leaves out what does not fill one.
+    are padded. Evaluation takes consecutive windows and leaves out a shorter last one.
 
     Args:
       name: of the task.

@@ -37,21 +37,20 @@ _TEXT8_SPLITS = {
 
 
 def normalise_text8(text: str) -> str:
-    """Text in the 27 symbols of text8: space and a to z.
+    """Return text in the 27 symbols of text8: space and a to z.
 
-    Letters lose accents and become small, digits are spelled one by one, all else is space, and of
-    several spaces one is left: what text8's wikifil.pl does after it has removed the markup, but
-    for accents.
+    Letters lose accents and become lowercase, digits are spelled out, all else is space, and
+    several spaces become one. Except for accents, text8's wikifil.pl does the same to plain text.
     """
     plain = re.sub(_ACCENTS, "", unicodedata.normalize("NFKD", text))
     return re.sub("[^a-z]+", " ", plain.lower().translate(_SPELLED))
 
 
 def vocabulary_of(name: str) -> Vocabulary:
-    """ "letters" (`LettersVocabulary`), or else see `t5x.data.vocabularies.text_vocabulary`.
+    """Return `LettersVocabulary` for "letters", or see `t5x.data.vocabularies.text_vocabulary`.
 
     Raises:
-      ValueError: it is neither, or see there.
+      ValueError: no such file, or not a SentencePiece model.
     """
     if name == "letters":
         return LettersVocabulary()
@@ -67,7 +66,7 @@ def vocabulary_of(name: str) -> Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class FileSlice:
-    """Ids of bytes of a file, of which only what is looked at is read.
+    """Ids of the bytes of a file; a slice reads no more than itself.
 
     Attributes:
       path: of the file.
@@ -97,7 +96,7 @@ def _mapped(path: str) -> np.ndarray:
 
 
 def read_ids(path: str, vocabulary: Vocabulary) -> np.ndarray | FileSlice:
-    """Ids of a file, [n], in as few bytes as hold them; those of bytes stay in the file.
+    """Return ids of a file, [n], in the smallest integer type; those of bytes stay in the file.
 
     Raises:
       ValueError: naming the file that is not UTF-8, or cannot be unpacked.
@@ -126,7 +125,7 @@ def text_task(
     train_part: tuple[int, int] | None = None,
     name: str = "text",
 ) -> Task:
-    """Parts of text files; none goes from one file to the next.
+    """Return a task of parts of text files; no part crosses from one file to the next.
 
     Args:
       files, validation_files, test_files: see `musax.datasets.files.file_source`.
@@ -139,7 +138,7 @@ def text_task(
 
     Raises:
       ValueError: an argument is out of range.
-      FileNotFoundError, ValueError (when read): files are not there, or not text.
+      FileNotFoundError, ValueError (when read): files are missing, or not text.
     """
     ids = vocabulary_of(vocabulary)
     index, count = check_part(train_part)
@@ -163,19 +162,18 @@ def text8_task(
     train_part: tuple[int, int] | None = None,
     name: str = "text8",
 ) -> Task:
-    """Parts of text8 (mattmahoney.net/dc/text8.zip): 90 M letters, 5 M and 5 M.
+    """Return a task of parts of text8 (mattmahoney.net/dc/text8.zip): 90 M letters, 5 M and 5 M.
 
     Args:
       path: the unpacked file; it is mapped, not read.
       length: tokens of an example.
       purpose: see `cdcd.tasks.sequence_task`.
-      train_part: (index, count) takes one of so many parts of the training letters, one after the
-        other.
+      train_part: (index, count) takes one of `count` consecutive parts of the training letters.
       name: of the task.
 
     Raises:
       ValueError: an argument is out of range, or (when read) the file is not text8.
-      FileNotFoundError (when read): it is not there.
+      FileNotFoundError (when read): the file is missing.
     """
     index, count = check_part(train_part)
     letters, path = LettersVocabulary(), os.path.expanduser(path)
@@ -192,7 +190,7 @@ def text8_task(
 
 
 def _check_text8(path: str) -> None:
-    """Looks at the size alone; what is not a letter is found when it is read."""
+    """Check the size alone; symbols that are not letters are found when they are read."""
     size = os.stat(path).st_size
     if size != TEXT8_SIZE:
         raise ValueError(

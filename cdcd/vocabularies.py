@@ -16,10 +16,10 @@ class SymbolVocabulary(TokenVocabulary):
 
     Args:
       symbols: all different.
-      separator: what stands between the symbols of a text.
+      separator: string between the symbols of a text.
 
     Raises:
-      ValueError: a symbol is there twice.
+      ValueError: a symbol occurs twice.
     """
 
     def __init__(self, symbols: Sequence[str], separator: str = ""):
@@ -29,7 +29,7 @@ class SymbolVocabulary(TokenVocabulary):
         self.symbols, self.separator = tuple(symbols), separator
 
     def encode(self, value: str) -> list[int]:
-        """Ids of a text. Raises ValueError for what is no symbol."""
+        """Return ids of a text. Raise ValueError for unknown symbols."""
         index = _index(self.symbols)
         found = value.split(self.separator) if self.separator and value else value
         try:
@@ -38,13 +38,13 @@ class SymbolVocabulary(TokenVocabulary):
             raise ValueError(self._message(e.args[0])) from e
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text up to EOS; ids that are no symbols are left out."""
+        """Return the text up to EOS; ids that are no symbols are left out."""
         shifted = (i - NUM_SPECIAL_IDS for i in clean_ids(ids, None, EOS_ID))
         kept = [self.symbols[i] for i in shifted if 0 <= i < len(self.symbols)]
         return self.separator.join(kept)
 
     def _message(self, symbol: str) -> str:
-        return f"{symbol!r} is none of the symbols: expected {' '.join(self.symbols)}"
+        return f"{symbol!r} is not a known symbol: expected {' '.join(self.symbols)}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.symbols!r}, separator={self.separator!r})"
@@ -62,7 +62,7 @@ class LettersVocabulary(SymbolVocabulary):
         super().__init__(TEXT8_SYMBOLS)
 
     def encode_bytes(self, data: np.ndarray) -> np.ndarray:
-        """Ids int32 [n] of ASCII uint8 [n]. Raises ValueError as `encode` does."""
+        """Return ids int32 [n] of ASCII uint8 [n]. Raise ValueError as `encode` does."""
         ids = _table()[data]
         if not ids.all():
             raise ValueError(self._message(chr(data[np.argmin(ids)])))
@@ -80,7 +80,7 @@ class LettersVocabulary(SymbolVocabulary):
 
 @functools.cache
 def _table() -> np.ndarray:
-    """int32 [256], the id of each byte, or 0."""
+    """Return int32 [256], the id of each byte, or 0."""
     table = np.zeros(256, np.int32)
     symbols = np.frombuffer(TEXT8_SYMBOLS.encode(), np.uint8)
     table[symbols] = NUM_SPECIAL_IDS + np.arange(len(symbols))

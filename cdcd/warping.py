@@ -36,7 +36,7 @@ class Curve(NamedTuple):
     y: Array
 
     def __call__(self, at: Array) -> Array:
-        """y at points `at` [...]; beyond the ends, that of the ends."""
+        """Return y at points `at` [...]; beyond the ends, that of the ends."""
         low = self._bin(at)
         x, y = self.x, self.y
         width, height = x[low + 1] - x[low], y[low + 1] - y[low]
@@ -44,7 +44,7 @@ class Curve(NamedTuple):
         return y[low] + share * height
 
     def slope(self, at: Array) -> Array:
-        """dy/dx at points `at` [...]."""
+        """Return dy/dx at points `at` [...]."""
         low = self._bin(at)
         return (self.y[low + 1] - self.y[low]) / (self.x[low + 1] - self.x[low])
 
@@ -54,13 +54,13 @@ class Curve(NamedTuple):
         return Curve(self.y, self.x)
 
     def _bin(self, at: Array) -> Array:
-        """The bin of each point, int32 [...], 0 to N - 1."""
+        """Return the bin of each point, int32 [...], 0 to N - 1."""
         inner = lax.stop_gradient(self.x[1:-1])
         return jnp.searchsorted(inner, lax.stop_gradient(at), side="right").astype(jnp.int32)
 
 
 def initial_params(num_bins: int) -> Params:
-    """Logits of the sizes of bins along the time, `lt`, and along the loss, `lu`, float32 [N].
+    """Return logits of the sizes of bins along the time, `lt`, and the loss, `lu`, float32 [N].
 
     The time is not warped at first.
     """
@@ -75,11 +75,11 @@ class Warping:
     Attributes:
       num_bins: N.
       min_size: added to the sizes of all bins, which then sum to 1 again.
-      enabled: otherwise times are drawn evenly, and the loss is still fit.
-      ema_decay: times are drawn by an average of the parameters, of so long a memory; 0 for none.
+      enabled: if False, times are drawn evenly, and the loss is still fit.
+      ema_decay: decay of the moving average of the parameters by which times are drawn; 0 for none.
       temperature: above 1 for a more even distribution of times, below 1 for a sharper one.
       uniformity: share of a uniform distribution of times, 0 to 1.
-      beta: the loss is to grow as the cumulative Beta(a, b) distribution; (1, 1) is evenly.
+      beta: the loss grows as the cumulative Beta(a, b) distribution; (1, 1) is evenly.
 
     Raises:
       ValueError: a field is out of range.
@@ -110,12 +110,12 @@ class Warping:
     # ------------------------------------------------------------------------ the two curves
 
     def loss_curve(self, params: Params) -> Curve:
-        """The fit of the loss: time 0 .. 1 -> nats, with its gradients."""
+        """Return the fit of the loss: time 0 .. 1 -> nats, with its gradients."""
         sizes = jnp.exp(params["lu"])
         return Curve(_edges(self._sizes(params["lt"])), _edges(sizes, None))
 
     def distribution(self, params: Params) -> Curve:
-        """The cumulative distribution of times drawn: time 0 .. 1 -> 0 .. 1, without gradients."""
+        """Return the cumulative distribution of times: time 0 .. 1 -> 0 .. 1, without gradients."""
         params = jax.tree.map(lax.stop_gradient, params)
         along_time, along_loss = self._sizes(params["lt"]), self._sizes(params["lu"])
         if not self.enabled:
@@ -144,7 +144,7 @@ class Warping:
         drawn_by: Curve,
         counted: Array | None = None,
     ) -> Array:
-        """What the parameters minimise: squared errors of the fit, as if times were uniform.
+        """Return the loss of the curves: squared errors of the fit, as if times were uniform.
 
         Args:
           params: of the curves.
@@ -169,7 +169,7 @@ class Warping:
         return mean_where(weight * jnp.square(found - nats), counted)
 
     def average(self, average: Params, params: Params) -> Params:
-        """The average after one more step."""
+        """Return the average after one more step."""
         decay = self.ema_decay
         return jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * lax.stop_gradient(p), average, params
@@ -177,18 +177,18 @@ class Warping:
 
 
 def _edges(sizes: Array, last: float | None = 1.0) -> Array:
-    """Edges of bins side by side from 0 on; the last one, which rounding might miss, is `last`."""
+    """Return edges of adjacent bins from 0 on; `last` replaces the last (rounding may miss it)."""
     edges = jnp.concatenate([jnp.zeros(1), jnp.cumsum(sizes)])
     return edges if last is None else edges.at[-1].set(last)
 
 
 def time_to_noise(time: Array, noise: NoiseRange) -> Array:
-    """Noise levels [...] of times [...] from 0 to 1."""
+    """Return noise levels [...] of times [...] from 0 to 1."""
     return noise.low + time * (noise.high - noise.low)
 
 
 def noise_to_time(t: Array, noise: NoiseRange) -> Array:
-    """The inverse of `time_to_noise`."""
+    """Return times of noise levels, the inverse of `time_to_noise`."""
     return (t - noise.low) / (noise.high - noise.low)
 
 
@@ -199,14 +199,14 @@ def spaced_levels(
     rho: Array | float = 1.0,
     start: Array | float | None = None,
 ) -> Array:
-    """Noise levels downwards, float32 [num_steps + 1], at equal steps of probability.
+    """Return decreasing noise levels, float32 [num_steps + 1], at equal steps of probability.
 
     Args:
       distribution: of times, or the identity for no warping.
       num_steps: of a sampler.
       noise: the range.
-      rho: above 1, steps are made small near the low end, see `musax.diffusion.karras_spacing`;
-        applied to what is then warped.
+      rho: above 1, steps are small near the low end, see `musax.diffusion.karras_spacing`; applied
+        before the warp.
       start: the first level; None for the highest.
     """
     first = jnp.asarray(noise.high if start is None else start)
@@ -217,5 +217,5 @@ def spaced_levels(
 
 
 def evenly() -> Curve:
-    """The distribution that does not warp."""
+    """Return the distribution that does not warp."""
     return Curve(jnp.array([0.0, 1.0]), jnp.array([0.0, 1.0]))

@@ -42,7 +42,7 @@ class Decoding:
       steps: of the sampler of diffusion.
       beams: of beam search, of the autoregressive model.
       batch_size: samples at a time.
-      seed: of what is random.
+      seed: of random numbers.
     """
 
     samples: Sequence[int] = (1, 10, 50)
@@ -85,13 +85,13 @@ def in_batches(
     """Return the phonemes of all words by `predict(inputs, rng)`, ids int [B, samples, L]."""
     vocabulary = run.evaluate_task.output_features["targets"].vocabulary
     size = min(max(options.batch_size // samples, 1), len(words.inputs))
-    made: Samples = []
+    decoded: Samples = []
     for first in range(0, len(words.inputs), size):
         part = words.inputs[first : first + size]
         full = jnp.asarray(np.resize(part, (size, part.shape[1])))
         ids = np.asarray(predict(full, jax.random.fold_in(jax.random.key(options.seed), first)))
-        made += [[vocabulary.decode(row).split() for row in word] for word in ids[: len(part)]]
-    return made
+        decoded += [[vocabulary.decode(row).split() for row in word] for word in ids[: len(part)]]
+    return decoded
 
 
 # --------------------------------------------------------------------------------------- decoding
@@ -109,8 +109,8 @@ def diffusion(run: TrainedRun, words: Words, options: Decoding) -> Iterator[tupl
                 guidance=guidance,
                 score_temperature=temperature,
             )
-            made = in_batches(predict, run, words, max(options.samples), options)
-            for name, chosen in best_of(made, options):
+            drawn = in_batches(predict, run, words, max(options.samples), options)
+            for name, chosen in best_of(drawn, options):
                 yield f"guidance {guidance:g}, T {temperature:g}, {name}", chosen
 
 
@@ -137,16 +137,16 @@ def autoregressive(run: TrainedRun, words: Words, options: Decoding) -> Iterator
         f"beam search, {options.beams}",
         [word[-1] for word in decode(beam_search, num_decodes=options.beams)],
     )
-    made = decode(temperature_sample, num_decodes=max(options.samples))
+    drawn = decode(temperature_sample, num_decodes=max(options.samples))
     # They are in the order of their scores.
     rng = np.random.default_rng(options.seed)
-    yield from best_of([[word[i] for i in rng.permutation(len(word))] for word in made], options)
+    yield from best_of([[word[i] for i in rng.permutation(len(word))] for word in drawn], options)
 
 
-def best_of(made: Samples, options: Decoding) -> Iterator[tuple]:
+def best_of(samples: Samples, options: Decoding) -> Iterator[tuple]:
     """Yield (decoding, phonemes of each word) by minimum Bayes risk among the first samples."""
     for count in sorted(options.samples):
-        groups = [word[:count] for word in made]
+        groups = [word[:count] for word in samples]
         for utility in options.utilities if count > 1 else options.utilities[:1]:
             best = choose(groups, UTILITIES[utility])
             name = f"best of {count} by {utility}" if count > 1 else "one sample"
@@ -191,7 +191,7 @@ def evaluate(
 
     Raises:
       FileNotFoundError: no such run or checkpoint.
-      ValueError: a run is none of pronunciation, or an option is out of range.
+      ValueError: a run is not one of pronunciation, or an option is out of range.
     """
     rows: list[dict[str, Any]] = []
     decodings = {"TranslationModel": diffusion, "EncoderDecoderModel": autoregressive}

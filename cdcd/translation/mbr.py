@@ -1,4 +1,4 @@
-"""Minimum Bayes risk decoding: of several samples the one that is most like the others.
+"""Minimum Bayes risk decoding: choose the sample most similar to the other samples.
 
 Eikema & Aziz 2020, "Is MAP decoding all you need?"; section 4.4 of Dieleman et al. 2022. A utility
 says how good a hypothesis is if a reference is right. It takes the candidates of one input, any
@@ -20,7 +20,7 @@ Utility = Callable[[Candidates], np.ndarray]
 
 
 def choose(candidates: Sequence[Candidates], utility: Utility) -> np.ndarray:
-    """Which candidate of each group has the highest mean utility, the others being references.
+    """Return the candidate of each group with the highest mean utility against the others.
 
     Candidates that are there several times are compared once and count as often. The first of
     equals is chosen, and of one the one.
@@ -56,7 +56,7 @@ def _choose(group: Candidates, utility: Utility) -> int:
 
 
 def negative_edit_distance(candidates: Candidates) -> np.ndarray:
-    """Minus the Levenshtein distance."""
+    """Return minus the Levenshtein distance."""
     count = len(candidates)
     hypothesis, reference = np.divmod(np.arange(count**2), count)
     distances = edit_distances(
@@ -66,7 +66,7 @@ def negative_edit_distance(candidates: Candidates) -> np.ndarray:
 
 
 def sentence_bleu(candidates: Candidates, max_order: int = 4) -> np.ndarray:
-    """BLEU of single sentences, 0 to 1.
+    """Return BLEU of single sentences, 0 to 1.
 
     The geometric mean of the precisions of n-grams up to an order, with 1 added to both numbers of
     those that are longer than 1 (Lin & Och 2004, "ORANGE"), times exp(1 - r / h) where h, the
@@ -85,7 +85,7 @@ def sentence_bleu(candidates: Candidates, max_order: int = 4) -> np.ndarray:
 
 
 def chrf(candidates: Candidates, max_order: int = 6, beta: float = 2.0) -> np.ndarray:
-    """F-score of n-grams of symbols, 0 to 1, recall counting beta times as much as precision.
+    """Return the F-score of n-grams of symbols, 0 to 1; recall weighs beta times as much.
 
     Precision and recall are means over the orders that both sentences have n-grams of (Popović
     2015); 1 if both are empty. Symbols are those of the candidates: for the characters of texts,
@@ -118,10 +118,10 @@ def _lengths(candidates: Candidates) -> np.ndarray:
 
 
 def _ngram_matches(candidates: Candidates, max_order: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For orders 1, 2, ...: n-grams that pairs share, [N, N], and n-grams of each, [N].
+    """Return for orders 1, 2, ...: n-grams that pairs share, [N, N], and n-grams of each, [N].
 
     An n-gram that i has twice and j three times is shared twice. The k-th occurrence of an n-gram
-    is the member (n-gram, k) of a set: what is shared is the size of an intersection, and that is a
+    is the member (n-gram, k) of a set: the shared count is the size of an intersection, which is a
     product of rows of zeros and ones.
     """
     lengths = _lengths(candidates)
@@ -144,7 +144,7 @@ def _ngram_matches(candidates: Candidates, max_order: int) -> list[tuple[np.ndar
 
 
 def _indicator(owner: np.ndarray, gram: np.ndarray, count: int) -> np.ndarray:
-    """[N, members] of 0 and 1, for n-grams int [G] and the candidates that they are of."""
+    """Return [N, members] of 0 and 1, for n-grams int [G] and the candidates that contain them."""
     order = np.lexsort((gram, owner))
     owner, gram = owner[order], gram[order]
     begins = np.ones(len(gram), bool)

@@ -61,7 +61,7 @@ class TranslationDenoising(Denoising):
 
 
 class TranslationModel(CDCDModel):
-    """Cross-entropy of all target tokens, padding too, so that lengths are found with them.
+    """Cross-entropy of all target tokens, padding too, so that lengths are predicted as well.
 
     A batch has int32 `encoder_input_tokens` [B, T] and `decoder_target_tokens` [B, L], which end in
     EOS (1) and are padded with 0 to the length of the network.
@@ -107,7 +107,7 @@ class TranslationModel(CDCDModel):
         self.denoising = TranslationDenoising(module, self.noise)
 
     def source(self, params: Params, batch: Batch, dropout_rng: Array | None = None) -> Source:
-        """The encoded inputs of a batch."""
+        """Return the encoded inputs of a batch."""
         return self.denoising.encode(params, batch["encoder_input_tokens"], dropout_rng)
 
     def translate(
@@ -120,7 +120,7 @@ class TranslationModel(CDCDModel):
         num_decodes: int = 1,
         **options: Any,
     ) -> Array:
-        """Samples targets, int32 [B, K, L], each up to its first EOS and then padded.
+        """Sample targets, int32 [B, K, L], each up to its first EOS and then padded.
 
         Inputs are encoded, and their keys and values projected, once.
 
@@ -156,7 +156,7 @@ class TranslationModel(CDCDModel):
         decoder_params: Mapping[str, Any] | None = None,
         num_decodes: int | None = None,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Samples targets of `encoder_input_tokens` int [B, T].
+        """Sample targets of `encoder_input_tokens` int [B, T].
 
         Args:
           params: of the network.
@@ -181,7 +181,7 @@ class TranslationModel(CDCDModel):
         return targets[:, 0] if num_decodes is None else targets, {}
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
-        """See `BaseModel.train_step_flops`; the estimate from before counts."""
+        """Return the FLOPs of a step, first estimate included; see `BaseModel.train_step_flops`."""
         return train_step_flops(
             params,
             self.module.config,
@@ -197,7 +197,7 @@ def _encode(denoising: TranslationDenoising, params: Params, inputs: Array) -> S
 
 
 def cut_at_eos(tokens: Array) -> Array:
-    """Tokens int [..., L] with padding behind the first EOS."""
+    """Return tokens int [..., L] with padding after the first EOS."""
     ends = tokens == EOS_ID
     behind = jnp.cumsum(ends, axis=-1) - ends > 0
     return jnp.where(behind, PAD_ID, tokens)

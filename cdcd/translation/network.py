@@ -62,7 +62,7 @@ class Source(NamedTuple):
     """Inputs of a decoder. Zeros stand for no input.
 
     Attributes:
-      encoded: [S, T, D]; None once keys and values were made of it.
+      encoded: [S, T, D]; None once keys and values are cached.
       valid: bool [S, T], where an input has tokens.
       cache: keys and values of the cross-attentions, or None.
     """
@@ -73,7 +73,7 @@ class Source(NamedTuple):
 
 
 class Encoder(Stack):
-    """Inputs as they are told to a decoder."""
+    """Encoder of the inputs for a decoder."""
 
     config: TranslationConfig
 
@@ -86,7 +86,7 @@ class Encoder(Stack):
         self.final_norm = ModulatedNorm(cfg.dtype)
 
     def __call__(self, tokens: Array, deterministic: bool = True) -> Source:
-        """Of int [S, T], 0 is padding."""
+        """Encode int [S, T], where 0 is padding."""
         valid = tokens > 0
         mask = make_attention_mask(valid, valid)
         x = self.embed(tokens) + self.positions(tokens.shape[1])
@@ -116,7 +116,7 @@ class DecoderBlock(Block):
         encoded: Array | None = None,
         cross_mask: Array | None = None,
     ) -> Array:
-        """[B, L, D] -> [B, L, D]; without `encoded` [B, T, D], keys and values are cached ones."""
+        """Map [B, L, D] to [B, L, D]; without `encoded` [B, T, D], use cached keys and values."""
         x = self.attend(x, time, mask, deterministic, caching)
         y = self.cross_norm(x, time)
         y = self.cross_attention(
@@ -144,11 +144,11 @@ class Decoder(Trunk):
         )
 
     def make_block(self) -> nn.Module:
-        """A new block."""
+        """Return a new block."""
         return DecoderBlock(self.config)
 
     def enter(self, inputs: Array) -> Array:
-        """Inputs [B, L, any] as [B, L, D].
+        """Project inputs [B, L, any] to [B, L, D].
 
         Raises:
           ValueError: L is not `target_length`.
@@ -162,7 +162,7 @@ class Decoder(Trunk):
         return super().enter(inputs) + self.positions.astype(self.config.dtype)
 
     def project(self, encoded: Array) -> None:
-        """Fills the collection `cache` with keys and values of encodings [S, T, D]."""
+        """Fill the collection `cache` with keys and values of encodings [S, T, D]."""
 
         def call(block: Any, x: None) -> None:
             block.cross_attention.init_cache(encoded)
@@ -186,19 +186,19 @@ class Translator(Denoiser):
         self.length_mlp = TimeEmbedding(self.config)
 
     def make_trunk(self) -> Trunk:
-        """The decoder."""
+        """Return the decoder."""
         return Decoder(self.config, self.config.vocab_size)
 
     def encode(self, tokens: Array, deterministic: bool = True) -> Source:
-        """Of inputs, int [S, T]."""
+        """Encode inputs, int [S, T]."""
         return self.encoder(tokens, deterministic)
 
     def project(self, encoded: Array) -> None:
-        """See `Decoder.project`; call with `mutable=["cache"]`."""
+        """Fill the cache of the decoder, see `Decoder.project`; call with `mutable=["cache"]`."""
         self.trunk.project(encoded)
 
     def condition(self, t: Array, source: Any) -> tuple[Array, dict[str, Any]]:
-        """(embedding [B, C] of time and input length, arguments of the blocks), of a `Source`.
+        """Return (embedding [B, C] of time and length, arguments of the blocks) of a `Source`.
 
         Raises:
           ValueError: no source.
@@ -206,11 +206,11 @@ class Translator(Denoiser):
         if self.is_initializing():
             source = self.encode(jnp.ones((1, 1), jnp.int32))
         if source is None:
-            raise ValueError("a translator needs a source: what `encode` makes of inputs")
+            raise ValueError("a translator needs a source: the result of `encode`")
         each = t.shape[0] // source.valid.shape[0]
         seen, encoded = jax.tree.map(
             lambda x: jnp.repeat(x, each, axis=0), (source.valid, source.encoded)
         )
         length = jnp.sum(seen, axis=-1, dtype=jnp.float32)
-        told = {"encoded": encoded, "cross_mask": seen[:, None, None].astype(jnp.float32)}
-        return self.time_mlp(t) + self.length_mlp(1.0 + length), told
+        further = {"encoded": encoded, "cross_mask": seen[:, None, None].astype(jnp.float32)}
+        return self.time_mlp(t) + self.length_mlp(1.0 + length), further

