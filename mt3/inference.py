@@ -235,7 +235,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         return ids[: ends[0]] if len(ends) else ids
 
     def _end_dangling_notes(self, parts: list[np.ndarray], limit: float) -> list[np.ndarray]:
-        """Shorten notes without an end of their own to `limit` s; those in `parts[-1]` have none."""
+        """Shorten notes that got no end event to `limit` s, among them all of `parts[-1]`."""
         if self.config.spec.ties:
             return parts
         notes = np.concatenate(parts)

@@ -50,7 +50,7 @@ def save_audio(
 def audio_writer(
     path: str | os.PathLike, rate: int, *, subtype: str | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends blocks to an audio file, in memory that does not grow.
+    """Return a context whose function appends blocks to an audio file, in bounded memory.
 
     The file appears, as by `save_audio` of all blocks, when the `with` block ends well. Until then
     the samples are in a temporary file of floats beside it, since the peak is known only then.
@@ -96,7 +96,7 @@ def _read_blocks(file: IO[bytes], shape: tuple[int, ...], gain: float) -> Iterat
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-    """An audio file to write: how, and where."""
+    """Path and format of an audio file to write."""
 
     path: str | os.PathLike  # as the caller gave it, for messages
     target: Path

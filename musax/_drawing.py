@@ -1,4 +1,4 @@
-"""How `musax.plots` puts notes and spectra on paper."""
+"""Drawing of notes and spectra for `musax.plots`."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ _DYNAMIC_RANGE_DB = 45.0
 
 
 def note_name(pitch: float) -> str:
-    """ "C4" for 60 (middle C)."""
+    """Return the name of a MIDI pitch, "C4" for 60 (middle C)."""
     number = round(pitch)
     return f"{NOTE_NAMES[number % 12]}{number // 12 - 1}"
 
@@ -33,7 +33,7 @@ class NoteGroup:
     dashed: bool = False
 
     def cut(self, start: float, end: float) -> "NoteGroup":
-        """Only what is seen between `start` and `end` (s); of drums, the strokes."""
+        """Return the notes that are visible between `start` and `end` (s); of drums, the hits."""
         first = self.notes["onset" if self.is_drum else "offset"]
         keep = (self.notes["onset"] < end) & (first >= start)
         colours = self.colours if isinstance(self.colours, str) else self.colours[keep]
@@ -41,7 +41,7 @@ class NoteGroup:
 
 
 def paper(groups, seconds: float):
-    """An empty figure: the main axes and, if there are drums, a strip below them."""
+    """Return an empty figure, its main axes and, if there are drums, a strip below them."""
     from matplotlib.figure import Figure
 
     drums = any(group.is_drum for group in groups)
@@ -54,7 +54,7 @@ def paper(groups, seconds: float):
 
 
 def draw_spectrum(axes: "Axes", image: SpectrumImage, pitches, seconds) -> None:
-    """Grey on white, so that colours belong to the notes alone."""
+    """Draw the spectrum in grey on white, so that colours belong to the notes alone."""
     frames = np.linspace(*image.seconds, image.level_db.shape[1])
     rows = np.linspace(*image.pitches, image.level_db.shape[0])
     visible = image.level_db[(rows >= pitches[0]) & (rows <= pitches[1])]
@@ -74,7 +74,7 @@ def draw_spectrum(axes: "Axes", image: SpectrumImage, pitches, seconds) -> None:
 
 
 def _boxes(notes: np.ndarray, height: float = 0.9) -> np.ndarray:
-    """Corners of each note's box: [N, 5, 2], closed."""
+    """Return the corners of each note's box: [N, 5, 2], closed."""
     left, right = notes["onset"], np.maximum(notes["offset"], notes["onset"] + 0.015)
     low, high = notes["pitch"] - height / 2, notes["pitch"] + height / 2
     x = np.stack([left, right, right, left, left], axis=1)
@@ -103,7 +103,7 @@ def draw_outlines(axes: "Axes", group: NoteGroup) -> None:
 
 
 def draw_partials(axes: "Axes", group: NoteGroup, partials: int, highest: float) -> None:
-    """Thin lines where the partials of a note would sound, fainter with their number."""
+    """Draw thin lines where the partials of a note would sound, fainter with their number."""
     from matplotlib import collections
 
     if group.dashed:
@@ -146,7 +146,7 @@ def draw_bars(axes: "Axes", group: NoteGroup) -> None:
 
 
 def draw_keyboard(axes: "Axes", limits) -> None:
-    """A light band behind every black key."""
+    """Draw a light band behind every black key."""
     for pitch in range(int(np.floor(limits[0])), int(np.ceil(limits[1])) + 1):
         if "♯" in NOTE_NAMES[pitch % 12] or "♭" in NOTE_NAMES[pitch % 12]:
             axes.axhspan(pitch - 0.5, pitch + 0.5, color="#f0f2f5", linewidth=0, zorder=0)
@@ -167,7 +167,7 @@ def draw_drums(axes: "Axes", group: NoteGroup) -> None:
 
 
 def finish(figure, axes, drum_axes, groups, scale, seconds, pitches, title) -> None:
-    """Scales, names, legend."""
+    """Set scales, axis labels and legend."""
     axes.set_xlim(*seconds)
     axes.set_ylim(*pitches)
     _name_pitches(axes, pitches)
@@ -212,7 +212,7 @@ def _legend(axes: "Axes", groups) -> None:
 
 
 def _name_pitches(axes: "Axes", limits) -> None:
-    """Note names on the left (every C; more of them when there is room), Hz on the right."""
+    """Label notes on the left (every C; more where they fit) and Hz on the right."""
     low, high = int(np.ceil(limits[0])), int(np.floor(limits[1]))
     steps = {0} if high - low > 40 else {0, 4, 7, 9} if high - low > 26 else {0, 2, 4, 5, 7, 9, 11}
     named = [pitch for pitch in range(low, high + 1) if pitch % 12 in steps]

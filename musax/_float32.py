@@ -31,7 +31,7 @@ def _polynomial(coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def cos(angle: np.ndarray) -> np.ndarray:
-    """Cosine of float32 angles between 0 and a few turns, rad."""
+    """Return the cosine of float32 angles between 0 and a few turns, rad."""
     quarter = np.rint(angle * _f(2 / np.pi))
     rest = angle
     for part in _HALF_PI_PARTS:
@@ -45,7 +45,7 @@ def cos(angle: np.ndarray) -> np.ndarray:
 
 
 def log(x: np.ndarray) -> np.ndarray:
-    """Natural logarithm of positive normal float32 numbers."""
+    """Return the natural logarithm of positive normal float32 numbers."""
     fraction, exponent = np.frexp(x)
     low = fraction < _f(np.sqrt(0.5))
     exponent = (exponent - low).astype(np.float32)

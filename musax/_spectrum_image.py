@@ -8,12 +8,12 @@ from musax import spectrograms
 
 
 def hz_to_pitch(hz):
-    """Hz -> MIDI pitch (A4 = 440 Hz = 69), fractional."""
+    """Convert Hz to MIDI pitch (A4 = 440 Hz = 69), fractional."""
     return 69.0 + 12.0 * np.log2(np.asarray(hz, np.float64) / 440.0)
 
 
 def pitch_to_hz(pitch):
-    """MIDI pitch -> Hz."""
+    """Convert MIDI pitch to Hz."""
     return 440.0 * 2.0 ** ((np.asarray(pitch, np.float64) - 69.0) / 12.0)
 
 
@@ -34,7 +34,7 @@ def log_frequency_image(
     bins_per_semitone: int = 4,
     frames_per_second: float = 100.0,
 ) -> SpectrumImage:
-    """Spectrum over a logarithmic frequency axis: the mean level (dB) of two resolutions.
+    """Return the spectrum over a logarithmic frequency axis: mean level (dB) of two resolutions.
 
     A long window (0.26 s) separates partials, a short one (0.06 s) onsets; only what both see
     stays dark. Windows are centred on their frame's time.
@@ -56,7 +56,7 @@ def log_frequency_image(
 
 
 def _level_at(audio, sample_rate: int, hop: int, pitches, window_seconds: float) -> np.ndarray:
-    """dB of the given pitches in centred frames: [frames, pitches]."""
+    """Return the level (dB) at the given pitches in centred frames: [frames, pitches]."""
     window = 2 * round(window_seconds / 2 * sample_rate)
     fft_size = 4 * window  # zeros between the bins: a smooth curve to read the pitches from
     magnitude = spectrograms.stft_magnitude(
@@ -74,19 +74,19 @@ def log_mel_image(
     *,
     bins_per_semitone: int = 4,
 ) -> SpectrumImage:
-    """A model's own input, [frames, mel bins], over a logarithmic frequency axis.
+    """Return a model's own input, [frames, mel bins], over a logarithmic frequency axis.
 
     Each frame is drawn at the middle of its window, so that onsets stand where they sound.
     """
     config = config or spectrograms.SpectrogramConfig()
     weights = spectrograms.config_filterbank(config)
-    heard = weights.any(axis=0)  # narrow low bands may lie between two bins and hear nothing
+    covered = weights.any(axis=0)  # narrow low bands may lie between two bins
     centres = spectrograms.mel_frequencies(
         config.num_mel_bins, config.lo_hz, config.hi_hz, config.mel_scale
     )
-    position = hz_to_pitch(centres[heard])
+    position = hz_to_pitch(centres[covered])
     grid = np.arange(np.ceil(position[0]), position[-1], 1.0 / bins_per_semitone)
-    level = 20.0 / np.log(10.0) / config.power * np.asarray(log_mel)[:, heard]
+    level = 20.0 / np.log(10.0) / config.power * np.asarray(log_mel)[:, covered]
     above = np.clip(np.searchsorted(position, grid), 1, len(position) - 1)
     share = (grid - position[above - 1]) / (position[above] - position[above - 1])
     values = level[:, above - 1] * (1 - share) + level[:, above] * share

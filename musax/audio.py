@@ -42,7 +42,7 @@ _QUALITY = "HQ"
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file says about itself. `samples` (per channel) is an estimate for some MP3 files."""
+    """Properties of an audio file; `samples` (per channel) is an estimate for some MP3 files."""
 
     sample_rate: int
     channels: int
@@ -59,7 +59,7 @@ class AudioInfo:
 
 
 def audio_info(path: str | os.PathLike) -> AudioInfo:
-    """Rate, channels, length and format, without decoding the samples.
+    """Return rate, channels, length and format, without decoding the samples.
 
     Raises:
       AudioError: if the file is missing, unreadable, or not audio.
@@ -71,7 +71,7 @@ def audio_info(path: str | os.PathLike) -> AudioInfo:
 def load_audio(
     path: str | os.PathLike, sample_rate: int | None = None, mono: bool = True
 ) -> tuple[np.ndarray, int]:
-    """Decodes a whole file.
+    """Decode a whole file.
 
     Args:
       sample_rate: resample to this rate, Hz; None keeps the file's own.
@@ -95,7 +95,7 @@ def stream_audio(
     chunk_seconds: float = 10.0,
     mono: bool = True,
 ) -> Iterator[np.ndarray]:
-    """Decodes a file piece by piece, in memory that does not grow with its length.
+    """Decode a file in chunks, in memory that does not grow with its length.
 
     Yields:
       float32 chunks of `chunk_seconds`, the last one shorter; together they equal `load_audio`.
@@ -136,7 +136,7 @@ def _resampled_blocks(path, rate: int, mono: bool) -> Iterator[np.ndarray]:
 
 
 def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
-    """float32 [frames, channels] blocks of an open file, checked."""
+    """Yield float32 [frames, channels] blocks of an open file, checked."""
     position, problem = 0, None
     while True:
         try:
@@ -173,7 +173,7 @@ def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """An open file, or an AudioError that says why not."""
+    """Open a file, or raise AudioError with the reason."""
     location = Path(path).expanduser()
     if location.is_dir():
         raise AudioError(f"{path}: is a folder; give the path of one audio file")
@@ -199,12 +199,12 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
 
 
 def to_mono(audio: np.ndarray) -> np.ndarray:
-    """Mean of the channels: [samples] or [samples, channels] -> [samples]."""
+    """Average the channels: [samples] or [samples, channels] -> [samples]."""
     return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
 def check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
-    """Audio that somebody hands to a model, as float32.
+    """Check the audio given to a model and return it as float32.
 
     Args:
       audio: float [samples] or [samples, channels], full scale 1.0.
@@ -238,7 +238,7 @@ def check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
-    """Changes the sample rate (soxr, high quality, linear phase).
+    """Change the sample rate (soxr, high quality, linear phase).
 
     Args:
       samples: float [samples] or [samples, channels].
@@ -261,9 +261,9 @@ def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
 
 
 class ResampleStream:
-    """Resampling of a signal that arrives in pieces; the pieces' size does not show in the result.
+    """Resample a signal that arrives in chunks; their sizes do not affect the result.
 
-    `process(chunk)` returns what is ready so far (soxr holds back a few milliseconds), `finish()`
+    `process(chunk)` returns the samples ready so far (soxr holds back some ms), `finish()`
     the rest. Chunks and results are float32 [samples] for one channel, or [samples, channels].
     """
 
@@ -279,13 +279,13 @@ class ResampleStream:
             )
 
     def process(self, chunk: np.ndarray) -> np.ndarray:
-        """Takes the next samples, returns those that are ready."""
+        """Take the next samples; return those that are ready."""
         if self._stream is None or not len(chunk):
             return chunk
         return self._run(chunk, last=False)
 
     def finish(self) -> np.ndarray:
-        """The samples still held back; call once, at the end."""
+        """Return the samples still held back; call once, at the end."""
         return self._empty if self._stream is None else self._run(self._empty, last=True)
 
     def _run(self, chunk: np.ndarray, last: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the pitches of drum notes mean: General MIDI and the extra zones of Roland's pads.
+"""Pitches of drum notes: General MIDI and the extra zones of Roland's pads.
 
 Groove and E-GMD (Gillick et al. 2019, Callender et al. 2020) are recorded with a Roland kit, which
 plays two zones of a pad at two pitches: 38 and 40 are one snare drum, 46 and 26 one open hi-hat.
@@ -99,5 +99,5 @@ STAND_INS: dict[int, tuple[int, ...]] = {
 
 
 def group_of(pitch: int) -> str | None:
-    """The key of `GROUPS` that holds a pitch; None for others."""
+    """Return the key of `GROUPS` that holds a pitch; None for others."""
     return next((name for name, pitches in GROUPS.items() if pitch in pitches), None)

@@ -33,12 +33,12 @@ def plot_drums(
     seconds: float | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Hits as dots, a row for each drum, larger when louder; the spectrum above them.
+    """Plot hits as dots, a row for each drum, larger when louder; the spectrum above them.
 
     Args:
       notes: NOTE_DTYPE [N], the transcription.
-      audio, sample_rate: the recording, from time 0; without it there is no spectrum.
-      reference: true hits; then colours say what was hit, false or missed.
+      audio, sample_rate: the recording, from time 0; without it no spectrum is drawn.
+      reference: true hits; then colours mark correct, false and missed hits.
       names: of the drums by pitch; Roland's by default.
       start, seconds: the part to draw, s; `seconds=None` goes to the end.
 
@@ -91,7 +91,7 @@ def plot_drums(
 
 
 def _groups(notes: np.ndarray, reference: np.ndarray | None):
-    """(hits, colour, label) of what is drawn apart."""
+    """Return (hits, colour, label) of each group that is drawn separately."""
     if reference is None:
         return [(notes, "#333333", "hits")]
     validate_notes(reference, "reference notes to plot")
@@ -137,7 +137,7 @@ def plot_velocities(
     names: Mapping[int, str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Estimated velocities of the hits over the true ones, a panel for each drum.
+    """Plot estimated velocities of the hits over the true ones, a panel for each drum.
 
     Args:
       reference, notes: NOTE_DTYPE arrays, mapped to the same classes.
@@ -146,7 +146,7 @@ def plot_velocities(
     from matplotlib.figure import Figure
 
     pairs = match_notes(reference, notes, offset_ratio=None)
-    true, heard = reference[pairs[:, 0]], notes[pairs[:, 1]]
+    true, found = reference[pairs[:, 0]], notes[pairs[:, 1]]
     pitches = sorted({int(p) for p in true["pitch"]})
     columns = min(4, max(1, len(pitches)))
     lines = -(-max(1, len(pitches)) // columns)
@@ -157,16 +157,16 @@ def plot_velocities(
         mine = true["pitch"] == pitch
         axes.plot([0, 127], [0, 127], color="#999999", linewidth=0.8)
         axes.scatter(
-            true["velocity"][mine], heard["velocity"][mine], s=6, alpha=0.35, color="#0072b2"
+            true["velocity"][mine], found["velocity"][mine], s=6, alpha=0.35, color="#0072b2"
         )
-        error = np.abs(true["velocity"][mine] - heard["velocity"][mine]).mean()
+        error = np.abs(true["velocity"][mine] - found["velocity"][mine]).mean()
         axes.set_title(f"{called.get(pitch, pitch)}, MAE {error:.1f}", fontsize="small")
         axes.set_xlim(0, 128)
         axes.set_ylim(0, 128)
     for axes in panels[len(pitches) :]:
         axes.set_axis_off()
     figure.supxlabel("true velocity", fontsize="small")
-    figure.supylabel("heard velocity", fontsize="small")
+    figure.supylabel("estimated velocity", fontsize="small")
     if title:
         figure.suptitle(title)
     return figure

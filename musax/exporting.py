@@ -1,4 +1,4 @@
-"""Model folders of training runs: what the packages' `export` modules share."""
+"""Model folders of training runs: shared parts of the packages' `export` modules."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
 
 
 class ExportedRun(NamedTuple):
-    """The model that a training run made.
+    """The trained model of a run.
 
     Attributes:
       config: the package's `ModelConfig`.
@@ -98,7 +98,7 @@ def package_of_run(run_dir: str | Path) -> str:
     if package not in known:
         raise ValueError(
             f"{run_dir}/config.gin: MODEL is {type(model).__module__}.{type(model).__name__}; "
-            f"model folders are made of models of {', '.join(known)}. For others, see "
+            f"expected a model of {', '.join(known)}. For others, see "
             "python -m t5x.export --help"
         )
     return package

@@ -43,7 +43,7 @@ _NUM_CHANNELS = 16
 
 
 def load_midi(source: str | os.PathLike | bytes, *, sustain: bool = True) -> np.ndarray:
-    """Notes of a Standard MIDI file, sorted by onset, times in seconds under its tempo map.
+    """Return the notes of a Standard MIDI file, by onset, times in s under its tempo map.
 
     Args:
       source: a path, or the bytes of a file.
@@ -75,7 +75,7 @@ def load_midi(source: str | os.PathLike | bytes, *, sustain: bool = True) -> np.
 
 
 def midi_tempo(path: str | os.PathLike) -> float:
-    """The tempo that a Standard MIDI file begins with, quarter notes per minute.
+    """Return the tempo with which a Standard MIDI file begins, quarter notes per minute.
 
     Raises:
       MidiError, OSError: see `load_midi`.
@@ -84,7 +84,7 @@ def midi_tempo(path: str | os.PathLike) -> float:
 
 
 def _channel_notes(track: np.ndarray, track_index: int) -> np.ndarray:
-    """int64 [N, 7]: start and end tick, pitch, velocity, program, channel, instrument."""
+    """Return int64 [N, 7]: start and end tick, pitch, velocity, program, channel, instrument."""
     program = [0] * _NUM_CHANNELS
     sounding: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     found = []
@@ -125,7 +125,7 @@ def save_midi(
     ticks_per_quarter: int = 1000,
     first_beat: float = 0.0,
 ) -> None:
-    """Writes notes as a format-1 MIDI file with one track per program; complete or not at all.
+    """Write notes as a format-1 MIDI file with one track per program; complete or not at all.
 
     Args:
       path: the file to write.
@@ -159,7 +159,7 @@ def midi_to_bytes(
     first_beat: float = 0.0,
     source: str = "notes",
 ) -> bytes:
-    """The bytes that `save_midi` writes; raises ValueError for invalid notes, tempo or beat."""
+    """Return the bytes that `save_midi` writes; raise ValueError for bad notes, tempo or beat."""
     validate_notes(notes, source)
     tempo_us = round(6e7 / tempo) if tempo > 0 else 0
     if not 0 < tempo_us < 1 << 24:
@@ -192,7 +192,7 @@ def midi_to_bytes(
 def _ticks(
     seconds: np.ndarray, *, ticks_per_quarter: int, lead_us: int, tempo_us: int
 ) -> np.ndarray:
-    """Times as ticks, int64; the first quarter lasts `lead_us`, if that is not 0."""
+    """Convert times to ticks, int64; the first quarter lasts `lead_us`, if that is not 0."""
     after = ticks_per_quarter * (seconds * 1e6 - lead_us) / tempo_us
     if lead_us:
         after = np.where(
@@ -206,7 +206,7 @@ def _ticks(
 def _track_events(
     notes: np.ndarray, clock: Callable[[np.ndarray], np.ndarray], channel: int
 ) -> np.ndarray:
-    """int64 [E, 5]: the track of one instrument, a program change first; `clock`: s to ticks."""
+    """Return int64 [E, 5]: one instrument's track, program change first; `clock`: s to ticks."""
     start = clock(notes["onset"])
     end = np.maximum(clock(notes["offset"]), start + 1)
     keys = voice_keys(notes)
@@ -226,7 +226,7 @@ def _track_events(
 
 
 def to_pretty_midi(notes: np.ndarray, *, tempo: float = 120.0) -> Any:
-    """A `pretty_midi.PrettyMIDI` with one instrument per program, times in seconds."""
+    """Return a `pretty_midi.PrettyMIDI` with one instrument per program, times in seconds."""
     import pretty_midi
 
     piece = pretty_midi.PrettyMIDI(initial_tempo=tempo)
@@ -243,7 +243,7 @@ def to_pretty_midi(notes: np.ndarray, *, tempo: float = 120.0) -> Any:
 
 
 def from_pretty_midi(piece: Any, *, sustain: bool = True) -> np.ndarray:
-    """Notes of a `pretty_midi.PrettyMIDI`, sorted by onset; its CC64 lengthens notes."""
+    """Return the notes of a `pretty_midi.PrettyMIDI`, by onset; its CC64 lengthens notes."""
     notes, numbers, controls = [], [], []
     for number, instrument in enumerate(piece.instruments):
         for note in instrument.notes:
@@ -255,7 +255,7 @@ def from_pretty_midi(piece: Any, *, sustain: bool = True) -> np.ndarray:
 
 
 def from_note_sequence(sequence: Any, *, sustain: bool = True) -> np.ndarray:
-    """Notes of a `note_seq.NoteSequence`, sorted by onset; its CC64 lengthens notes."""
+    """Return the notes of a `note_seq.NoteSequence`, by onset; its CC64 lengthens notes."""
     notes = [
         (n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum)
         for n in sequence.notes
@@ -268,7 +268,7 @@ def from_note_sequence(sequence: Any, *, sustain: bool = True) -> np.ndarray:
 
 
 def to_note_sequence(notes: np.ndarray) -> Any:
-    """A `note_seq.NoteSequence` of the notes, instruments as `assign_instruments`.
+    """Return a `note_seq.NoteSequence` of the notes, instruments as `assign_instruments`.
 
     Needs the note-seq package (its protocol buffers).
     """

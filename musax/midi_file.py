@@ -38,7 +38,7 @@ class MidiFile:
     track_names: list[str]
 
     def seconds(self, ticks: np.ndarray) -> np.ndarray:
-        """float64 seconds of each tick under the tempo map."""
+        """Return float64 seconds of each tick under the tempo map."""
         scale = self.tempo_us / (1e6 * self.ticks_per_quarter)
         starts = np.concatenate([[0.0], np.cumsum(np.diff(self.tempo_ticks) * scale[:-1])])
         at = np.searchsorted(self.tempo_ticks, ticks, side="right") - 1
@@ -46,7 +46,7 @@ class MidiFile:
 
 
 def parse(data: bytes, source: str = "MIDI data") -> MidiFile:
-    """Reads a Standard MIDI file of format 0, 1 or 2.
+    """Parse a Standard MIDI file of format 0, 1 or 2.
 
     Raises MidiError naming `source` and the byte where the data stops making sense.
     """
@@ -72,7 +72,7 @@ def parse(data: bytes, source: str = "MIDI data") -> MidiFile:
 
 
 def _resolution(division: bytes, source: str) -> tuple[float, bool]:
-    """(ticks per quarter note, whether it stands for SMPTE time)."""
+    """Return (ticks per quarter note, whether it stands for SMPTE time)."""
     value = int.from_bytes(division)
     if value & 0x8000:
         frames, ticks = 256 - division[0], division[1]
@@ -86,7 +86,7 @@ def _resolution(division: bytes, source: str) -> tuple[float, bool]:
 
 
 def _track_chunks(data: bytes, position: int, source: str) -> list[tuple[int, int]]:
-    """Byte ranges of the track chunks' contents; other chunks are skipped."""
+    """Return the byte ranges of the track chunks' contents; other chunks are skipped."""
     chunks = []
     while position + 8 <= len(data):
         kind, length = (
@@ -108,7 +108,7 @@ def _track_chunks(data: bytes, position: int, source: str) -> list[tuple[int, in
 def _parse_track(
     data: bytes, position: int, end: int, tempos: list[tuple[int, int]], source: str
 ) -> tuple[list[tuple[int, int, int, int, int]], str]:
-    """Events and name of one track; tempo changes are appended to `tempos`."""
+    """Return events and name of one track; append its tempo changes to `tempos`."""
     events, name, tick, status = [], "", 0, 0
     try:
         while position < end:
@@ -150,7 +150,7 @@ def _parse_track(
 
 
 def _skip_long_event(data: bytes, position: int, status: int) -> tuple[int, int, bytes]:
-    """(next position, meta type or -1, body) of a meta, system-exclusive or system event."""
+    """Return (next position, meta type or -1, body) of a meta, system-exclusive or system event."""
     if status in (0xF0, 0xF7, 0xFF):
         meta = -1
         if status == 0xFF:
@@ -164,7 +164,7 @@ def _skip_long_event(data: bytes, position: int, status: int) -> tuple[int, int,
 
 
 def _variable_length(data: bytes, position: int) -> tuple[int, int]:
-    """(value, next position) of a variable-length quantity of at most 4 bytes."""
+    """Return (value, next position) of a variable-length quantity of at most 4 bytes."""
     value = 0
     for _ in range(4):
         byte = data[position]
@@ -176,7 +176,7 @@ def _variable_length(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _tempo_map(tempos: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending ticks and tempi; of changes at one tick the last in the file counts."""
+    """Return ascending ticks and tempi; of changes at one tick the last in the file counts."""
     latest = {0: DEFAULT_TEMPO_US}
     latest.update((tick, tempo) for tick, tempo in tempos if tempo > 0)
     ticks = np.array(sorted(latest), np.int64)
@@ -189,7 +189,7 @@ def serialize(
     ticks_per_quarter: int,
     tempi_us: Sequence[tuple[int, int]],
 ) -> bytes:
-    """A format-1 file; `tracks` as in `MidiFile`, each sorted by tick.
+    """Return a format-1 file; `tracks` as in `MidiFile`, each sorted by tick.
 
     `tempi_us` are (tick, microseconds of a quarter), by tick.
     """

@@ -1,4 +1,4 @@
-"""What every package's models share: the configuration in `config.json`, and how a model is loaded.
+"""Shared base of the packages' models: the configuration in `config.json`, and loading.
 
 A package declares its configuration as a dataclass; reading, writing and error messages follow from
 the fields and their types. Its model class is loaded by name:
@@ -48,7 +48,7 @@ class ModelConfigError(PretrainedError):
 
 
 class Part(NamedTuple):
-    """How a field that is a dataclass, a JSON object, is written: `Annotated[Type, Part(...)]`.
+    """Form of a field that is a dataclass, a JSON object: `Annotated[Type, Part(...)]`.
 
     Attributes:
       name: its name in `config.json`, where that is not the field's.
@@ -73,7 +73,7 @@ class _Field(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BaseModelConfig:
-    """Base of the packages' configurations: all that is needed to run a model but its parameters.
+    """Base of the packages' configurations: everything needed to run a model but its parameters.
 
     Subclasses are frozen dataclasses. A field is a number, string, list or the like, whose type is
     checked, or a dataclass, see `Part`.
@@ -126,7 +126,7 @@ class BaseModelConfig:
 
     @classmethod
     def build(cls, fields: Mapping[str, Any], source: Any) -> Self:
-        """Return a configuration of fields that were read; what it refuses names `source`.
+        """Return a configuration of fields that were read; errors name `source`.
 
         Raises:
           ModelConfigError: the fields do not fit each other.
@@ -226,7 +226,7 @@ def check_fields(
     prefix: str = "",
     what: str = "field",
 ) -> None:
-    """Raise ModelConfigError, with what may have been meant, for a name that is not known."""
+    """Raise ModelConfigError, with a suggestion, for an unknown name."""
     for name in found:
         if name not in known:
             raise ModelConfigError(
@@ -241,7 +241,7 @@ def build_part[T](cls: type[T], values: Any, name: str, source: Any) -> T:
     Args:
       cls: the dataclass; the types of its fields are checked.
       values: its fields.
-      name: what the part is called in the configuration.
+      name: the part's name in the configuration.
       source: the file, for messages.
 
     Raises:
@@ -289,7 +289,7 @@ def check_type(value: Any, hint: Any, name: str, source: Any) -> Any:
       source: the file, for messages.
 
     Raises:
-      ModelConfigError: the value is of another type, or not finite; says what was expected.
+      ModelConfigError: the value is of another type, or not finite; states the expected type.
     """
     if not _fits(value, hint):
         shown = reprlib.repr(value)
@@ -390,7 +390,7 @@ class PretrainedModel[Config: BaseModelConfig]:
     """Base of the packages' model classes, whose methods have the names of their tasks.
 
     Args:
-      config: what the model is.
+      config: the model's configuration.
       params: nested dicts of arrays.
       source: the file they are of, for messages.
 

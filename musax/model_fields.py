@@ -1,4 +1,4 @@
-"""Former place of what `musax.model_config` has."""
+"""Former location of names of `musax.model_config`."""
 
 from musax.model_config import ModelConfigError, build_part, changed_fields, check_fields
 

@@ -1,4 +1,4 @@
-"""Baselines of networks: models that count tokens.
+"""Baselines: unigram and n-gram models of tokens.
 
 Both give the cost in nats, -log p, of every target of sequences of n + 1 tokens. The first token of
 a sequence, such as SOS, is given; the others are its targets.

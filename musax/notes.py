@@ -40,7 +40,7 @@ def make_notes(
     program: ArrayLike = 0,
     is_drum: ArrayLike = False,
 ) -> np.ndarray:
-    """Builds a note array [N] from scalars or sequences that broadcast together.
+    """Return a note array [N] of scalars or sequences that broadcast together.
 
     Args:
       onset, offset: times in seconds.
@@ -57,14 +57,14 @@ def make_notes(
 
 
 def empty_notes() -> np.ndarray:
-    """A note array of length 0."""
+    """Return a note array of length 0."""
     return np.empty(0, NOTE_DTYPE)
 
 
 def make_controls(
     time: ArrayLike, number: ArrayLike, value: ArrayLike, instrument: ArrayLike = 0
 ) -> np.ndarray:
-    """Builds a control-change array [N] (`CONTROL_DTYPE`), times in seconds."""
+    """Return a control-change array [N] (`CONTROL_DTYPE`), times in seconds."""
     columns = np.broadcast_arrays(time, number, value, instrument)
     controls = np.empty(np.atleast_1d(columns[0]).shape, CONTROL_DTYPE)
     for name, column in zip(CONTROL_DTYPE.names or (), columns):
@@ -73,7 +73,7 @@ def make_controls(
 
 
 def validate_notes(notes: np.ndarray, source: str = "notes") -> np.ndarray:
-    """Returns `notes`, or raises ValueError naming `source`, the first bad note and its field.
+    """Return `notes`, or raise ValueError naming `source`, the first bad note and its field.
 
     Times must be finite with 0 <= onset <= offset; pitch and program lie in 0..127, velocity in
     1..127.
@@ -104,7 +104,7 @@ def _describe(note: np.void) -> str:
 
 
 def sort_notes(notes: np.ndarray) -> np.ndarray:
-    """Notes in the order of (onset, is_drum, program, pitch, offset), stable."""
+    """Sort notes by (onset, is_drum, program, pitch, offset), stable."""
     order = np.lexsort(
         (notes["offset"], notes["pitch"], notes["program"], notes["is_drum"], notes["onset"])
     )
@@ -112,7 +112,7 @@ def sort_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def shift_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
-    """Notes moved by `seconds` (which may be negative)."""
+    """Shift notes by `seconds` (which may be negative)."""
     moved = notes.copy()
     moved["onset"] += seconds
     moved["offset"] += seconds
@@ -120,13 +120,13 @@ def shift_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def voice_keys(notes: np.ndarray) -> np.ndarray:
-    """int64 [N]: one number per (is_drum, program, pitch), ascending in that order."""
+    """Return int64 [N]: one number per (is_drum, program, pitch), ascending in that order."""
     drum = notes["is_drum"].astype(np.int64)
     return (drum * NUM_PITCHES + notes["program"]) * NUM_PITCHES + notes["pitch"]
 
 
 def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
-    """Ends each note no later than the next onset of its (pitch, program, is_drum).
+    """End each note no later than the next onset of its (pitch, program, is_drum).
 
     Notes left without duration are dropped; of notes that start together, the last one stays.
     The order of the remaining notes is kept.
@@ -141,7 +141,7 @@ def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def assign_instruments(notes: np.ndarray) -> np.ndarray:
-    """int32 [N]: an instrument number per program in order of appearance; drums get 9.
+    """Return int32 [N]: an instrument number per program in order of appearance; drums get 9.
 
     Programs count 0, 1, 2, … and skip 9, MIDI's percussion channel.
     """
@@ -162,7 +162,7 @@ def apply_sustain(
     instruments: np.ndarray | None = None,
     end_time: float | None = None,
 ) -> np.ndarray:
-    """Lengthens notes while the sustain pedal (CC64 >= 64) of their instrument is down.
+    """Lengthen notes while the sustain pedal (CC64 >= 64) of their instrument is down.
 
     A note released under the pedal sounds until the pedal rises, until its pitch is struck again
     on the same instrument with the pedal down, or until the last event. A strike under the pedal
@@ -198,7 +198,7 @@ def apply_sustain(
 
 
 def _sustained_offsets(notes: np.ndarray, pedal: np.ndarray, end_time: float) -> np.ndarray:
-    """float64 [N]: where the notes of one instrument end under its pedal."""
+    """Return float64 [N]: where the notes of one instrument end under its pedal."""
     is_down = pedal["value"] >= SUSTAIN_THRESHOLD
     # Of events at one time, the rise counts last.
     order = np.lexsort((~is_down, pedal["time"]))
@@ -229,7 +229,7 @@ def _sustained_offsets(notes: np.ndarray, pedal: np.ndarray, end_time: float) ->
 
 
 def notes_equal(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> bool:
-    """Whether two note arrays agree in order: integers exactly, times within `tolerance` s."""
+    """Return whether notes agree in order: integers exactly, times within `tolerance` s."""
     if len(a) != len(b):
         return False
     same = all(np.array_equal(a[name], b[name]) for name in NOTE_FIELDS[2:])
@@ -239,7 +239,7 @@ def notes_equal(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> bool:
 
 
 def notes_from_mapping(columns: Mapping[str, Any], source: str = "notes") -> np.ndarray:
-    """Notes from a mapping of columns; `velocity`, `program` and `is_drum` may be missing.
+    """Return notes of a mapping of columns; `velocity`, `program`, `is_drum` may be missing.
 
     Raises ValueError naming `source` when a required column is missing.
     """

@@ -21,7 +21,7 @@ _UNITS = {"onset": "s", "offset": "s", "pitch": "MIDI", "velocity": "MIDI", "pro
 
 
 def save_notes_csv(path: str | os.PathLike, notes: np.ndarray) -> None:
-    """Writes notes as CSV; the file appears complete or not at all."""
+    """Write notes as CSV; the file appears complete or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEADER)
@@ -30,7 +30,7 @@ def save_notes_csv(path: str | os.PathLike, notes: np.ndarray) -> None:
 
 
 def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
-    """Reads notes from CSV with a header row; column order is free.
+    """Read notes from CSV with a header row; column order is free.
 
     `onset`/`onset_s`, `offset`/`offset_s` and `pitch` are required, the others default as in
     `make_notes`. Raises ValueError naming the file, the line and the column.
@@ -56,13 +56,13 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
 
 
 def save_notes_json(path: str | os.PathLike, notes: np.ndarray) -> None:
-    """Writes notes as JSON; the file appears complete or not at all."""
+    """Write notes as JSON; the file appears complete or not at all."""
     rows = [dict(zip(NOTE_FIELDS, row)) for row in notes.tolist()]
     write_text(path, json.dumps({"units": _UNITS, "notes": rows}, indent=1) + "\n")
 
 
 def load_notes_json(path: str | os.PathLike) -> np.ndarray:
-    """Reads notes from JSON: a list of objects, or an object with such a list under `notes`.
+    """Read notes from JSON: a list of objects, or an object with such a list under `notes`.
 
     Raises ValueError naming the file and the note.
     """

@@ -37,7 +37,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """How a signal is cut into blocks.
+    """Division of a signal into overlapping blocks.
 
     Attributes:
       hop: input samples from one block to the next, at least 1.
@@ -62,7 +62,7 @@ class Blocks:
 
     @property
     def size(self) -> int:
-        """Samples of a block, the first axis of what the function gets."""
+        """Samples of a block, the first axis of the function's input."""
         return self.hop + self.fade + 2 * self.context
 
     def run(
@@ -143,30 +143,32 @@ class Blocks:
             begins += self.hop
 
     def _call(self, function: BlockFunction, block: np.ndarray) -> np.ndarray:
-        """Return what the function makes of a block, without what is of its context."""
-        made = np.asarray(function(block))
-        if made.ndim <= self.axis or made.shape[self.axis] != self.ratio * self.size:
+        """Return the function's output for a block, without its context."""
+        output = np.asarray(function(block))
+        if output.ndim <= self.axis or output.shape[self.axis] != self.ratio * self.size:
             raise ValueError(
-                f"Blocks: the function returned shape {made.shape} for a block of {block.shape}; "
+                f"Blocks: the function returned shape {output.shape} for a block of {block.shape}; "
                 f"expected {self.ratio * self.size} samples on axis {self.axis}"
             )
         context = self.ratio * self.context
-        return _take(made, self.axis, context, made.shape[self.axis] - context)
+        return _take(output, self.axis, context, output.shape[self.axis] - context)
 
     def _merge(
-        self, made: np.ndarray, tail: np.ndarray | None
+        self, block: np.ndarray, tail: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Mix the beginning of a block with the end of the one before; split off its own end."""
         hop, fade = self.ratio * self.hop, self.ratio * self.fade
         if not fade:
-            return made, None
+            return block, None
         rising = np.sin(0.5 * np.pi * (np.arange(fade) + 0.5) / fade) ** 2
-        rising = rising.astype(made.dtype).reshape([-1] + [1] * (made.ndim - 1 - self.axis))
+        rising = rising.astype(block.dtype).reshape([-1] + [1] * (block.ndim - 1 - self.axis))
         if tail is not None:
-            mixed = tail + rising * _take(made, self.axis, 0, fade)
-            made = np.concatenate([mixed, _take(made, self.axis, fade, hop + fade)], axis=self.axis)
-        end = _take(made, self.axis, hop, hop + fade)
-        return _take(made, self.axis, 0, hop), (1 - rising) * end
+            mixed = tail + rising * _take(block, self.axis, 0, fade)
+            block = np.concatenate(
+                [mixed, _take(block, self.axis, fade, hop + fade)], axis=self.axis
+            )
+        end = _take(block, self.axis, hop, hop + fade)
+        return _take(block, self.axis, 0, hop), (1 - rising) * end
 
 
 def _take(array: np.ndarray, axis: int, begin: int, end: int) -> np.ndarray:

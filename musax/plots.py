@@ -1,4 +1,4 @@
-"""Pictures of transcriptions: notes drawn over the spectrum they were heard in.
+"""Plots of transcriptions: notes drawn over the spectrum of the recording.
 
 matplotlib (the `plots` extra) is imported inside the functions, and figures are made without
 pyplot, so nothing here needs a display or leaves global state.
@@ -62,14 +62,14 @@ def plot_transcription(
     seconds: float | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Notes as outlines over the spectrum, at their fundamental, with light marks at the partials.
+    """Plot notes as outlines over the spectrum, at their fundamental, with marks at the partials.
 
     Args:
       notes: NOTE_DTYPE [N], the transcription.
       audio, sample_rate: the recording; or
       log_mel, config: its log-mel spectrogram [frames, bins] (`compute_spectrogram`). Both begin
         at time 0. Without either, the notes stand on plain paper.
-      reference: true notes; then by default colours say what was hit, false or missed.
+      reference: true notes; then by default colours mark correct, false and missed notes.
       color_by: "program", "velocity" or "match" (needs `reference`).
       partials: highest partial that is marked, 1 for none.
       start, seconds: the part to draw, s; `seconds=None` goes to the end.
@@ -108,7 +108,7 @@ def plot_piano_roll(
     line: float | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Notes as bars, loud ones darker, in seconds and note names; drums in their own strip.
+    """Plot notes as bars, loud ones darker, in seconds and note names; drums in their own strip.
 
     The arguments are those of `plot_transcription`; at the time `line` (s) there is a line, such
     as where a prompt ends.
@@ -149,7 +149,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> No
 
 
 def _groups(notes, reference, color_by: str):
-    """The legend's groups, and a colour scale where the colours are one."""
+    """Return the legend's groups, and a colour scale where colours are continuous."""
     if color_by == "match":
         if reference is None:
             raise ValueError("color_by='match' compares with `reference`; give the true notes")
@@ -187,7 +187,7 @@ def _velocity_groups(notes: np.ndarray):
 
 
 def _match_groups(notes: np.ndarray, reference: np.ndarray) -> list[NoteGroup]:
-    """Notes matched by onset and pitch, notes nobody played, notes that were not found."""
+    """Return correct notes (matched by onset and pitch), false ones and missed ones."""
     groups = []
     for is_drum in (False, True):
         ref, est = (n[n["is_drum"] == is_drum] for n in (reference, notes))
@@ -226,7 +226,7 @@ def _end_time(start, seconds, image, notes, reference) -> float:
 
 
 def _pitch_range(shown, partials: int, image: SpectrumImage | None) -> tuple[float, float]:
-    """From a little below the lowest note to the marked partials of most notes."""
+    """Return the range from a little below the lowest note to most notes' marked partials."""
     pitches = np.concatenate([n["pitch"] for n in shown]) if shown else np.array([48, 84])
     low, high = pitches.min() - 4.5, pitches.max() + 4.5
     high = max(high, min(np.median(pitches) + 12 * np.log2(max(partials, 1)) + 4, 120))

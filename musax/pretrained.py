@@ -25,7 +25,7 @@ PARAMS_NAME = "model.safetensors"
 README_NAME = "README.md"
 MODEL_FILES = (PARAMS_NAME, README_NAME, CONFIG_NAME)
 
-#: The tasks of models, and what a model does for each.
+#: The tasks of models, with a description of each.
 TASKS: Mapping[str, str] = {
     "transcribe": "recording to notes",
     "drums": "drum recording to hits with velocities",
@@ -71,7 +71,7 @@ DEFAULT_MODELS: Mapping[str, tuple[str, ...]] = {
     "score": ("cdcd-melody", "cdcd-text"),
 }
 
-#: The system of checkpoints without a `config.json`: released MT3 ones are told by their shapes.
+#: The system of checkpoints without a `config.json`: MT3's are recognised by their shapes.
 _RELEASED_SYSTEM = "mt3"
 
 

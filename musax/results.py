@@ -1,4 +1,4 @@
-"""What models return: notes of a recording, pieces, texts, scores; and how they are saved.
+"""Results of models: notes of a recording, pieces, texts, scores; and how they are saved.
 
     transcriber.transcribe_file("song.wav").save("song.mid")
     for i, piece in enumerate(composer.compose(count=3)):
@@ -38,7 +38,7 @@ _RENDERING_RATE = 44_100
 
 @dataclasses.dataclass(frozen=True)
 class Transcription:
-    """What was heard in a recording.
+    """Transcription of a recording.
 
     Attributes:
       notes: `musax.notes` array [N], by onset; times in s.
@@ -70,7 +70,7 @@ class Piece:
 
     Attributes:
       notes: `musax.notes` array [N] by onset, those that were given included; times in s.
-      seconds: length, what was given included.
+      seconds: length, including the given part.
       prompt_seconds: where the new music begins, s.
       ended: the model ended the piece itself.
       tokens: int32 [L], the model's tokens.
@@ -97,7 +97,7 @@ class Text:
     """A text that a model composed or completed.
 
     Attributes:
-      text: all of it, what was given included.
+      text: all of it, including the given part.
       tokens: int32 [L], the model's tokens.
       made: bool [L], the tokens that the model made; the others were given.
     """
@@ -312,7 +312,7 @@ def save_rendering(
       sample_rate: Hz.
 
     Raises:
-      SoundfontError, AudioError, ImportError: naming what is missing or cannot be written.
+      SoundfontError, AudioError, ImportError: something is missing or cannot be written.
     """
     from musax.audio import save_audio
     from musax.rendering.synthesizer import Synthesizer

@@ -1,4 +1,4 @@
-"""Training runs on disk, read back with their data for evaluation and export."""
+"""Training runs, read from disk with their data for evaluation and export."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tasks in one call each: the default model of the task, or another, loaded once and kept."""
+"""Tasks in one call each: the default model of the task, or another, loaded once and cached."""
 
 import functools
 import os

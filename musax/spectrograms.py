@@ -35,7 +35,7 @@ _BAND_GROUP = 32  # mel bands multiplied together by NumPy
 
 @dataclasses.dataclass(frozen=True)
 class SpectrogramConfig:
-    """What a log-mel spectrogram is. The defaults are MT3's.
+    """Configuration of a log-mel spectrogram. The defaults are MT3's.
 
     Attributes:
       sample_rate: Hz.
@@ -47,7 +47,7 @@ class SpectrogramConfig:
       power: 1.0 for magnitudes, 2.0 for powers.
       mel_scale: "htk" or "slaney".
       mel_norm: None, or "slaney" for bands of equal area.
-      log_floor: what the logarithm sees in place of silence.
+      log_floor: the logarithm's argument in silence.
       clamp: False replaces only values <= 0 by `log_floor` (MT3); True takes max(value, log_floor).
     """
 
@@ -81,7 +81,7 @@ class SpectrogramConfig:
 
     @property
     def abbrev_str(self) -> str:
-        """What differs from MT3's defaults, as task names carry it: '' or e.g. 'hw256mb229'."""
+        """The differences from MT3's defaults, for task names: '' or e.g. 'hw256mb229'."""
         parts = (
             ("sr", self.sample_rate, DEFAULT_SAMPLE_RATE),
             ("hw", self.hop_width, DEFAULT_HOP_WIDTH),
@@ -104,7 +104,7 @@ class SpectrogramConfig:
 
 
 def num_frames(num_samples: int, frame_size: int, hop: int, pad: str = "end") -> int:
-    """How many frames `frame` makes of `num_samples` samples.
+    """Return the number of frames that `frame` cuts from `num_samples` samples.
 
     pad: "end" starts a frame at every multiple of `hop` inside the signal, "center" also one at
     its end (`1 + num_samples // hop`), "none" keeps only the frames that lie within it.
@@ -119,7 +119,7 @@ def num_frames(num_samples: int, frame_size: int, hop: int, pad: str = "end") ->
 
 
 def _pad_for_frames(samples: Array, frame_size: int, hop: int, pad: str, mode: str, xp) -> Array:
-    """[..., samples] padded so that plain framing gives `num_frames(...)` frames."""
+    """Pad [..., samples] so that plain framing gives `num_frames(...)` frames."""
     length = samples.shape[-1]
     lead = [(0, 0)] * (samples.ndim - 1)
     if pad == "center":
@@ -139,7 +139,7 @@ def _pad_for_frames(samples: Array, frame_size: int, hop: int, pad: str, mode: s
 def frame(
     samples: Array, frame_size: int, hop: int, *, pad: str = "end", pad_mode="reflect", xp=np
 ) -> Array:
-    """[..., samples] -> [..., frames, frame_size]; frame i begins at sample i·hop.
+    """Cut [..., samples] into [..., frames, frame_size]; frame i begins at sample i·hop.
 
     With `pad="end"` zeros follow the signal; with `"center"` frame i is centred on sample i·hop,
     the edges filled by `pad_mode` (as librosa). NumPy returns a read-only view without copying
@@ -157,7 +157,7 @@ def frame(
 
 @functools.lru_cache(maxsize=32)
 def hann_window(size: int) -> np.ndarray:
-    """Periodic Hann window, float32 [size]: 0.5 - 0.5·cos(2πn/size). Read-only, cached.
+    """Return a periodic Hann window, float32 [size]: 0.5 - 0.5·cos(2πn/size). Read-only, cached.
 
     Rounded in float32 like `tf.signal.hann_window`; `musax._float32` says why.
     """
@@ -177,7 +177,7 @@ def stft(
     pad_mode: str = "reflect",
     xp=np,
 ) -> Array:
-    """Short-time Fourier transform: float [..., samples] -> complex [..., frames, fft_size//2 + 1].
+    """Return the STFT: float [..., samples] -> complex [..., frames, fft_size//2 + 1].
 
     Frames of `window_size` samples (default `fft_size`) take a periodic Hann window; a shorter
     window is followed by zeros, as in `tf.signal.stft`.
@@ -188,7 +188,7 @@ def stft(
 
 
 def stft_magnitude(samples: Array, fft_size: int, hop: int, *, xp=np, **options) -> Array:
-    """|`stft`|: float [..., samples] -> float [..., frames, fft_size//2 + 1]."""
+    """Return |`stft`|: float [..., samples] -> float [..., frames, fft_size//2 + 1]."""
     return _magnitude(stft(samples, fft_size, hop, xp=xp, **options), 1.0, xp)
 
 
@@ -211,7 +211,7 @@ def _magnitude(spectrum: Array, power: float, xp) -> Array:
 
 
 def hz_to_mel(hz, scale: MelScale = "htk"):
-    """Hz -> mel. HTK: 1127·ln(1 + f/700). Slaney: linear below 1 kHz, logarithmic above."""
+    """Convert Hz to mel. HTK: 1127·ln(1 + f/700). Slaney: linear below 1 kHz, logarithmic above."""
     hz = np.asarray(hz, np.float64)
     if scale == "htk":
         return 1127.0 * np.log1p(hz / 700.0)
@@ -222,7 +222,7 @@ def hz_to_mel(hz, scale: MelScale = "htk"):
 
 
 def mel_to_hz(mel, scale: MelScale = "htk"):
-    """Inverse of `hz_to_mel`."""
+    """Convert mel to Hz, the inverse of `hz_to_mel`."""
     mel = np.asarray(mel, np.float64)
     if scale == "htk":
         return 700.0 * np.expm1(mel / 1127.0)
@@ -233,7 +233,7 @@ def mel_to_hz(mel, scale: MelScale = "htk"):
 
 
 def mel_frequencies(num_bands: int, lo_hz: float, hi_hz: float, scale: MelScale = "htk"):
-    """Centre frequency of each band, float64 [num_bands], Hz."""
+    """Return the centre frequency of each band, float64 [num_bands], Hz."""
     edges = np.linspace(hz_to_mel(lo_hz, scale), hz_to_mel(hi_hz, scale), num_bands + 2)
     return mel_to_hz(edges[1:-1], scale)
 
@@ -250,7 +250,7 @@ def mel_filterbank(
     norm: str | None = None,
     triangles: str = "mel",
 ) -> np.ndarray:
-    """Triangular bands, evenly spaced in mel: float32 [fft_size//2 + 1, num_bands], cached.
+    """Return triangular bands, evenly spaced in mel: float32 [fft_size//2 + 1, num_bands], cached.
 
     Args:
       sample_rate, lo_hz, hi_hz: Hz.
@@ -285,7 +285,7 @@ def mel_filterbank(
 
 
 def _htk_mel_float32(bins_hz, lo_hz: float, hi_hz: float, num_bands: int):
-    """Mel of each bin and of the bands' corners, rounded as the float32 reference rounds them.
+    """Return mel of bins and of the bands' corners, rounded as by the float32 reference.
 
     Narrow bands magnify the rounding of large mel values: in float64 a bin would weigh differently
     in the fourth decimal in a band of MT3's 512.
@@ -296,14 +296,14 @@ def _htk_mel_float32(bins_hz, lo_hz: float, hi_hz: float, num_bands: int):
 
 
 def apply_filterbank(spectrum: Array, weights: np.ndarray, xp=np) -> Array:
-    """[..., bins] x `mel_filterbank` [bins, bands] -> [..., bands], in full float32 precision."""
+    """Multiply [..., bins] by `mel_filterbank` [bins, bands] in full float32 precision."""
     if xp is np:
         return spectrum @ weights
     return xp.matmul(spectrum, weights, precision="highest")
 
 
 def band_blocks(weights: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray], ...]:
-    """Cuts [bins, bands] into groups of bands, each with only the bins it hears.
+    """Split [bins, bands] into groups of bands, each with its nonzero bins only.
 
     A triangle is narrow, so multiplying the groups does about a tenth of the work of the whole
     matrix. Each group is (its bands, its bins, weights [bins, bands] of the group).
@@ -311,15 +311,15 @@ def band_blocks(weights: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray], .
     blocks = []
     for start in range(0, weights.shape[1], _BAND_GROUP):
         bands = slice(start, min(start + _BAND_GROUP, weights.shape[1]))
-        heard = np.flatnonzero(weights[:, bands].any(axis=1))
-        if heard.size:
-            bins = slice(int(heard[0]), int(heard[-1]) + 1)
+        covered = np.flatnonzero(weights[:, bands].any(axis=1))
+        if covered.size:
+            bins = slice(int(covered[0]), int(covered[-1]) + 1)
             blocks.append((bands, bins, np.ascontiguousarray(weights[bins, bands])))
     return tuple(blocks)
 
 
 def apply_band_blocks(spectrum: np.ndarray, blocks, num_bands: int) -> np.ndarray:
-    """`apply_filterbank` by `band_blocks` (NumPy): float32 [..., bins] -> [..., num_bands]."""
+    """Apply `band_blocks` as `apply_filterbank`: float32 [..., bins] -> [..., num_bands]."""
     result = np.zeros((*spectrum.shape[:-1], num_bands), np.float32)
     for bands, bins, block in blocks:
         result[..., bands] = spectrum[..., bins] @ block
@@ -330,7 +330,7 @@ def apply_band_blocks(spectrum: np.ndarray, blocks, num_bands: int) -> np.ndarra
 
 
 def config_filterbank(config: SpectrogramConfig) -> np.ndarray:
-    """The bands of `config`: float32 [fft_size//2 + 1, num_mel_bins]."""
+    """Return the bands of `config`: float32 [fft_size//2 + 1, num_mel_bins]."""
     return mel_filterbank(
         config.sample_rate,
         config.fft_size,
@@ -348,7 +348,7 @@ def _config_blocks(config: SpectrogramConfig):
 
 
 def log_with_floor(values: Array, floor: float = LOG_FLOOR, *, clamp: bool = False, xp=np) -> Array:
-    """Natural logarithm that is finite in silence.
+    """Return the natural logarithm, finite in silence.
 
     MT3's floor replaces only values <= 0: tiny positive ones go below ln(floor). `clamp=True`
     takes ln(max(value, floor)).
@@ -358,7 +358,7 @@ def log_with_floor(values: Array, floor: float = LOG_FLOOR, *, clamp: bool = Fal
 
 
 def _log_mel(frames: Array, config: SpectrogramConfig, xp) -> Array:
-    """[..., frames, window] -> [..., frames, num_mel_bins]."""
+    """Return the log-mel spectrum: [..., frames, window] -> [..., frames, num_mel_bins]."""
     spectrum = _rfft(frames * hann_window(config.window), config.fft_size, xp)
     magnitude = _magnitude(spectrum, config.power, xp)
     if xp is np:
@@ -371,7 +371,7 @@ def _log_mel(frames: Array, config: SpectrogramConfig, xp) -> Array:
 def compute_spectrogram(
     samples: Array, config: SpectrogramConfig | None = None, xp=np, pad: str = "end"
 ) -> Array:
-    """Log-mel spectrogram: float [..., samples] -> float32 [..., frames, num_mel_bins].
+    """Return log-mel: float [..., samples] -> float32 [..., frames, num_mel_bins].
 
     Frame i covers samples i·hop … i·hop + window - 1, with zeros after the end of the audio, so
     there are ceil(samples / hop) frames; `pad` as in `num_frames`. Source: MT3
@@ -399,22 +399,22 @@ def compute_spectrogram(
 
 
 def input_depth(config: SpectrogramConfig) -> int:
-    """Features of one spectrogram frame."""
+    """Return the number of features of one spectrogram frame."""
     return config.num_mel_bins
 
 
 def split_audio(samples: Array, config: SpectrogramConfig, xp=np) -> Array:
-    """[..., samples] -> [..., ceil(samples / hop), hop], the last frame filled with zeros."""
+    """Split [..., samples] into [..., ceil(samples / hop), hop], the last frame zero-padded."""
     return frame(xp.asarray(samples), config.hop_width, config.hop_width, xp=xp)
 
 
 def flatten_frames(frames: Array) -> Array:
-    """[..., frames, hop] -> [..., frames·hop]; inverse of `split_audio`."""
+    """Join [..., frames, hop] to [..., frames·hop]; the inverse of `split_audio`."""
     return frames.reshape((*frames.shape[:-2], -1))
 
 
 def audio_to_frames(samples: Array, config: SpectrogramConfig, xp=np) -> tuple[Array, np.ndarray]:
-    """MT3's framing of a recording, before it is cut into segments.
+    """Frame a recording as MT3 does, before it is cut into segments.
 
     Pads with `hop - len % hop` zeros, so a recording of an exact multiple of the hop gets one
     more frame of silence.
@@ -430,7 +430,7 @@ def audio_to_frames(samples: Array, config: SpectrogramConfig, xp=np) -> tuple[A
 
 
 def pad_features(features: Array, num_frames: int, xp=np) -> Array:
-    """[..., F, bins] -> [..., num_frames, bins], filled with 0.0 as MT3's short last segment is.
+    """Pad [..., F, bins] to [..., num_frames, bins] with 0.0, as MT3 pads its last segment.
 
     Raises:
       ValueError: if there are more than `num_frames` frames.

@@ -95,7 +95,7 @@ class Report:
     """Tables, and all numbers behind them.
 
     Attributes:
-      tables: what a reader sees.
+      tables: the printed ones.
       data: what JSON holds; None for the rows of the tables.
     """
 

@@ -1,7 +1,7 @@
-"""Other performances out of drum performances: tempo, touch, and other instruments.
+"""Augmentation of drum performances: tempo, dynamics, and other instruments.
 
 Nearly eight of ten notes in Groove are kick, snare and hi-hat. A transcriber also has to know toms,
-bells, claps and cowbells, so the variations bring in what is rare.
+bells, claps and cowbells, so the variations add rare instruments.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from musax.notes import empty_notes, make_notes, sort_notes
 
 _CLOSED_HATS, _SNARES, _KICKS = (42, 22), (38, 40), (36, 35)
 _TOMS = (50, 48, 47, 45, 58, 43)
-#: What may take the place of the closed hi-hat, and how often.
+#: Replacements of the closed hi-hat, with weights.
 _TIMEKEEPERS = {51: 3, 59: 1, 53: 4, 49: 2, 57: 1, 55: 1, 46: 4, 26: 1, 44: 1, 54: 2, 56: 2, 70: 1}
-#: What may take the place of the snare.
+#: Replacements of the snare.
 _BACKBEATS = {37: 4, 39: 3, 40: 2, 48: 1, 43: 1, 75: 1}
-#: What may be added to the beat.
+#: Percussion that may be added to the beat.
 _PERCUSSION = {39: 2, 54: 2, 56: 2, 64: 1, 70: 1, 75: 3, 37: 1}
 _RANDOM_PADS = (
     *(36, 36, 38, 38, 40, 37, 37, 39, 42, 42, 22, 46, 46, 26, 44, 48, 50, 45, 47, 43, 58),
@@ -25,7 +25,7 @@ _NEAREST_SECONDS = 0.012
 
 
 def cut_drums(notes: np.ndarray, start: float, seconds: float) -> np.ndarray:
-    """Notes whose onsets lie in [start, start + seconds), times from its start."""
+    """Return notes with onsets in [start, start + seconds), times from its start."""
     inside = (notes["onset"] >= start) & (notes["onset"] < start + seconds)
     cut = notes[inside].copy()
     cut["onset"] -= start
@@ -34,7 +34,7 @@ def cut_drums(notes: np.ndarray, start: float, seconds: float) -> np.ndarray:
 
 
 def vary_drums(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another performance of the same beat; may be empty if `notes` is.
+    """Return another performance of the same beat; may be empty if `notes` is.
 
     Stretches time by 0.8 to 1.25 and changes velocities; sometimes leaves notes out, gives the part
     of the hi-hat or the snare to something else, adds percussion or a fill on the toms.
@@ -60,7 +60,7 @@ def vary_drums(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def vary_velocities(velocity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Velocities moved, spread and jittered, int [N] in 1..127."""
+    """Shift, spread and jitter velocities, int [N] in 1..127."""
     if not len(velocity):
         return velocity
     mean = velocity.mean()
@@ -70,7 +70,7 @@ def vary_velocities(velocity: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def random_hits(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """Hits without a beat: 3 to 9 pads, each on its own points of a grid or at random times."""
+    """Return hits without a beat: 3 to 9 pads, each on its own grid points or at random times."""
     pads = rng.choice(_RANDOM_PADS, rng.integers(3, 10))
     step = rng.uniform(0.08, 0.3)
     grid = np.arange(rng.uniform(0, 0.5), seconds, step)
@@ -88,7 +88,7 @@ def random_hits(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 
 def drop_doubles(notes: np.ndarray) -> np.ndarray:
-    """Notes without those that strike a pad within 12 ms of the one before (sorted by onset)."""
+    """Drop notes that strike a pad within 12 ms of the one before (sorted by onset)."""
     order = np.lexsort((notes["onset"], notes["pitch"]))
     pitch, onset = notes["pitch"][order], notes["onset"][order]
     double = np.zeros(len(notes), bool)
@@ -108,7 +108,7 @@ def _draw(weights: dict[int, int], rng: np.random.Generator) -> int:
 
 
 def _replace(notes, pitches, weights, rng: np.random.Generator) -> np.ndarray:
-    """Gives some or all hits on `pitches` to another instrument."""
+    """Move some or all hits on `pitches` to another instrument."""
     notes = notes.copy()
     share = 1.0 if rng.random() < 0.6 else rng.uniform(0.1, 0.7)
     mine = np.isin(notes["pitch"], pitches) & (rng.random(len(notes)) < share)
@@ -117,7 +117,7 @@ def _replace(notes, pitches, weights, rng: np.random.Generator) -> np.ndarray:
 
 
 def _add_percussion(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Something struck together with some of the hits (clap on snare, tambourine on hi-hat)."""
+    """Add hits that coincide with others (clap with snare, tambourine with hi-hat)."""
     source = (_SNARES, _CLOSED_HATS, _KICKS, tuple(np.unique(notes["pitch"])))[rng.integers(4)]
     chosen = notes[np.isin(notes["pitch"], source)]
     chosen = chosen[rng.random(len(chosen)) < rng.uniform(0.2, 1.0)]
@@ -127,7 +127,7 @@ def _add_percussion(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _add_fill(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A run down the toms in place of all but the kick, ended by a crash more often than not."""
+    """Replace all but the kick by a run down the toms, mostly ended by a crash."""
     if not len(notes):
         return notes
     count, step = int(rng.integers(3, 17)), rng.uniform(0.08, 0.22)

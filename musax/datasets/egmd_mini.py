@@ -1,4 +1,4 @@
-"""A small E-GMD: Groove's performances played through kits of this machine, in E-GMD's layout.
+"""A small E-GMD: Groove's performances played on locally installed kits, in E-GMD's layout.
 
     <directory>/drummer1/session1/1_funk_80_beat_4-4_2.midi    performance 1 on the second kit
     <directory>/drummer1/session1/1_funk_80_beat_4-4_2.wav     44.1 kHz, 16 bit, mono
@@ -33,7 +33,7 @@ SAMPLE_RATE = 44100
 
 
 class _Job(NamedTuple):
-    """One recording to make; may be sent to another process."""
+    """One recording to render; picklable for another process."""
 
     performance: DrumPerformance
     kit: str
@@ -52,16 +52,16 @@ def write_egmd_mini(
     workers: int = 1,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict[str, str]]:
-    """Plays every performance on every kit.
+    """Render every performance on every kit.
 
-    MIDI files hold the notes that sound on the kit, and the audio is made from what they hold.
+    MIDI files hold the notes that sound on the kit, and the audio is rendered from them.
     Kits are numbered from 1 in the order given: add kits to a directory at the end of the list.
 
     Args:
       performances: of `read_groove`.
       kits: for `load_drum_kit`.
-      directory: made if it is not there.
-      limit: at most so many performances, spread evenly over those given.
+      directory: created if it is missing.
+      limit: most performances to render, spread evenly over the given ones.
       seed: of takes and small variations; a file depends on it, its performance and kit alone.
       workers: processes.
       progress: wraps the stream of finished recordings.
@@ -91,21 +91,21 @@ def write_egmd_mini(
         load_drum_kit(kit, SAMPLE_RATE)  # bad names show before anything is written
     if workers > 1:
         with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-            made = list(progress(pool.imap(_make, jobs, chunksize=8)))
+            written = list(progress(pool.imap(_make, jobs, chunksize=8)))
     else:
-        made = list(progress(map(_make, jobs)))
-    rows |= {row["midi_filename"]: row for row in made}
+        written = list(progress(map(_make, jobs)))
+    rows |= {row["midi_filename"]: row for row in written}
     _write_rows(directory / EGMD_CSV, [rows[name] for name in sorted(rows)])
-    return made
+    return written
 
 
 def _stem(performance: DrumPerformance) -> str:
-    """Of the files, below the folder of the session: as Groove's, without the suffix."""
+    """Return the files' path below the session's folder, without suffix: as Groove's."""
     return f"{performance.session}/{performance.midi_path.stem}"
 
 
 def _make(job: _Job) -> dict[str, str]:
-    """Writes one recording unless it is there; returns its row."""
+    """Write one recording unless it exists; return its row."""
     midi_path = job.directory / f"{job.stem}.midi"
     audio_path = job.directory / f"{job.stem}.wav"
     if not (midi_path.is_file() and audio_path.is_file()):
@@ -114,7 +114,7 @@ def _make(job: _Job) -> dict[str, str]:
         notes = sounding_notes(job.performance.load(), kit)
         save_midi(midi_path, notes, tempo=job.performance.bpm)
         rng = np.random.default_rng([job.seed, 7, zlib.crc32(job.stem.encode())])
-        # Times in the file are rounded to ticks; what is heard is what the file says.
+        # Times in the file are rounded to ticks; the audio follows the file.
         audio = render_drums(load_midi(midi_path), kit, rng=rng)
         if not len(audio):
             audio = np.zeros(round(max(job.performance.duration, 0.1) * SAMPLE_RATE), np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 from musax.datasets.splits import hash_split
 from t5x.data.sources import FunctionSource, expand_patterns
 
-#: What a folder of a split may be called.
+#: Accepted names of a split's folder.
 _FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
@@ -18,7 +18,7 @@ def file_source(
     validation_files: Sequence[str] = (),
     test_files: Sequence[str] = (),
 ) -> FunctionSource:
-    """Raw examples {"path": str}, one a file.
+    """Return a source of raw examples {"path": str}, one for each file.
 
     Folders train, validation and test directly below a folder are its splits, as in PG-19. Else
     `validation_files` and `test_files` are, and all others are for training; without these, the
@@ -31,7 +31,7 @@ def file_source(
 
     Raises (when read):
       FileNotFoundError: there are no files.
-      ValueError: a named file is not there, or a split has no files.
+      ValueError: a named file is missing, or a split has no files.
     """
     suffixes = tuple(suffixes)
     if isinstance(files, str | os.PathLike):
@@ -53,7 +53,7 @@ def file_source(
 
 
 def _below(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """{path below the folder: path}, sorted; hidden files are left out."""
+    """Return {path below the folder: path}, sorted; hidden files are left out."""
     found = sorted(
         path
         for path in folder.rglob("*")

@@ -35,7 +35,7 @@ EGMD_COLUMNS: tuple[str, ...] = (
 
 
 class GrooveError(ValueError):
-    """A Groove or E-GMD folder or its csv is not what it should be."""
+    """A Groove or E-GMD folder or its csv is missing or malformed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DrumPerformance:
       duration: s.
       split: "train", "validation" or "test".
       midi_path: of a file that is there.
-      audio_path: None where the recording is not there.
+      audio_path: None where the recording is missing.
       kit_name: None for Groove, whose kit is one.
     """
 
@@ -66,7 +66,7 @@ class DrumPerformance:
     kit_name: str | None = None
 
     def load(self) -> np.ndarray:
-        """The performed notes: NOTE_DTYPE [N], all drums, sorted by onset, times in s."""
+        """Return the performed notes: NOTE_DTYPE [N], all drums, sorted by onset, times in s."""
         return _load_drums(self.midi_path).copy()
 
 
@@ -77,14 +77,14 @@ def _load_drums(path: Path) -> np.ndarray:
 
 
 def read_groove(directory: str | Path, split: str | None = None) -> list[DrumPerformance]:
-    """Performances of a Groove or E-GMD folder, in the order of the csv.
+    """Return the performances of a Groove or E-GMD folder, in the order of the csv.
 
     Args:
       directory: the folder that holds the csv.
       split: one of `SPLITS`; None for all.
 
     Returns:
-      Rows whose MIDI file is there; others are counted in a warning.
+      Rows whose MIDI file exists; others are counted in a warning.
 
     Raises:
       GrooveError: no csv, missing columns, a field that is not a number, or no MIDI file at all.

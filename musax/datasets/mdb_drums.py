@@ -43,18 +43,18 @@ class DrumTrack:
     subclass_path: Path
 
     def classes(self) -> np.ndarray:
-        """Hits of the five classes that are drums of a kit, as the pitches of `CLASSES`."""
+        """Return hits of the five classes that are drums of a kit, as the pitches of `CLASSES`."""
         return read_annotations(self.class_path, CLASSES, ignored=("OT",))
 
     def subclasses(self) -> np.ndarray:
-        """All hits, as the pitches of `SUBCLASSES`."""
+        """Return all hits, as the pitches of `SUBCLASSES`."""
         return read_annotations(self.subclass_path, SUBCLASSES)
 
 
 def read_annotations(
     path: str | os.PathLike, pitches: dict[str, int], ignored: tuple[str, ...] = ()
 ) -> np.ndarray:
-    """NOTE_DTYPE of lines "time label"; velocities are not annotated and set to 100.
+    """Return NOTE_DTYPE of lines "time label"; velocities are not annotated and set to 100.
 
     Raises:
       AnnotationError: a line is not of that form, or its label unknown.
@@ -78,7 +78,7 @@ def read_annotations(
 
 
 def read_mdb_drums(directory: str | os.PathLike) -> list[DrumTrack]:
-    """The drum-only tracks below a folder that have both annotations, by name.
+    """Return the drum-only tracks below a folder that have both annotations, by name.
 
     Raises:
       FileNotFoundError: there are none.

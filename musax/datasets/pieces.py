@@ -1,6 +1,6 @@
 """Symbolic corpora as lists of pieces, each with its own split by piece.
 
-A directory is what the corpus's archive unpacks to. Splits never cut a piece: POP909 by song
+A directory is the unpacked archive of the corpus. Splits never cut a piece: POP909 by song
 number, lakh64 by its own train and valid folders, the chorales by the split the file carries,
 MAESTRO by its table, others by `splits.hash_split` of what all versions of a piece share.
 """
@@ -33,7 +33,7 @@ class Piece:
     load: Callable[[], np.ndarray]
 
     def load_or_empty(self) -> np.ndarray:
-        """The notes; none, with a warning that names the file, if it cannot be read.
+        """Return the notes; none, with a warning that names the file, if it cannot be read.
 
         Corpora collected from the web have such files.
         """
@@ -45,7 +45,7 @@ class Piece:
 
 
 def pop909(directory: str | Path, split: str) -> list[Piece]:
-    """POP909 (Wang et al., ISMIR 2020): songs 1-800 train, 801-830 valid, 831-909 test."""
+    """Return POP909 (Wang et al., ISMIR 2020): songs 1-800 train, 801-830 valid, 831-909 test."""
     _check_split(split)
     paths = {int(p.stem): p for p in Path(directory).glob("[0-9]*/[0-9]*.mid")}
     _check_found(paths, directory, "NNN/NNN.mid")
@@ -55,12 +55,12 @@ def pop909(directory: str | Path, split: str) -> list[Piece]:
 
 
 def lakh64_trios(directory: str | Path, split: str) -> list[Piece]:
-    """64-bar melody, bass and drums excerpts of Lakh: folder train, folder valid in two halves."""
+    """Return 64-bar melody, bass and drums excerpts of Lakh; folder valid in two halves."""
     return _lakh64(directory, split, "trio")
 
 
 def lakh64_melodies(directory: str | Path, split: str) -> list[Piece]:
-    """64-bar melodies of Lakh, 120 beats a minute, on a grid of sixteenths; splits as of trios."""
+    """Return 64-bar melodies of Lakh, 120 beats a minute, in sixteenths; splits as of trios."""
     return _lakh64(directory, split, "melody")
 
 
@@ -75,7 +75,7 @@ def _lakh64(directory: str | Path, split: str, kind: str) -> list[Piece]:
 
 
 def jsb_chorales(directory: str | Path, split: str) -> list[Piece]:
-    """J. S. Bach's chorales on a sixteenth grid, 229 / 76 / 77 pieces; held notes are one note."""
+    """Return J. S. Bach's chorales in sixteenths, 229 / 76 / 77 pieces; held notes are one note."""
     _check_split(split)
     path = Path(directory) / "Jsb16thSeparated.json"
     _check_found(path.exists(), directory, path.name)
@@ -87,7 +87,7 @@ def jsb_chorales(directory: str | Path, split: str) -> list[Piece]:
 
 
 def grid_to_notes(grid, step_s: float) -> np.ndarray:
-    """Notes of a `[steps, voices]` table of MIDI pitches (-1 = rest); equal neighbours are held."""
+    """Return the notes of `[steps, voices]` MIDI pitches (-1 = rest); equal neighbours are held."""
     columns = []
     for voice in np.asarray(grid, float).T:
         starts = np.flatnonzero(np.diff(voice, prepend=np.nan) != 0)
@@ -103,13 +103,13 @@ def grid_to_notes(grid, step_s: float) -> np.ndarray:
 
 
 def midi_folder(directory: str | Path, split: str) -> list[Piece]:
-    """All .mid and .midi files below a folder, split by their paths in it."""
+    """Return all .mid and .midi files below a folder, split by their paths in it."""
     pieces = [_midi_piece(path, directory) for path in _midi_files(directory, split)]
     return [piece for piece in pieces if hash_split(piece.name) == split]
 
 
 def maestro(directory: str | Path, split: str) -> list[Piece]:
-    """MAESTRO (Hawthorne et al., ICLR 2019), any version: the splits of maestro-v*.csv or .json."""
+    """Return MAESTRO (Hawthorne et al., ICLR 2019), any version: splits of its .csv or .json."""
     _check_split(split)
     folder = Path(directory)
     tables = sorted(folder.glob("maestro-v*.csv")) or sorted(folder.glob("maestro-v*.json"))
@@ -121,7 +121,7 @@ def maestro(directory: str | Path, split: str) -> list[Piece]:
 
 
 def asap(directory: str | Path, split: str) -> list[Piece]:
-    """ASAP (Foscarin et al., ISMIR 2020): all performances of a composer's title in one split."""
+    """Return ASAP (Foscarin et al., ISMIR 2020): all performances of a title in one split."""
     _check_split(split)
     table = Path(directory) / "metadata.csv"
     _check_found(table.exists(), directory, table.name)
@@ -133,7 +133,7 @@ def asap(directory: str | Path, split: str) -> list[Piece]:
 
 
 def giant_midi(directory: str | Path, split: str) -> list[Piece]:
-    """GiantMIDI-Piano (Kong et al. 2022): files "surname, first name, title, id of a video.mid".
+    """Return GiantMIDI-Piano (Kong et al. 2022): files "surname, first name, title, video id.mid".
 
     A csv of the corpus beside them decides about the split, if it has that column; for other files
     surname, first name and title do.
@@ -153,11 +153,11 @@ def giant_midi(directory: str | Path, split: str) -> list[Piece]:
 
 
 def lakh(directory: str | Path, split: str) -> list[Piece]:
-    """The Lakh MIDI Dataset (Raffel 2016): lmd_full, lmd_matched or clean_midi.
+    """Return the Lakh MIDI Dataset (Raffel 2016): lmd_full, lmd_matched or clean_midi.
 
     Split by song: in clean_midi that is the title, whatever the artist and the version (.1, .2); in
     lmd_matched the track, the first one for a file that was matched to several, which is taken
-    once; lmd_full does not know songs, there it is the file.
+    once; lmd_full has no songs, there it is the file.
     """
     found: dict[str, tuple[Piece, str]] = {}
     for path in _midi_files(directory, split):
@@ -185,7 +185,7 @@ def _midi_files(directory: str | Path, split: str) -> list[Path]:
 
 
 def _read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of a table: csv with commas or tabs, or MAESTRO's JSON of rows or of columns.
+    """Return the rows of a table: csv with commas or tabs, or MAESTRO's JSON of rows or of columns.
 
     Raises:
       ValueError: naming the file that is no such table, or the column that it lacks.
@@ -217,19 +217,19 @@ def _json_rows(content) -> list[dict[str, str]]:
 
 
 def _listed(table: Path, names: Sequence[str]) -> list[Piece]:
-    """The pieces of a table's paths; absent ones are counted in a warning, unless all are."""
+    """Return the pieces of a table's paths; warn of missing ones, raise if all are missing."""
     paths = [path for name in names if (path := table.parent / name).is_file()]
     if names:
         _check_found(paths, table.parent, f"file that {table.name} lists, such as {names[0]!r}")
     if len(paths) < len(names):
         absent = len(names) - len(paths)
-        message = f"{table}: {absent} of {len(names)} files are not there and left out"
+        message = f"{table}: {absent} of {len(names)} files are missing and left out"
         warnings.warn(message, stacklevel=3)
     return [_midi_piece(path, table.parent) for path in paths]
 
 
 def _midi_piece(path: Path, directory: str | Path | None = None) -> Piece:
-    """Named by its path in a directory, or by its file's name."""
+    """Return a piece named by its path in a directory, or by its file's name."""
     name = path.with_suffix("").relative_to(directory or path.parent).as_posix()
     return Piece(name, functools.partial(load_midi, path))
 

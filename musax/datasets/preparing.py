@@ -2,7 +2,7 @@
 
     write_takes("rendered-midi", "data/piano", options, split="train", shards=240)
 
-The examples of a shard depend on the options and its number alone, so that shards can be made in
+The examples of a shard depend on its number and the options alone: shards can be rendered in
 any order, by other processes, or on Apache Beam.
 """
 
@@ -93,7 +93,7 @@ SOURCES = {
 
 @dataclasses.dataclass(frozen=True)
 class ShardTakes:
-    """Shard number -> its consecutive takes; can be sent to other processes.
+    """The consecutive takes of a shard by its number; picklable.
 
     Attributes:
       dataset: of `SOURCES`.
@@ -111,9 +111,9 @@ class ShardTakes:
     def source(self) -> Sequence[dict[str, Any]]:
         """Return the source; the one used last is kept, since reading pieces takes seconds."""
         if self not in _sources:
-            made = SOURCES[self.dataset](dict(self.options))
+            source = SOURCES[self.dataset](dict(self.options))
             _sources.clear()
-            _sources[self] = made
+            _sources[self] = source
         return _sources[self]
 
 

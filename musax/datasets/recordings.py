@@ -1,4 +1,4 @@
-"""Sets of recordings whose notes are known, for judging transcribers.
+"""Sets of recordings with known notes, for the evaluation of transcribers.
 
 A set is a list of `Recording`s: files with their notes beside them (`folder_set`), or excerpts of
 POP909's test songs played through a soundfont (`rendered_set`), or test trios of Lakh (`band_set`).

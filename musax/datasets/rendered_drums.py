@@ -1,4 +1,4 @@
-"""Drum recordings with exact notes: Groove's performances played on any number of kits.
+"""Drum recordings with exact notes: Groove's performances rendered on any number of kits.
 
 `RenderedDrums` is a random-access source: element i is one take, drawn from the performances,
 varied (`musax.datasets.drum_variations`) and played on the kit of its block, all from `(seed, i)`.
@@ -22,7 +22,7 @@ from musax.rendering.drum_kits import (
 )
 from musax.rendering.drum_sampler import render_drums, sounding_notes
 
-#: What a kit must be able to play to be used as it is: kick, snare, closed hi-hat.
+#: Pitches that a kit must play to be used unmixed: kick, snare, closed hi-hat.
 _NEEDED = (36, 38, 42)
 _KITS_MIXED = 6
 _RANDOM_HITS = 0.12
@@ -114,12 +114,12 @@ class RenderedDrums(Sequence):
             chosen.append(self._whole[int(draw.integers(len(self._whole)))])
             kits = [load_drum_kit(name, self.sample_rate) for name in chosen]
             return mix_drum_kits(kits, draw)
-        # Without `vary` the kits take turns, so that few blocks hear them all.
+        # Without `vary` the kits take turns, so that few blocks cover them all.
         turn = int(draw.integers(len(self._whole))) if self.vary else number % len(self._whole)
         return load_drum_kit(self._whole[turn], self.sample_rate)
 
     def _excerpt(self, rng: np.random.Generator) -> np.ndarray:
-        """A take's notes, sorted: one performance, or several short ones after each other."""
+        """Return a take's notes, sorted: one performance, or several short ones in sequence."""
         if self.vary and rng.random() < _RANDOM_HITS:
             return random_hits(rng, self.seconds)
         parts, begin = [empty_notes()], 0.0

@@ -1,4 +1,4 @@
-"""Small bands with exact notes: melody, bass, chords and drums, each on an instrument of its own.
+"""Small bands with exact notes: melody, bass, chords and drums, each on a separate instrument.
 
 `RenderedEnsembles` is a random-access source like `RenderedMidi`: element i is one take, all from
 `(seed, i)`. A band (a piece with several instruments) gives melody, bass and drums; a solo piece
@@ -125,7 +125,7 @@ class RenderedEnsembles(Sequence):
     def _play(
         self, parts: Sequence[Part], number: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The mix, float32 [samples], and the notes of all parts with their instruments."""
+        """Return the mix, float32 [samples], and the notes of all parts with their instruments."""
         draw = np.random.default_rng([self.seed, 4, number])
         font = _synthesizer(self.soundfonts[draw.integers(len(self.soundfonts))], self.sample_rate)
         mix = np.zeros(round(self.seconds * self.sample_rate), np.float32)
@@ -143,7 +143,7 @@ class RenderedEnsembles(Sequence):
 
 
 def _draw_program(kind: str, font: Synthesizer, taken: set[int], rng: np.random.Generator) -> int:
-    """A program the bank holds, of a family that no other part has (families weigh the same)."""
+    """Draw a program of the bank from a family that no other part has (families weigh the same)."""
     if kind == "drums":
         return 0
     held = set(font.programs)
@@ -158,7 +158,7 @@ def _draw_program(kind: str, font: Synthesizer, taken: set[int], rng: np.random.
 
 
 def _loudness(audio: np.ndarray) -> float:
-    """Root mean square of where there is sound."""
+    """Return the root mean square of the parts that are not silent."""
     sounding = np.abs(audio) > 1e-3 * (np.abs(audio).max() + 1e-9)
     return float(np.sqrt(np.mean(np.square(audio[sounding])))) if sounding.any() else 0.0
 

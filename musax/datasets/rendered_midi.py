@@ -1,4 +1,4 @@
-"""Recordings with exact notes, made by playing real MIDI on many instruments.
+"""Recordings with exact notes, rendered from real MIDI on many instruments.
 
 `RenderedMidi` is a random-access source: element i is one take of a few seconds, drawn from the
 pieces, varied (`vary_notes`) and played by instrument `i // takes_per_instrument`, all from
@@ -30,7 +30,7 @@ OTHER_PROGRAMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Instruments:
-    """From what instruments are drawn.
+    """The instruments to draw from.
 
     Attributes:
       soundfonts: paths of SF2 or SF3 files, each as likely as the others.
@@ -55,7 +55,7 @@ class RenderedMidi(Sequence):
       takes_per_instrument: consecutive takes that share an instrument (drawing one costs seconds).
       seconds: length of a take.
       random_pieces: probability of random notes in place of a piece.
-      vary: False plays the pieces as they are (for judging).
+      vary: False plays the pieces as they are (for evaluation).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class RenderedMidi(Sequence):
         }
 
     def _excerpt(self, rng: np.random.Generator) -> np.ndarray:
-        """A take's notes."""
+        """Return a take's notes."""
         for _ in range(50):
             if rng.random() < self.random_pieces:
                 notes = random_notes(rng, 3 * self.seconds)
@@ -146,7 +146,7 @@ def _synthesizer(path: str, sample_rate: int) -> Synthesizer:
 
 
 def cut_excerpt(notes: np.ndarray, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Notes that begin inside a random window of a piece, times from its start, cut at its end."""
+    """Return notes that begin in a random window, times from its start, cut at its end."""
     start = rng.uniform(0, max(0.0, notes["onset"].max() - seconds))
     inside = (notes["onset"] >= start) & (notes["onset"] < start + seconds)
     notes = notes[inside].copy()
@@ -157,17 +157,17 @@ def cut_excerpt(notes: np.ndarray, seconds: float, rng: np.random.Generator) -> 
 
 
 def take_notes(take: dict[str, np.ndarray]) -> np.ndarray:
-    """The note table of a take."""
+    """Return the note table of a take."""
     return make_notes(*(take[name] for name in NOTE_FIELDS))
 
 
 def vary_notes(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another performance of the same music: key, tempo, loudness and articulation.
+    """Return another performance of the same music: key, tempo, loudness and articulation.
 
     Transposes by up to a fifth, sometimes by an octave or more; stretches time by 0.55 to 1.35;
     moves, scales and jitters velocities; sometimes lengthens (as the pedal does) or shortens notes;
     sometimes leaves notes out. Notes that leave the piano's range are dropped. Drums keep their
-    pitch, which says what is struck.
+    pitch, which denotes the instrument.
     """
     notes = notes.copy()
     stretch = np.exp(rng.uniform(-0.6, 0.3))
@@ -196,7 +196,7 @@ def vary_notes(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_notes(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """Notes without music: 2 to 18 a second, any pitch, half of the time near a beat grid."""
+    """Return random notes: 2 to 18 a second, any pitch, half of the time near a beat grid."""
     count = int(seconds * rng.uniform(2, 18))
     onset = np.sort(rng.uniform(0, seconds, count))
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Which split a recording belongs to, where its corpus does not say."""
+"""Splits of recordings whose corpus defines none."""
 
 import hashlib
 
@@ -9,10 +9,10 @@ TASK_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def hash_split(name: str) -> str:
-    """Nine of ten names are "train", one of twenty each "valid" and "test".
+    """Return "train" for nine of ten names, "valid" and "test" for one of twenty each.
 
-    It depends on the name alone, so that a name stays where it is when others come or go. Give
-    what may not be divided, such as the title of a piece, not the file's name, as the name.
+    It depends on the name alone, so that a name stays where it is when others come or go. Pass
+    the name of the unit that must not be divided, such as a piece's title rather than a file's.
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     place = int.from_bytes(digest[:8], "big") % 20

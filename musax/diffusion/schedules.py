@@ -1,4 +1,4 @@
-"""How much noise at which time, and what a network may predict.
+"""Noise schedules, and the parametrisations of a network's prediction.
 
 A schedule gives alpha and sigma of x_t = alpha(t) x_0 + sigma(t) eps, for t from 0 (clean) to 1
 (noise), float32 of the shape of t. Solvers want the noise level sigma / alpha instead, of which
@@ -24,22 +24,22 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def alpha(self, t: ArrayLike) -> Array:
-        """Scale of the data at t."""
+        """Return the scale of the data at t."""
 
     @abc.abstractmethod
     def sigma(self, t: ArrayLike) -> Array:
-        """Standard deviation of the noise at t."""
+        """Return the standard deviation of the noise at t."""
 
     @abc.abstractmethod
     def time(self, level: ArrayLike) -> Array:
-        """t of a noise level, the inverse of `level`."""
+        """Return t of a noise level, the inverse of `level`."""
 
     def level(self, t: ArrayLike) -> Array:
-        """Noise level sigma / alpha at t; it grows with t."""
+        """Return the noise level sigma / alpha at t; it grows with t."""
         return self.sigma(t) / self.alpha(t)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(alpha² / sigma²) at t; infinite where there is no noise."""
+        """Return log(alpha² / sigma²) at t; infinite where there is no noise."""
         return -2 * jnp.log(self.level(t))
 
 
@@ -69,7 +69,7 @@ class VariancePreserving(Schedule):
 
     @abc.abstractmethod
     def unclipped_log_snr(self, t: Array) -> Array:
-        """log(alpha² / sigma²) of t float32; may be infinite at the ends."""
+        """Return log(alpha² / sigma²) of t float32; may be infinite at the ends."""
 
     def log_snr(self, t: ArrayLike) -> Array:
         unclipped = self.unclipped_log_snr(_float32(t))
@@ -103,7 +103,7 @@ class Cosine(VariancePreserving):
     def unclipped_log_snr(self, t: Array) -> Array:
         first, scale = self._first_angle, math.pi / 2 / (1 + self.shift)
         # 1 - alpha² = sin(angle + first) sin(angle - first) / cos²(first), and cos(angle) as the
-        # sine of what is left to pi/2: exact at both ends, where differences would cancel.
+        # sine of the remainder to pi/2: exact at both ends, where differences would cancel.
         noise = jnp.sin(scale * t + 2 * first) * jnp.sin(scale * t)
         return 2 * jnp.log(jnp.sin(scale * (1 - t))) - jnp.log(noise)
 
@@ -181,7 +181,7 @@ class DDPM(Schedule):
 
 
 def preserving_scales(level: ArrayLike) -> tuple[Array, Array]:
-    """(alpha, sigma) of a noise level where alpha² + sigma² = 1.
+    """Return (alpha, sigma) of a noise level where alpha² + sigma² = 1.
 
     By way of t they would be less exact: near t = 1, the last digit of t is much of alpha.
     """
@@ -190,32 +190,32 @@ def preserving_scales(level: ArrayLike) -> tuple[Array, Array]:
 
 
 def add_noise(x0: Array, noise: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """x_t = alpha x_0 + sigma eps, of the shape of `x0`."""
+    """Return x_t = alpha x_0 + sigma eps, of the shape of `x0`."""
     return _lead(alpha, x0) * x0 + _lead(sigma, x0) * noise
 
 
 def x0_from_eps(x_t: Array, eps: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """The data that this noise leaves of x_t."""
+    """Return the data x_0 of x_t, given its noise."""
     return (x_t - _lead(sigma, x_t) * eps) / _lead(alpha, x_t)
 
 
 def eps_from_x0(x_t: Array, x0: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """The noise that these data leave of x_t; sigma > 0."""
+    """Return the noise of x_t, given its data x_0; sigma > 0."""
     return (x_t - _lead(alpha, x_t) * x0) / _lead(sigma, x_t)
 
 
 def v_from_x0(x0: Array, eps: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """v = alpha eps - sigma x_0 (Salimans & Ho 2022, appendix D), of variance preserving x_t."""
+    """Return v = alpha eps - sigma x_0 (Salimans & Ho 2022, appendix D); variance preserving."""
     return _lead(alpha, x0) * eps - _lead(sigma, x0) * x0
 
 
 def x0_from_v(x_t: Array, v: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """x_0 = alpha x_t - sigma v, where alpha² + sigma² = 1."""
+    """Return x_0 = alpha x_t - sigma v, where alpha² + sigma² = 1."""
     return _lead(alpha, x_t) * x_t - _lead(sigma, x_t) * v
 
 
 def eps_from_v(x_t: Array, v: Array, alpha: ArrayLike, sigma: ArrayLike) -> Array:
-    """eps = sigma x_t + alpha v, where alpha² + sigma² = 1."""
+    """Return eps = sigma x_t + alpha v, where alpha² + sigma² = 1."""
     return _lead(sigma, x_t) * x_t + _lead(alpha, x_t) * v
 
 
@@ -223,7 +223,7 @@ def eps_from_v(x_t: Array, v: Array, alpha: ArrayLike, sigma: ArrayLike) -> Arra
 
 
 def karras_spacing(u: Any, low: float, high: float, rho: Any) -> np.ndarray | Array:
-    """Noise levels equally spaced in level^(1 / rho) (Karras et al. 2022, equation 5).
+    """Return noise levels equally spaced in level^(1 / rho) (Karras et al. 2022, equation 5).
 
     Args:
       u: where between `low` (0) and `high` (1), of any shape.
@@ -240,7 +240,7 @@ def karras_spacing(u: Any, low: float, high: float, rho: Any) -> np.ndarray | Ar
 def karras_levels(
     num_steps: int, low: float, high: float, rho: float = 7.0, *, to_zero: bool = True
 ) -> np.ndarray:
-    """Noise levels from `high` down, see `karras_spacing`.
+    """Return noise levels from `high` down, see `karras_spacing`.
 
     Args:
       num_steps: S.
@@ -266,12 +266,12 @@ def karras_levels(
 
 
 def uniform_levels(schedule: Schedule, num_steps: int) -> Array:
-    """Noise levels at equally spaced t from 1 to 0, float32 [num_steps + 1], the last one 0."""
+    """Return noise levels at equally spaced t from 1 to 0, float32 [num_steps + 1], the last 0."""
     return schedule.level(jnp.linspace(1.0, 0.0, num_steps + 1)).at[-1].set(0.0)
 
 
 def low_discrepancy_uniform(rng: Array, count: int) -> Array:
-    """Uniform numbers in [0, 1) of which each stratum of width 1 / count has one.
+    """Draw uniform numbers in [0, 1), one in each stratum of width 1 / count.
 
     Each by itself is uniform; together their mean varies less than that of independent ones
     (Kingma et al. 2021, "Variational diffusion models").
@@ -288,6 +288,6 @@ def _float32(x: ArrayLike) -> Array:
 
 
 def _lead(scale: ArrayLike, x: Array) -> Array:
-    """`scale` with axes of length 1 behind its own, as many as x has."""
+    """Append axes of length 1 to `scale`, up to the rank of x."""
     scale = jnp.asarray(scale)
     return scale.reshape(scale.shape + (1,) * (x.ndim - scale.ndim))

@@ -1,4 +1,4 @@
-"""From noise to data: solvers of y = x_0 + tau eps, by its ODE or with fresh noise.
+"""Solvers from noise to data: y = x_0 + tau eps, by its ODE or with fresh noise.
 
 The probability flow of Karras et al. 2022 is dy / dtau = (y - x_0(y, tau)) / tau, x_0(y, tau) the
 mean of the clean data that a network estimates. One `jax.lax.scan` takes all steps, so that a
@@ -58,7 +58,7 @@ class Churn:
 class _State(NamedTuple):
     y: Array
     carry: Any
-    past: Any  # What a multistep method keeps: (the estimate before, its level).
+    past: Any  # State of a multistep method: (the previous estimate, its level).
 
 
 class _Step(NamedTuple):
@@ -78,7 +78,7 @@ def solve(
     rng: Array | None = None,
     project: Project | None = None,
 ) -> tuple[Array, Any]:
-    """Takes y from the first noise level to the last.
+    """Integrate y from the first noise level to the last.
 
     Call it under `jax.jit`, or each call compiles again.
 
@@ -123,7 +123,7 @@ def solve(
 
 
 def evaluations(method: str, steps: int, *, to_zero: bool = True) -> int:
-    """Number of network evaluations of `steps` steps, of which the last goes to level 0 or not.
+    """Return the network evaluations of `steps` steps, the last of which goes to level 0 or not.
 
     Raises:
       ValueError: the method is unknown.
@@ -178,7 +178,7 @@ _STEPS = {"euler": _euler, "heun": _heun, "dpmpp_2m": _dpmpp_2m, "ancestral": _a
 
 
 def _churned(churn: Churn, num_steps: int, state: _State, at: _Step) -> tuple[_State, _Step]:
-    """The state with noise added, and the step from its level."""
+    """Return the state with noise added, and the step from its level."""
     gamma = jnp.minimum(churn.amount / num_steps, math.sqrt(2) - 1)
     gamma = jnp.where((churn.low <= at.level) & (at.level <= churn.high), gamma, 0)
     gamma = gamma.astype(at.level.dtype)
@@ -188,7 +188,7 @@ def _churned(churn: Churn, num_steps: int, state: _State, at: _Step) -> tuple[_S
 
 
 def _toward(x0: Array, y: Array, ratio: Array) -> Array:
-    """Between x0 (ratio 0) and y (1); exactly x0 at 0."""
+    """Interpolate between x0 (ratio 0) and y (1); exactly x0 at 0."""
     return x0 + ratio * (y - x0)
 
 
