@@ -19,7 +19,7 @@ from perceiver_ar import fused_attention
 from perceiver_ar.masks import NEVER, allowed
 from t5x.partitioning import per_device
 
-#: What computes it: JAX (`blocks`), or in programs for a CUDA GPU the fused kernels (`fused`).
+#: Implementations: JAX (`blocks`), or in programs for a CUDA GPU the fused kernels (`fused`).
 KERNELS = ("blocks", "fused")
 
 _MASKED = -1e30
@@ -27,10 +27,10 @@ _DEFAULT_BLOCK = 512
 
 
 class AttentionOptions(NamedTuple):
-    """How attention is computed; none of it changes the result.
+    """How attention is computed; the options do not change the result.
 
     Attributes:
-      block: S, keys looked at together; None for all.
+      block: S, keys per block; None for one block of all.
       head_group_size: heads computed together, one group after the other; None for all.
       kernel: one of `KERNELS`. The fused kernels have blocks of their own.
     """
@@ -40,10 +40,10 @@ class AttentionOptions(NamedTuple):
     kernel: str = "blocks"
 
     def fused(self, width: int) -> bool:
-        """Whether heads of a width are for the fused kernels, where the program runs on a GPU.
+        """Return whether heads of a width use the fused kernels where the program runs on a GPU.
 
         Raises:
-          ValueError: they are too wide for them.
+          ValueError: the heads are too wide for the kernels.
         """
         if self.kernel == "fused" and width > fused_attention.MAX_WIDTH:
             raise ValueError(
@@ -66,7 +66,7 @@ def attend(
     own_key: bool = False,
     options: AttentionOptions = _ALL_AT_ONCE,
 ) -> Array:
-    """softmax(query key^T / sqrt(D)) value over the keys of steps up to the query's.
+    """Return softmax(query key^T / sqrt(D)) value over the keys of steps up to the query's.
 
     A query that sees no key gets zeros. Logits and softmax are float32.
 
@@ -77,7 +77,7 @@ def attend(
       query_steps: int [B, Q].
       key_steps: int [B, K], `masks.NEVER` for keys that are not seen.
       own_key: query i also sees key i; then Q = K.
-      options: see there.
+      options: see `AttentionOptions`.
 
     Returns:
       [B, H, Q, D] in the type of `query`.
@@ -101,7 +101,7 @@ def attend(
 
 
 def _by_groups(run: Any, size: int, query: Array, key: Array, value: Array, *steps: Array) -> Array:
-    """`run` on `size` heads after the other, recomputed for gradients."""
+    """Apply `run` to `size` heads at a time, recomputing for gradients."""
     heads = query.shape[1]
     if size < 1 or heads % size:
         raise ValueError(
@@ -148,7 +148,7 @@ class _Block(NamedTuple):
 
 
 def _blocks(key: Array, value: Array, key_steps: Array, size: int) -> _Block:
-    """All blocks along a new first axis; keys that fill up the last are not seen."""
+    """Return all blocks along a new first axis; the padding of the last one is not seen."""
     missing = -key.shape[2] % size
     pad = ((0, 0), (0, 0), (0, missing), (0, 0))
     steps = jnp.pad(key_steps, ((0, 0), (0, missing)), constant_values=NEVER)
@@ -173,7 +173,7 @@ def _accumulate(
     block: _Block,
     own_key: bool,
 ) -> tuple[Array, Array, Array]:
-    """One step of the online softmax (Milakov & Gimelshein 2018; Dao et al. 2022, algorithm 1).
+    """Take one step of the online softmax (Milakov & Gimelshein 2018; Dao et al. 2022, alg. 1).
 
     The state is (largest logit [B, H, Q, 1], sum of weights [B, H, Q, 1], weighted values), with
     weights exp(logit - largest).
@@ -238,12 +238,12 @@ _attend_in_blocks.defvjp(_forward, _backward)
 
 
 def _on_gpu(kernels: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    """What the program runs on is known when it is compiled."""
+    """Return a function that chooses by platform when the program is compiled."""
     return lambda *given: lax.platform_dependent(*given, cuda=kernels, default=otherwise)
 
 
 def _blocks_forward(query, key, value, query_steps, key_steps, own_key, block):
-    """What is seen and the logarithm of the sum of weights [B, H, Q, 1]."""
+    """Return (results of attention, logarithm of the sum of weights [B, H, Q, 1])."""
 
     def body(state, part):
         return _accumulate(state, query, query_steps, part, own_key), None
@@ -257,13 +257,13 @@ def _blocks_forward(query, key, value, query_steps, key_steps, own_key, block):
 def _blocks_backward(
     query, key, value, query_steps, key_steps, out, log_total, grad, own_key, block
 ):
-    """Recomputes the weights of each block from the sum over all (Dao et al. 2022, appendix B)."""
+    """Recompute the weights of each block from the sum over all (Dao et al. 2022, appendix B)."""
     grad32 = grad.astype(jnp.float32)
     correction = jnp.sum(grad32 * out.astype(jnp.float32), axis=-1, keepdims=True)
 
     def body(grad_query, part):
         mask = allowed(query_steps, part.steps, own_key, part.first)
-        # Where nothing is seen, the difference may be large; it is not to reach exp.
+        # Where nothing is seen, the difference may be large; mask it before exp.
         difference = jnp.where(mask, _logits(query, part.key) - log_total, _MASKED)
         weights = jnp.exp(difference)
         grad_weights = jnp.einsum(
@@ -284,7 +284,7 @@ def _blocks_backward(
 
 
 def _join(x: Array) -> Array:
-    """Blocks [count, B, H, S, D] one after the other, [B, H, count * S, D]."""
+    """Return blocks [count, B, H, S, D] concatenated, [B, H, count * S, D]."""
     x = jnp.moveaxis(x, 0, 2)
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
@@ -298,20 +298,20 @@ def attend_filled(
     filled: Array,
     block: int,
 ) -> Array:
-    """As `attend`, reading only the blocks before key `filled`; has no gradient.
+    """Attend as `attend`, reading only the blocks before key `filled`; without a gradient.
 
     Args:
       query, key, value, query_steps, key_steps: see `attend`.
       filled: int scalar; keys from here on are not seen by any query.
-      block: keys looked at together.
+      block: keys per block.
     """
     size = key.shape[2]
     block = min(block, size)
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
 
     def body(index, state):
-        # The last block is moved back to end with the keys; what it shares with the one before
-        # is hidden.
+        # The last block is moved back to end with the keys; its overlap with the one before is
+        # hidden.
         first = jnp.minimum(index * block, size - block)
         steps = lax.dynamic_slice_in_dim(key_steps, first, block, axis=1)
         steps = jnp.where(first + jnp.arange(block) >= index * block, steps, NEVER)

@@ -30,12 +30,12 @@ _SUFFIXES = (".npy", ".npz")
 
 
 def codes_vocabulary(codebooks: int, codebook_size: int) -> PassThroughVocabulary:
-    """Padding, EOS, SOS, and the codes of each codebook."""
+    """Return a vocabulary of padding, EOS, SOS, and the codes of each codebook."""
     return PassThroughVocabulary(NUM_SPECIAL_IDS + codebooks * codebook_size, EOS_ID)
 
 
 def codes_to_ids(codes: np.ndarray, codebook_size: int) -> np.ndarray:
-    """Integers [frames, codebooks] -> int32 [frames * codebooks].
+    """Convert integers [frames, codebooks] to int32 [frames * codebooks].
 
     Raises:
       ValueError: a code is not from 0 to `codebook_size` - 1.
@@ -52,7 +52,7 @@ def codes_to_ids(codes: np.ndarray, codebook_size: int) -> np.ndarray:
 
 
 def codes_to_tokens(codes: np.ndarray, codebook_size: int = 1024) -> np.ndarray:
-    """Integers [frames, codebooks] -> int32 [frames * codebooks + 2], SOS to EOS.
+    """Convert integers [frames, codebooks] to int32 [frames * codebooks + 2], SOS to EOS.
 
     Raises:
       ValueError: a code is not from 0 to `codebook_size` - 1.
@@ -64,12 +64,12 @@ def codes_to_tokens(codes: np.ndarray, codebook_size: int = 1024) -> np.ndarray:
 def tokens_to_codes(
     tokens: Sequence[int] | np.ndarray, codebooks: int, codebook_size: int = 1024
 ) -> np.ndarray:
-    """Tokens -> int32 [frames, codebooks]: the inverse of `codes_to_tokens`.
+    """Convert tokens to int32 [frames, codebooks], the inverse of `codes_to_tokens`.
 
-    SOS may be missing; EOS or padding ends; of a last frame that is not complete nothing is left.
+    SOS may be missing; EOS or padding ends the codes; an incomplete last frame is dropped.
 
     Raises:
-      ValueError: a token is none of the codebook whose turn it is.
+      ValueError: a token is not of the codebook expected at its position.
     """
     ids = np.asarray(tokens, np.int64)
     ids = ids[1:] if len(ids) and ids[0] == SOS else ids
@@ -92,7 +92,7 @@ def tokens_to_codes(
 
 
 def allowed_ids(position: Any, codebooks: int, codebook_size: int = 1024) -> Any:
-    """Which ids may stand at a position of a sequence, where SOS has position 0.
+    """Return which ids are allowed at a position of a sequence, where SOS has position 0.
 
     Args:
       position: 1 or greater; an int, or integers [..., 1].
@@ -111,7 +111,7 @@ def allowed_ids(position: Any, codebooks: int, codebook_size: int = 1024) -> Any
 
 @dataclasses.dataclass(frozen=True)
 class OnlyCodes:
-    """A `logit_callback_fn` of `perceiver_ar.generation.generate`: what is sampled can be decoded.
+    """A `logit_callback_fn` of `perceiver_ar.generation.generate` that allows only valid codes.
 
     Attributes:
       codebooks, codebook_size: see `allowed_ids`.
@@ -121,7 +121,7 @@ class OnlyCodes:
     codebook_size: int = 1024
 
     def __call__(self, logits: Any, state: Any) -> Any:
-        """Logits [B, V] of the token after `state.cur_index` [B]."""
+        """Mask the logits [B, V] of the token after `state.cur_index` [B]."""
         import jax.numpy as jnp
 
         from t5x.decoding import NEG_INF
@@ -137,11 +137,11 @@ class OnlyCodes:
 def load_codes(
     path: str | os.PathLike, codebooks: int, codebooks_first: bool = False
 ) -> np.ndarray:
-    """Integers [frames, codebooks] of an .npy, which is mapped, or of an .npz with one array.
+    """Read integers [frames, codebooks] of an .npy, which is mapped, or an .npz with one array.
 
     Args:
       path: of the file.
-      codebooks: how many it should have.
+      codebooks: expected number.
       codebooks_first: whether the file has [codebooks, frames].
 
     Raises:
@@ -174,7 +174,7 @@ def load_codes(
 def tokenize_codes(
     example: dict, codebooks: int, codebook_size: int = 1024, codebooks_first: bool = False
 ) -> dict:
-    """A `lazy_sequence` of the codes of a file, `path`; a crop reads no more than itself.
+    """Return a `lazy_sequence` of the codes of a file, `path`; a crop reads no more than itself.
 
     Raises:
       ValueError: naming the file, see `load_codes` and `codes_to_ids`.
@@ -205,7 +205,7 @@ def audio_codes_task(
     name: str = "audio_codes",
     **options: Any,
 ) -> Task:
-    """Recordings as sequences of codes.
+    """Return a task of recordings as sequences of codes.
 
     Args:
       files, validation_files, test_files: see `musax.datasets.files.file_source`.

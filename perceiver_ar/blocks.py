@@ -1,4 +1,4 @@
-"""Which inputs and latents of a sequence are looked at together, when sampling and evaluating.
+"""Blocks of inputs and latents that are processed together in sampling and evaluation.
 
 Latents see each other only inside a block. Sampling fills a block with latents one by one; when it
 is full, a new block begins with the last few latents of the old one. Evaluation that goes through
@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
 
 def strided_blocks(length: int, context: int, num_latents: int, stride: int) -> Iterator[Block]:
-    """Blocks that score each of `length` targets once, with as much context as there is.
+    """Yield blocks that score each of `length` targets once, with as much context as possible.
 
     The first scores the remainder of length / stride, each other one `stride` targets, its last.
 
@@ -52,14 +52,14 @@ def strided_blocks(length: int, context: int, num_latents: int, stride: int) -> 
 
 @dataclasses.dataclass(frozen=True)
 class LatentSchedule:
-    """How many latents a block begins with and holds when sampling.
+    """Numbers of latents a block begins with and holds when sampling.
 
     Attributes:
       num_latents: N, a block holds; a network may be asked for fewer than it was trained with.
       refill: latents of a new block, that of the newest token included; the default is N / 2, as
         in the reference. More cost more refills and make a prediction from fewer latents rarer.
       first_fill: latents of the first block, taken from the end of the prompt; the default is as
-        many as there are, up to N. The reference begins with 1.
+        many as the prompt has, up to N. The reference begins with 1.
 
     Raises:
       ValueError: names the field that is not from 1 to N.
@@ -82,13 +82,13 @@ class LatentSchedule:
 
     @classmethod
     def reference(cls, num_latents: int) -> "LatentSchedule":
-        """That of the reference: the first token after a prompt has one latent."""
+        """Return the schedule of the reference: the first token after a prompt has one latent."""
         return cls(num_latents, first_fill=1)
 
     def blocks(
         self, length: int, context: int, prompt: int, limit: int | None = None
     ) -> Iterator[Block]:
-        """The blocks in which what follows a prompt is sampled.
+        """Yield the blocks in which the continuation of a prompt is sampled.
 
         Args:
           length: targets of prompt and continuation together.

@@ -1,4 +1,4 @@
-"""Parameters of the reference implementation as ours.
+"""Conversion of the reference implementation's parameters to ours.
 
     python -m perceiver_ar.checkpoints params.npz config.json params.safetensors
 
@@ -38,7 +38,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _block(ours: str, theirs: str, norms: tuple[str, ...]) -> dict[Names, str]:
-    """Names of one cross- or self-attention block: norms are numbered in the order given."""
+    """Return names of one cross- or self-attention block; norms are numbered in the given order."""
     names = {}
     for number, norm in enumerate(norms):
         for a, b in _NORM.items():
@@ -54,10 +54,10 @@ def _block(ours: str, theirs: str, norms: tuple[str, ...]) -> dict[Names, str]:
 
 
 def haiku_names(config: PerceiverARConfig) -> dict[Names, str]:
-    """Our parameters, without scanned layers, to the reference's names.
+    """Return the reference's names of our parameters, without scanned layers.
 
     Raises:
-      CheckpointError: the configuration has parameters that the reference calls we do not know how.
+      CheckpointError: the reference's names of some parameters are not known.
     """
     if config.initial_query_embed_style == "learned" or config.num_latents_per_position > 1:
         raise CheckpointError(
@@ -91,7 +91,7 @@ def haiku_names(config: PerceiverARConfig) -> dict[Names, str]:
 
 
 def flatten_haiku(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Haiku's {module: {name: array}}, or the same already as {"module:name": array}."""
+    """Return {"module:name": array} of Haiku's {module: {name: array}}, or of the same as it is."""
     flat = {}
     for module, value in params.items():
         if isinstance(value, Mapping):
@@ -102,7 +102,7 @@ def flatten_haiku(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def read_haiku(path: str | Path) -> dict[str, np.ndarray]:
-    """The reference's parameters in an `.npz` or `.safetensors` file.
+    """Read the reference's parameters in an `.npz` or `.safetensors` file.
 
     Raises:
       CheckpointError: it is neither, or not readable; names the file.
@@ -121,11 +121,11 @@ def read_haiku(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def from_haiku(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str, Any]:
-    """The parameter tree of `perceiver_ar.network.PerceiverAR` from the reference's.
+    """Convert the reference's parameters to a tree of `perceiver_ar.network.PerceiverAR`.
 
     Args:
       params: see `flatten_haiku`.
-      config: what they belong to.
+      config: of the network.
 
     Raises:
       CheckpointError: a parameter is missing, left over, or of another shape; names all of them.
@@ -149,13 +149,13 @@ def from_haiku(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str
 
 
 def to_haiku(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str, np.ndarray]:
-    """The inverse of `from_haiku`, {"module:name": array}."""
+    """Convert back to {"module:name": array}, the inverse of `from_haiku`."""
     flat = flatten_dict(unstack_layers(params, config))
     return {name: np.asarray(flat[ours]) for ours, name in haiku_names(config).items()}
 
 
 def _shapes(config: PerceiverARConfig) -> dict[Names, tuple[int, ...]]:
-    """Shapes of our parameters without scanned layers."""
+    """Return shapes of our parameters without scanned layers."""
     module = PerceiverAR(dataclasses.replace(config, scan_layers=False))
     tokens = jnp.ones((1, config.max_context_length), jnp.int32)
     coordinates = 1 if config.rotary else len(config.input_idx_size)
@@ -170,7 +170,7 @@ _SCAN_AXIS = 1
 
 
 def stack_layers(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str, Any]:
-    """Parameters `layers_0`, `layers_1`, ... as those of scanned layers."""
+    """Stack parameters `layers_0`, `layers_1`, ... as those of scanned layers."""
     layers = [params[f"layers_{i}"] for i in range(config.num_transformers_per_block)]
     rest = {k: v for k, v in params.items() if not k.startswith("layers_")}
     stacked = jax.tree.map(lambda *each: jnp.stack(each, axis=_SCAN_AXIS), *layers)
@@ -178,7 +178,7 @@ def stack_layers(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[s
 
 
 def unstack_layers(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str, Any]:
-    """The inverse of `stack_layers`; parameters that are not scanned stay as they are."""
+    """Undo `stack_layers`; return parameters that are not scanned unchanged."""
     if not config.scan_layers:
         return dict(params)
     rest = {k: v for k, v in params.items() if k != "self_attention"}

@@ -18,7 +18,7 @@ _PROBABILITIES = (
 
 @dataclasses.dataclass(frozen=True)
 class PerceiverARConfig:
-    """What `perceiver_ar.network.PerceiverAR` is built from.
+    """Sizes and options of `perceiver_ar.network.PerceiverAR`.
 
     Attributes:
       num_classes: V, the vocabulary; 0 is padding, 1 EOS, 2 SOS.
@@ -51,11 +51,11 @@ class PerceiverARConfig:
         more cross-attention to the inputs.
       encoder_use_query_residual: whether cross-attention is added to its queries.
       cross_attend_shape_for_attn: width of the heads of cross-attention together: `kv` is E, `q` Z.
-      dropout_prob: of what attention and feed-forward blocks add.
+      dropout_prob: of the outputs of attention and feed-forward blocks.
       latent_dropout_prob: of latents as keys of self-attention.
       encoder_dropout_prob: of inputs as keys of cross-attention.
-      train_input_positions: in training, use a random subset of so many inputs as keys.
-      attention_kernel: what computes attention, see `attention.KERNELS`.
+      train_input_positions: in training, use a random subset of this many inputs as keys.
+      attention_kernel: implementation of attention, see `attention.KERNELS`.
       attention_block: keys attended to at a time, see `attention.AttentionOptions`; None is all.
       head_group_size: heads computed at a time; None is all.
       dtype: type of activations; parameters, softmax, norms and logits are float32.

@@ -1,8 +1,8 @@
 """Train Perceiver AR to copy 8,192 or 131,072 tokens, on short sequences first.
 
-Each stage is a run of `t5x.train` with configs/perceiver_ar/copy_staged.gin in a folder of its own,
-named by the length of its sequences, and begins with what the one before has learnt. Called again,
-it continues where it stopped. Other options are those of `t5x.train`.
+Each stage is a run of `t5x.train` with configs/perceiver_ar/copy_staged.gin in its own folder,
+named by the length of its sequences, and starts from the parameters of the one before. A second
+call continues where the first one stopped. Other options are those of `t5x.train`.
 
 Examples:
   # ten minutes on two cores of a laptop
@@ -56,7 +56,7 @@ WARMUP_STEPS = 100
 
 
 def stage_flags(stages: Sequence[Stage], folder: Path) -> Iterator[list[str]]:
-    """Flags of `t5x.train` for each stage; the learning rate falls in the last one."""
+    """Yield flags of `t5x.train` for each stage; the learning rate decays in the last one."""
     begins, before = 0, None
     longest = stages[-1].length
     for stage in stages:
@@ -87,7 +87,7 @@ def stage_flags(stages: Sequence[Stage], folder: Path) -> Iterator[list[str]]:
 
 
 def stages_done(stages: Sequence[Stage], folder: Path) -> int:
-    """How many stages need not be run: up to the last that has its last checkpoint."""
+    """Return how many stages are done: up to the last that has its last checkpoint."""
     done, ends = 0, 0
     for number, stage in enumerate(stages, 1):
         ends += stage.steps
@@ -97,7 +97,7 @@ def stages_done(stages: Sequence[Stage], folder: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs all stages; returns the exit status of the first that fails, or 0."""
+    """Run all stages; return the exit status of the first that fails, or 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

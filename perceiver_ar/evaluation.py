@@ -1,4 +1,4 @@
-"""Likelihoods of held-out data under runs and models, beside each other and beside n-grams.
+"""Likelihoods of held-out data under runs and models, compared with each other and with n-grams.
 
     runs = [load_run("runs/pop909"), load_run("runs/pop909_decoder")]
     print(evaluate(runs, baselines=Baselines()).render())
@@ -238,7 +238,7 @@ def _same_tokens(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> bool:
 
 
 def _count_units(run: TrainedRun, tokens: Sequence[np.ndarray]) -> tuple[str, int] | None:
-    """Return what tokens stand for, ("note" or "byte", number); None for pictures and the like."""
+    """Return ("note" or "byte", number of units) of tokens; None for pictures and other data."""
     vocabulary: Any = run.evaluate_task.output_features["inputs"].vocabulary
     ids = [row[row >= NUM_SPECIAL_IDS] for row in tokens]
     if run.encoding is not None:

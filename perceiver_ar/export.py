@@ -1,6 +1,6 @@
-"""Makes a model folder of a training run: `python -m perceiver_ar.export RUN_DIR OUT_DIR`.
+"""Export a training run as a model folder: `python -m perceiver_ar.export RUN_DIR OUT_DIR`.
 
-The run's `config.gin` says what the model is (the macros MODEL and ENCODING, as
+The run's `config.gin` defines the model (the macros MODEL and ENCODING, as
 configs/perceiver_ar/pop909.gin sets them), its last checkpoint holds the parameters.
 `perceiver_ar.inference.Composer.from_pretrained(OUT_DIR)` reads the result.
 """
@@ -23,7 +23,7 @@ def read_run_config(run_dir: str | Path) -> ModelConfig:
       ValueError: it lacks one of the macros.
     """
     model, encoding = read_macros(run_dir, "MODEL", "ENCODING")
-    # How it was trained is of no use once it is.
+    # Options of training do not matter for inference.
     network = dataclasses.replace(
         model.module.config, dtype="float32", dropout_prob=0.0, remat_policy="none"
     )

@@ -1,4 +1,4 @@
-"""Features of tasks as the features of a batch."""
+"""Conversion of the features of tasks to the features of a batch."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from t5x.data.converters import TOKENS, FeatureConverter, FeatureSpec, non_padding
 
-#: Features that a task may leave out, and what they are called in a batch.
+#: Optional features of a task, and their names in a batch.
 _OPTIONAL = {
     "positions": ("decoder_positions", FeatureSpec(np.int32, 2)),
     "loss_weights": ("decoder_loss_weights", TOKENS),
@@ -41,7 +41,7 @@ class PerceiverARFeatureConverter(FeatureConverter):
         super().__init__(pack=pack, **kwargs)
 
     def check_lengths(self, task_feature_lengths):
-        """Raises ValueError unless `inputs` and `targets` have one and the same length."""
+        """Raise ValueError unless `inputs` and `targets` have the same length."""
         required = {k: v for k, v in task_feature_lengths.items() if k not in _OPTIONAL}
         super().check_lengths(required)
         if len(set(task_feature_lengths.values())) > 1:
@@ -65,7 +65,7 @@ class PerceiverARFeatureConverter(FeatureConverter):
         return checked
 
     def collate(self, rows, prepared_lengths):
-        """As other converters; features that only some rows have are an error."""
+        """Collate as other converters; raise ValueError for features that only some rows have."""
         names = set(rows[0])
         if any(set(row) != names for row in rows):
             raise ValueError(f"{type(self).__name__}: the examples have different features")

@@ -1,8 +1,8 @@
-"""What a training step of Perceiver AR costs, by the formula of `t5x.training.flops`.
+"""FLOPs of a training step of Perceiver AR, by the formula of `t5x.training.flops`.
 
-6 operations per weight and what it is multiplied with, and 12 per channel, query and key of an
-attention. Cross-attention makes keys and values of all T inputs, for N latents; the layers see the
-latents alone. Keys that a query may not see are counted; what is computed twice is not.
+6 operations per weight and multiplied vector, and 12 per channel, query and key of an attention.
+Cross-attention computes keys and values of all T inputs, for N latents; the layers see the latents
+only. Masked keys are counted; recomputation is not.
 """
 
 import math
@@ -14,7 +14,7 @@ from perceiver_ar.config import PerceiverARConfig
 
 
 def train_step_flops(params: Any, config: PerceiverARConfig, rows: int, length: int) -> float:
-    """FLOPs of a training step.
+    """Return FLOPs of a training step.
 
     Args:
       params: the parameter tree of `perceiver_ar.network.PerceiverAR`.
@@ -39,7 +39,7 @@ def train_step_flops(params: Any, config: PerceiverARConfig, rows: int, length: 
 
 
 def _multiplied_with(name: str, config: PerceiverARConfig, inputs: int) -> int:
-    """How many vectors of a row a kernel is multiplied with."""
+    """Return how many vectors of a row a kernel is multiplied with."""
     if name.startswith("cross_") and name.split("/")[-2] in ("key", "value"):
         return inputs
     if name.startswith(("initial_queries/", "logits/")):

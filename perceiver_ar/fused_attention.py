@@ -2,7 +2,7 @@
 
 The blocks of `perceiver_ar.attention`, but no weight ever leaves the chip, and blocks of keys that
 no query of a block sees are left out (FlashAttention-2: Dao 2023, arXiv 2307.08691, algorithms 1
-and 2). Memory is O(queries + keys) beside what is given.
+and 2). Memory is O(queries + keys) in addition to the inputs.
 They agree with the blocks when interpreted, and lower for CUDA; until they have been timed on a
 GPU, a configuration has to ask for them.
 
@@ -45,7 +45,7 @@ def forward(
     own_key: bool = False,
     interpret: bool = False,
 ) -> tuple[Array, Array]:
-    """softmax(query key^T) value over the keys of steps up to the query's.
+    """Return softmax(query key^T) value over the keys of steps up to the query's.
 
     Args:
       query: [B, H, Q, D], already divided by sqrt(D); D at most `MAX_WIDTH`.
@@ -86,11 +86,11 @@ def backward(
     own_key: bool = False,
     interpret: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of query, key and value, given that of `forward`'s first result.
+    """Return gradients of query, key and value, given that of `forward`'s first result.
 
     Args:
       query, key, value, query_steps, key_steps, own_key, interpret: see `forward`.
-      out, log_total: what it returned.
+      out, log_total: the results of `forward`.
       grad: [B, H, Q, D].
     """
     counts, width = [x.shape[2] for x in (query, key, value)], query.shape[3]
@@ -113,7 +113,7 @@ def backward(
 
 
 def _forward_kernel(end, query, query_steps, key, value, key_steps, out, log_total, *, own_key):
-    """One block of queries; the parameters are references."""
+    """Compute one block of queries; the parameters are references."""
     size, width = query.shape
     q, steps, i = query[...], query_steps[...], pl.program_id(0)
 
@@ -144,7 +144,7 @@ def _forward_kernel(end, query, query_steps, key, value, key_steps, out, log_tot
 def _grad_query_kernel(
     end, query, query_steps, log_total, sums, grad, key, value, key_steps, grad_query, *, own_key
 ):
-    """One block of queries."""
+    """Compute the gradient of one block of queries."""
     size = query.shape[0]
     mine = (query[...], log_total[...], sums[...], grad[...])
     steps, i = query_steps[...], pl.program_id(0)
@@ -164,7 +164,7 @@ def _grad_key_kernel(
     start, query, query_steps, log_total, sums, grad, key, value, key_steps, grad_key, grad_value,
     *, own_key,
 ):  # fmt: skip
-    """One block of keys and values."""
+    """Compute the gradients of one block of keys and values."""
     size = key.shape[0]
     k, v, steps, j = key[...], value[...], key_steps[...], pl.program_id(0)
 
@@ -186,7 +186,7 @@ def _grad_key_kernel(
 def _weights_and_grads(
     queries: tuple[Array, Array, Array, Array], key: Array, value: Array, mask: Array
 ) -> tuple[Array, Array]:
-    """Weights, and gradients of logits, float32 [S, S].
+    """Return weights, and gradients of logits, float32 [S, S].
 
     Of queries: themselves [S, D], logarithm of the sum of weights [S], sum of out * grad [S],
     grad [S, D].
@@ -201,7 +201,7 @@ def _weights_and_grads(
 def _mask(
     query_steps: Array, key_steps: Array, query_block: Any, key_block: Any, own_key: bool
 ) -> Array:
-    """Who sees whom among the queries and keys [S] of two blocks, bool [S, S]."""
+    """Return which keys [S] of a block each query [S] of a block sees, bool [S, S]."""
     mask = key_steps[None, :] <= query_steps[:, None]
     if own_key:
         size = query_steps.shape[0]
@@ -220,16 +220,16 @@ def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
 
 
 def _block(query: Array) -> int:
-    """S: what fits on the chip, for queries [B, H, L, D] filled up."""
+    """Return S, the block size that fits on the chip, for padded queries [B, H, L, D]."""
     return 64 if query.dtype.itemsize * query.shape[3] <= 256 else 32
 
 
 def _filled_up(
     query: Array, key: Array, value: Array, query_steps: Array, key_steps: Array
 ) -> tuple[Array, ...]:
-    """The arrays with whole blocks of queries and keys, and a width that is a power of two.
+    """Pad arrays to whole blocks of queries and keys, and a width that is a power of two.
 
-    What is added is not seen and sees nothing, but for its own key.
+    Padding is not seen and sees nothing except its own key.
     """
     rows, heads, count, width = query.shape
     width = max(_MIN_WIDTH, 1 << (width - 1).bit_length())
@@ -253,7 +253,7 @@ def _pad(x: Array, shape: tuple[int, ...], fill: int = 0) -> Array:
 def _seen_blocks(
     query_steps: Array, key_steps: Array, own_key: bool, size: int
 ) -> tuple[Array, Array]:
-    """Which blocks of keys and of queries have to do with each other.
+    """Return which blocks of keys and of queries see each other.
 
     Returns:
       (for each block of queries, the end of the blocks of keys it sees, int32 [B, Q / S]; for each
@@ -280,7 +280,7 @@ def _each_block(
     out_shapes: Sequence[Any],
     interpret: bool,
 ) -> list[Array]:
-    """A program for each block `of` queries or keys, which has all blocks of the others.
+    """Run a program for each block `of` queries or keys, with all blocks of the others.
 
     Args:
       kernel: takes references to a bound, queries, keys and results.
@@ -307,7 +307,10 @@ def _each_block(
 
 
 def _spec(x: Any, size: int | None = None) -> pl.BlockSpec:
-    """The block of a program, or all of its row and head, of [B, H, L, D], [B, H, L] or [B, L]."""
+    """Return the spec of a program's block, or all of its row and head.
+
+    Arrays are [B, H, L, D], [B, H, L] or [B, L].
+    """
 
     def block(i: Array) -> Array | int:
         return 0 if size is None else i

@@ -33,15 +33,15 @@ def sample(
     constraint: decoding.Constraint | None = None,
     **options: Any,
 ) -> tuple[Array, Array]:
-    """Continues prompts of any lengths; everything is traced.
+    """Continue prompts of any lengths; everything is traced.
 
     Args:
       sampler: of the network; a sequence gets at most `sampler.max_inputs` + 1 tokens.
       params: of the network.
       prompts: int [B, L], rows begin with a token and end before their first 0.
-      eos_id: sampled, it ends a row.
+      eos_id: the id that ends a row.
       never: ids that are never sampled.
-      decode_fn: `t5x.decoding.temperature_sample`, or alike.
+      decode_fn: `t5x.decoding.temperature_sample`, or another with its interface.
       constraint: which tokens may follow which, from the beginning of the prompts.
       options: of `decode_fn`, such as `temperature`, `topk`, `topp`, `num_decodes`,
         `decode_rng`, `stream_fn`.
@@ -89,7 +89,7 @@ class _AfterPrompts:
         self.mask, self.update = constraint.mask, constraint.update
 
     def init(self, batch_size: int) -> Any:
-        """The state after the prompts."""
+        """Return the state after the prompts."""
 
         def read(state: Any, tokens: Array) -> tuple[Any, None]:
             seen = self._constraint.update(state, tokens)
@@ -129,13 +129,13 @@ def generate(
     never: Sequence[int] = NEVER_SAMPLED,
     **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `sample`, compiled once for each width of prompts, with the prompts checked.
+    """Continue prompts as `sample` does, checked, with one compilation for each prompt width.
 
     Args:
       sampler, params, eos_id, never: see `sample`.
       prompts: rows of tokens, of any lengths; an array may be padded with 0.
       rng: random key.
-      options: see `sample`; other values of arrays need no compilation.
+      options: see `sample`; new values of arrays do not recompile.
 
     Raises:
       ValueError: names the prompt that is empty, too long, or has an unknown token.

@@ -30,7 +30,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def fit_image(image: Any, size: int = SIZE) -> np.ndarray:
-    """The square in the middle of a picture, by the means of areas, uint8 [size, size, 3].
+    """Return the central square of a picture, resized by area averaging, uint8 [size, size, 3].
 
     Args:
       image: uint8 [height, width, 3] or [height, width, 1], or a Pillow image.
@@ -55,11 +55,11 @@ def fit_image(image: Any, size: int = SIZE) -> np.ndarray:
 
 
 def read_image(path: str | os.PathLike, size: int = SIZE) -> np.ndarray:
-    """A file of any format that Pillow knows, see `fit_image`.
+    """Read a file of any format that Pillow knows, see `fit_image`.
 
     Raises:
       ImportError: Pillow is not installed.
-      ValueError: naming the file that is no picture, or that breaks off.
+      ValueError: naming the file that is not a picture, or is truncated.
     """
     pillow, data = _pillow(), Path(path).read_bytes()
     try:
@@ -79,14 +79,14 @@ def _pillow() -> Any:
 
 
 def image_to_tokens(image: np.ndarray) -> np.ndarray:
-    """uint8 [S, S, 3] -> int32 [1 + 3 S^2]: SOS, then each value + 3."""
+    """Convert uint8 [S, S, 3] to int32 [1 + 3 S^2]: SOS, then each value + 3."""
     return np.concatenate([[SOS], image.reshape(-1).astype(np.int32) + NUM_SPECIAL_IDS]).astype(
         np.int32
     )
 
 
 def tokens_to_image(tokens: Sequence[int] | np.ndarray, size: int = SIZE) -> np.ndarray:
-    """The inverse of `image_to_tokens`; SOS may be missing.
+    """Convert tokens back to a picture, the inverse of `image_to_tokens`; SOS may be missing.
 
     Raises:
       ValueError: there are too few or too many tokens, or one that is no value.
@@ -110,7 +110,7 @@ def tokens_to_image(tokens: Sequence[int] | np.ndarray, size: int = SIZE) -> np.
 
 @functools.lru_cache(maxsize=4)
 def image_positions(size: int = SIZE) -> np.ndarray:
-    """x, y and channel of each token, int32 [1 + 3 S^2, 3], all + 2; those of SOS are 1.
+    """Return x, y and channel of each token, int32 [1 + 3 S^2, 3], all + 2; those of SOS are 1.
 
     0 is the position of padding. Read-only.
     """
@@ -122,7 +122,7 @@ def image_positions(size: int = SIZE) -> np.ndarray:
 
 
 def tokenize_image(example: dict, size: int = SIZE) -> dict:
-    """`tokens` and `positions` of an example with `image` uint8 [H, W, C], or `path`."""
+    """Return `tokens` and `positions` of an example with `image` uint8 [H, W, C], or `path`."""
     if "image" in example:
         image = fit_image(np.asarray(example["image"]), size)
     else:
@@ -139,7 +139,7 @@ def image_task(
     name: str = "images",
     **options: Any,
 ) -> Task:
-    """Pictures as sequences of 3 size^2 values.
+    """Return a task of pictures as sequences of 3 size^2 values.
 
     Args:
       images: a folder or patterns, see `musax.datasets.files.file_source`; or a source with `image`

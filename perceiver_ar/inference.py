@@ -1,4 +1,4 @@
-"""Music that a model composes, from nothing or after a prompt, and scores.
+"""Models of music that compose and score.
 
 composer = Composer.from_pretrained("perceiver_ar-pop909")
 composer.compose(seconds=60, seed=1)[0].save("piece.mid")
@@ -48,9 +48,9 @@ class Composer(PretrainedModel[ModelConfig]):
     """A model of music.
 
     Args:
-      config: what it is.
+      config: the configuration.
       params: of the network.
-      source: the file they are of, for messages.
+      source: the file of the parameters, for messages.
 
     Raises:
       CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
@@ -78,10 +78,10 @@ class Composer(PretrainedModel[ModelConfig]):
         top_p: float = TOP_P,
         progress: Progress | None = None,
     ) -> list[Piece]:
-        """Compose pieces, from nothing or after a prompt.
+        """Compose pieces, with or without a prompt.
 
         Args:
-          prompt: note array they begin with; None for none.
+          prompt: note array that the pieces begin with; None for none.
           count: number of pieces; together they take little longer than one.
           seconds: length of the new music; the model may end a piece before.
           prompt_seconds: use only the beginning of the prompt; the model ends the notes that still

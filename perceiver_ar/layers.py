@@ -1,9 +1,8 @@
 """The layers of Perceiver AR: layer norm, cross- and self-attention with biases.
 
-What a query looks at is not the layers' business: they are given a function from queries (and for
-self-attention, new keys and values) to what was seen, so that training and cached sampling share
-them. Letters in shapes: B batch, L length, Q queries, T inputs, E width of inputs, Z width of
-latents, H heads, D head dimension.
+The layers take a function from queries (and for self-attention, new keys and values) to attention
+results, so that training and cached sampling share them. Letters in shapes: B batch, L length,
+Q queries, T inputs, E width of inputs, Z width of latents, H heads, D head dimension.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from perceiver_ar.positions import rotate
 from t5x.layers.dense import Linear, activation_fn, param_with_axes, shard
 from t5x.layers.norms import standardize
 
-#: Queries [B, H, Q, D] to what they saw, [B, H, Q, D].
+#: Queries [B, H, Q, D] to attention results, [B, H, Q, D].
 Look = Callable[[Array], Array]
 #: Queries, new keys and new values [B, H, Q, D] to what was seen and anything else, such as caches.
 LookAtLatents = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -32,7 +31,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., F] -> [..., F] in `dtype`."""
+        """Normalise [..., F]; the result is in `dtype`."""
         shape = x.shape[-1:]
         scale = param_with_axes("scale", nn.initializers.ones, shape, jnp.float32, axes=("embed",))
         bias = param_with_axes("bias", nn.initializers.zeros, shape, jnp.float32, axes=("embed",))
@@ -54,7 +53,7 @@ class Mlp(nn.Module):
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """`sq_relu`, which is relu(x)^2 (So et al. 2021, "Primer"), or as `t5x.layers.dense`."""
+    """Return the activation `sq_relu`, relu(x)^2 (So et al. 2021, "Primer"), or one of t5x."""
     if name == "sq_relu":
         return lambda x: lax.square(nn.relu(x))
     return activation_fn(name)
@@ -85,7 +84,7 @@ class Attention(nn.Module):
         self.out = Linear(self.out_features, ("joined_kv", "embed"), dtype)
 
     def _heads(self, x: Array) -> Array:
-        """[B, L, H * D] -> [B, H, L, D]."""
+        """Split [B, L, H * D] into [B, H, L, D]."""
         x = x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
         return shard(x, "batch", "heads", "length", "kv")
 
@@ -99,12 +98,12 @@ class Attention(nn.Module):
         )
 
     def keys_values(self, x: Array, positions: Array | None) -> tuple[Array, Array]:
-        """Rotated keys, and values, [B, H, L, D] of [B, L, F]; no rotation without positions."""
+        """Return keys, rotated if there are positions, and values, [B, H, L, D] of [B, L, F]."""
         keys = self._rotate(self._heads(self.key(x)), positions)
         return keys, self._heads(self.value(x))
 
     def __call__(self, x: Array, positions: Array | None, look: Look) -> Array:
-        """What the queries of [B, Q, F] at positions [B, Q] see: [B, Q, out_features]."""
+        """Return the attention results [B, Q, out_features] of [B, Q, F] at positions [B, Q]."""
         if positions is not None:
             positions = positions + self.query_offset
         seen = look(self._rotate(self._heads(self.query(x)), positions))
@@ -113,7 +112,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Latents look at inputs, then a feed-forward block; pre-norm (section 3.1).
+    """Cross-attention from latents to inputs, then a feed-forward block; pre-norm (section 3.1).
 
     Attributes:
       config: sizes.
@@ -139,13 +138,13 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(cfg.dropout_prob)
 
     def keys_values(self, inputs: Array, positions: Array | None) -> tuple[Array, Array]:
-        """Keys and values [B, H, T, D] of inputs [B, T, E]."""
+        """Return keys and values [B, H, T, D] of inputs [B, T, E]."""
         return self.attention.keys_values(self.input_norm(inputs), positions)
 
     def __call__(
         self, z: Array, positions: Array | None, look: Look, deterministic: bool = True
     ) -> Array:
-        """[B, Q, Z] -> [B, Q, Z]."""
+        """Map latents [B, Q, Z] to [B, Q, Z]."""
         seen = self.attention(self.query_norm(z), positions, look)
         seen = self.dropout(seen, deterministic=deterministic)
         z = z + seen if self.config.encoder_use_query_residual else seen
@@ -154,7 +153,7 @@ class CrossAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Latents look at latents, then a feed-forward block; pre-norm and residual."""
+    """Self-attention among latents, then a feed-forward block; pre-norm and residual."""
 
     config: PerceiverARConfig
 
@@ -171,7 +170,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self, z: Array, positions: Array | None, look: LookAtLatents, deterministic: bool = True
     ) -> tuple[Array, Any]:
-        """[B, Q, Z] -> ([B, Q, Z], what `look` returns beside what was seen)."""
+        """Map [B, Q, Z] to ([B, Q, Z], the second result of `look`)."""
         z = shard(z, "batch", "length", "embed")
         x = self.attention_norm(z)
         keys, values = self.attention.keys_values(x, positions)

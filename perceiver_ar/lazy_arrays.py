@@ -1,4 +1,4 @@
-"""Sequences of which only what is looked at is read: a crop of a book, not the book."""
+"""Lazy sequences, of which only slices are read: a crop of a book, not the book."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from t5x.data.vocabularies import EOS_ID
 
 
 class LazyArray:
-    """Stands for an array where only its length and slices of it are needed.
+    """A stand-in for an array where only its length and slices of it are needed.
 
     `np.asarray` makes a real one.
 
@@ -33,7 +33,7 @@ class LazyArray:
 
 
 def lazy_sequence(size: int, read: Callable[[int, int], np.ndarray]) -> dict[str, LazyArray]:
-    """An example for `perceiver_ar.tasks.sequence_task`.
+    """Return a lazy example for `perceiver_ar.tasks.sequence_task`.
 
     Args:
       size: number of ids.

@@ -1,8 +1,8 @@
-"""How likely a model finds whole sequences: the cost of every target, and what is made of it.
+"""Likelihoods of whole sequences under a model: the cost of every target, and averages.
 
-A sequence is scored in blocks (`perceiver_ar.blocks`): strided ones, or those in which it would be
-sampled, so that its likelihood is the one under which it was. Costs are in nats, -log p. All that
-is averaged is so over targets, sequences of any lengths together.
+A sequence is scored in blocks (`perceiver_ar.blocks`): strided ones, or those of sampling, for the
+likelihood under which it was sampled. Costs are in nats, -log p. Averages are over the targets of
+all sequences together.
 
     scores = score_sequences(model, params, sequences, context=4096, stride=256)
     mean_nats([s.nats for s in scores])
@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
     Attributes:
       nats: float32 [n], -log p of tokens 1 to n.
-      inputs: int32 [n], how many tokens there were to look at.
+      inputs: int32 [n], number of visible tokens.
       latents: int32 [n], how many of them were latents of the block.
     """
 
@@ -190,7 +190,7 @@ def _pieces(
     windows: Callable[[Example], Iterator[Example]],
     restart: bool,
 ) -> Iterator[_Piece]:
-    """Yield all blocks of all sequences; fills in how many inputs and latents their targets see."""
+    """Yield all blocks of all sequences; fill in how many inputs and latents their targets see."""
     for example, score in zip(examples, scores):
         at = max(int(example.get("prefix_lengths", 0)), 1) - 1
         for window in windows(example):

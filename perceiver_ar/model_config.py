@@ -1,4 +1,4 @@
-"""What a model of music is: the `config.json` of its folder."""
+"""The configuration of a model of music: the `config.json` of its folder."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ _ENCODINGS = {"performance": PerformanceEncoding, "multitrack": MultitrackEncodi
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(BaseModelConfig):
-    """All that is needed to run a model, but its parameters.
+    """Everything needed to run a model except its parameters.
 
     Attributes:
       network: sizes.

@@ -48,10 +48,10 @@ class SequenceModel(BaseTransformerModel):
 
     @abc.abstractmethod
     def at_latents(self, batch: Batch) -> dict[str, Array]:
-        """`batch` with the targets and loss weights [B, N] that belong to the logits."""
+        """Return `batch` with the targets and loss weights [B, N] that belong to the logits."""
 
     def target_nats(self, params: Params, batch: Batch) -> tuple[Array, Array]:
-        """(-log p of each target, weights: 0 where it does not count), float32 [B, N] both."""
+        """Return (-log p of each target, weights, 0 where it does not count), float32 [B, N]."""
         at = self.at_latents(batch)
         logits = self._compute_logits(params, at)
         return losses.token_nats(logits, at["decoder_target_tokens"]), at["decoder_loss_weights"]
@@ -59,15 +59,18 @@ class SequenceModel(BaseTransformerModel):
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: Array | None
     ) -> tuple[Array, MetricsMap]:
-        """See `BaseTransformerModel.loss_fn`."""
+        """Return loss and metrics, see `BaseTransformerModel.loss_fn`."""
         return super().loss_fn(params, self.at_latents(batch), dropout_rng)
 
     def normalize_globally(self, batch: Batch) -> tuple[BaseTransformerModel, Batch]:
-        """See `BaseTransformerModel.normalize_globally`; the batch is then that of the latents."""
+        """Return a model that knows the whole batch, and the batch, reduced to the latents.
+
+        See `BaseTransformerModel.normalize_globally`.
+        """
         return super().normalize_globally(self.at_latents(batch))
 
     def eval_fn(self, params: Params, batch: Batch) -> tuple[Array, MetricsMap]:
-        """The cross-entropy alone, without dropout."""
+        """Return the cross-entropy alone, without dropout."""
         plain = copy.copy(self)
         plain._z_loss, plain._label_smoothing = 0.0, 0.0
         return plain.loss_fn(params, batch, None)
@@ -84,7 +87,7 @@ class SequenceModel(BaseTransformerModel):
         }
 
     def score_batch(self, params: Params, batch: Batch, return_intermediates: bool = False) -> Any:
-        """Log-likelihood float32 [B] of the targets of the latents, as far as they count."""
+        """Return log-likelihoods float32 [B] of the targets of the latents that count."""
         return super().score_batch(params, self.at_latents(batch), return_intermediates)
 
 
@@ -147,7 +150,7 @@ class PerceiverARModel(SequenceModel):
         input_shapes: Mapping[str, tuple[int, ...]],
         input_types: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Initial `params` and their axes; of the shapes only the number of rows matters."""
+        """Return initial `params` and their axes; of the shapes only the number of rows matters."""
         del input_types
         cfg = self.module.config
         # As many rows as a batch has, which the devices can share.
@@ -174,10 +177,10 @@ class PerceiverARModel(SequenceModel):
         )
 
     def at_latents(self, batch: Batch) -> dict[str, Array]:
-        """See `SequenceModel.at_latents`; also `latent_steps` [B, N].
+        """Return the batch with targets and weights of the latents, and `latent_steps` [B, N].
 
-        A target counts if it is no padding, its latent has a position, and the batch does not say
-        otherwise.
+        A target counts if it is not padding, its latent has a position, and its weight in the batch
+        is not 0.
         """
         if "latent_steps" in batch:
             return dict(batch)
@@ -199,7 +202,7 @@ class PerceiverARModel(SequenceModel):
         }
 
     def train_step_flops(self, params: Params, batch: Batch) -> float:
-        """See `BaseModel.train_step_flops`; the formula is `perceiver_ar.flops`."""
+        """Return the FLOPs of a step, by `perceiver_ar.flops`."""
         rows, length = batch["decoder_input_tokens"].shape
         return train_step_flops(params, self.module.config, rows, length)
 
@@ -215,12 +218,12 @@ class PerceiverARModel(SequenceModel):
         num_decodes: int = 1,
         decoder_params: Mapping[str, Any] | None = None,
     ) -> tuple[Array, Mapping[str, Array]]:
-        """Continues prompts, which may be of unequal lengths.
+        """Continue prompts, which may be of unequal lengths.
 
         Args:
           params: of the network.
           batch: `decoder_input_tokens` int [B, T], of which the first `decoder_prompt_lengths`
-            int [B] are the prompts. T bounds prompt and continuation, but for one token more.
+            int [B] are the prompts. Prompt and continuation together have at most T + 1 tokens.
           rng: random key of sampling; not together with `decoder_params["decode_rng"]`.
           return_all_decodes: all K decodes rather than the best.
           num_decodes: K.
@@ -231,7 +234,7 @@ class PerceiverARModel(SequenceModel):
           score, {"scores": float32 [B] or [B, K]}).
 
         Raises:
-          ValueError: the batch does not say what the prompts are, or there are two random keys.
+          ValueError: the batch has no prompt lengths, or there are two random keys.
         """
         if "decoder_prompt_lengths" not in batch:
             raise ValueError(

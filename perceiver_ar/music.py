@@ -18,8 +18,8 @@ from t5x.data.sources import FunctionSource, Source
 from t5x.data.tasks import Task
 from t5x.data.vocabularies import EOS_ID, TokenVocabulary
 
-#: Pieces whose notes are kept in memory, some 50 MB a thousand: to read a file takes several times
-#: as long as all that is done with its notes.
+#: Pieces whose notes are kept in memory, some 50 MB per thousand: reading a file takes several
+#: times as long as processing its notes.
 _KEPT_PIECES = 4096
 
 #: Pitches of a piano.
@@ -32,7 +32,7 @@ class EmptyPieceError(ValueError):
 
 @functools.lru_cache(_KEPT_PIECES)
 def _read(piece: Piece) -> np.ndarray:
-    """Notes, read-only."""
+    """Return the notes of a piece, read-only."""
     notes = piece.load_or_empty()
     notes.flags.writeable = False
     return notes
@@ -53,11 +53,11 @@ class _Pieces(Sequence):
 
 
 def piece_source(reader: Callable[[str, str], Sequence[Piece]], directory: str) -> Source:
-    """Pieces of a corpus: raw examples with `name` and `notes`, in splits by piece.
+    """Return a source of pieces: examples with `name` and `notes`, in splits by piece.
 
     Args:
       reader: of `musax.datasets.pieces`, such as `pop909` or `midi_folder`.
-      directory: what the corpus's archive unpacks to.
+      directory: the unpacked archive of the corpus.
     """
 
     def read(split: str) -> _Pieces:
@@ -67,7 +67,7 @@ def piece_source(reader: Callable[[str, str], Sequence[Piece]], directory: str) 
 
 
 def music_vocabulary(encoding: PieceEncoding = PERFORMANCE) -> TokenVocabulary:
-    """Token ids of an encoding's events, above those of padding, EOS and SOS."""
+    """Return a vocabulary of an encoding's events, above the ids of padding, EOS and SOS."""
     return TokenVocabulary(encoding.codec.num_classes)
 
 
@@ -81,13 +81,13 @@ def vary_notes(
     stretch: float = 0.05,
     pitch_range: tuple[int, int] = PIANO_RANGE,
 ) -> dict:
-    """Transposes and stretches a piece, as Oore et al. 2018 (section 3.2) do.
+    """Transpose and stretch a piece, as Oore et al. 2018 (section 3.2) do.
 
     Args:
       example: with `notes`.
       rng: draws both.
-      transpose: least and greatest number of semitones; what would leave `pitch_range` is not
-        drawn. Drums stay.
+      transpose: least and greatest number of semitones, limited so that no pitch leaves
+        `pitch_range`. Drums stay.
       stretch: durations are multiplied by 1 - stretch to 1 + stretch.
       pitch_range: lowest and highest pitch.
     """
@@ -105,7 +105,7 @@ def vary_notes(
 
 
 def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np.ndarray:
-    """Tokens int32 [n]: SOS and the events of a note array, without EOS.
+    """Return tokens int32 [n]: SOS and the events of a note array, without EOS.
 
     The silence before the first note is left out.
 
@@ -124,7 +124,7 @@ def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np
 
 
 def tokenize_piece(example: dict, encoding: PieceEncoding = PERFORMANCE) -> list[dict]:
-    """`tokens` int32 [n + 1], SOS to EOS, of `notes`; nothing for a piece without any."""
+    """Return `tokens` int32 [n + 1], SOS to EOS, of `notes`; nothing for a piece without any."""
     try:
         tokens = encode_piece(example["notes"], encoding)
     except EmptyPieceError:
@@ -142,7 +142,7 @@ def music_task(
     name: str = "music",
     **options: Any,
 ) -> Task:
-    """Pieces of music as sequences of events.
+    """Return a task of pieces of music as sequences of events.
 
     Args:
       source: of raw examples with `notes`, see `piece_source`.

@@ -31,7 +31,7 @@ _query_init = nn.initializers.truncated_normal(0.02)
 
 
 class PositionTables(nn.Module):
-    """The sum of a table's row for each coordinate; tables that are not trained pass no gradient.
+    """Sums of table rows, one per coordinate; tables that are not trained pass no gradient.
 
     The tables are parameters either way, as they are in the reference's checkpoints.
     """
@@ -40,7 +40,7 @@ class PositionTables(nn.Module):
 
     @nn.compact
     def __call__(self, positions: Array) -> Array:
-        """int [B, T, C] -> [B, T, E]."""
+        """Embed positions int [B, T, C] as [B, T, E]."""
         cfg = self.config
         total = jnp.zeros((*positions.shape[:2], cfg.input_embed_dim), cfg.dtype)
         for i, size in enumerate(cfg.input_idx_size):
@@ -62,13 +62,13 @@ def _constant(value: Any) -> Callable[..., Array]:
 
 
 class InitialQueries(nn.Module):
-    """What latents begin as, from the embedded tokens at their positions or from parameters."""
+    """Initial latents, from the embedded tokens at their positions or from parameters."""
 
     config: PerceiverARConfig
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, N, E] -> [B, N * P, Z]."""
+        """Map embedded tokens [B, N, E] to latents [B, N * P, Z]."""
         cfg = self.config
         if cfg.initial_query_embed_style == "learned":
             z = self._learned(x.shape[1])
@@ -98,7 +98,7 @@ class InitialQueries(nn.Module):
 
 
 class PerceiverAR(Stack):
-    """Tokens to the logits of what follows each of the last N of them.
+    """The network: logits of the token after each of the last N tokens.
 
     Attributes:
       config: a `PerceiverARConfig`.
@@ -126,12 +126,12 @@ class PerceiverAR(Stack):
     # ---------------------------------------------------------------------------- its parts
 
     def embed(self, tokens: Array, positions: Array) -> Array:
-        """Embedded tokens [B, T, E] of int [B, T] at positions int [B, T, C]."""
+        """Embed tokens int [B, T] at positions int [B, T, C] as [B, T, E]."""
         x = self.token_embed(tokens)
         return x if self.config.rotary else x + self.position_embed(positions)
 
     def rotary_positions(self, positions: Array, lengths: Array) -> Array | None:
-        """What to rotate by, [B, T], for positions [B, T, C] of rows of `lengths` [B]."""
+        """Return rotation positions [B, T] for positions [B, T, C] of rows of `lengths` [B]."""
         cfg = self.config
         if not cfg.rotary:
             return None
@@ -142,16 +142,16 @@ class PerceiverAR(Stack):
         return -angles if cfg.use_negative_rotary_positions else angles
 
     def cross_attentions(self) -> list[CrossAttention]:
-        """All cross-attentions in the order of their use."""
+        """Return all cross-attentions in the order of their use."""
         first = [self.cross_attention] if self.config.include_initial_cross_attention else []
         return [*first, *self.cross_after]
 
     def input_keys_values(self, x: Array, angles: Array | None) -> list[tuple[Array, Array]]:
-        """Keys and values [B, H, T, D] of embedded inputs, for each of the cross-attentions."""
+        """Return keys and values [B, H, T, D] of embedded inputs, for each cross-attention."""
         return [cross.keys_values(x, angles) for cross in self.cross_attentions()]
 
     def predict(self, z: Array) -> Array:
-        """Float32 logits [B, N, V] of latents [B, N * P, Z]."""
+        """Return float32 logits [B, N, V] of latents [B, N * P, Z]."""
         z = self.final_norm(z)
         per_position = self.config.num_latents_per_position
         if per_position > 1:
@@ -169,7 +169,7 @@ class PerceiverAR(Stack):
         latent_counts: Array | None = None,
         enable_dropout: bool = False,
     ) -> Array:
-        """Logits of what follows each of the last N tokens of each row.
+        """Return logits of the token after each of the last N tokens of each row.
 
         Args:
           tokens: int [B, T]; a row ends before its first 0.
@@ -179,7 +179,7 @@ class PerceiverAR(Stack):
           enable_dropout: whether there is dropout, with the random numbers `dropout`.
 
         Returns:
-          float32 [B, N, V]; at latents without a position (`masks.latent_steps` is -1) anything.
+          float32 [B, N, V]; undefined at latents without a position (`masks.latent_steps` is -1).
 
         Raises:
           ValueError: T or N or C does not fit the configuration.
@@ -201,7 +201,7 @@ class PerceiverAR(Stack):
     def _visible_inputs(
         self, x: Array, angles: Array | None, key_steps: Array, training: bool
     ) -> tuple[Array, Array | None, Array]:
-        """Inputs, what they are rotated by, and steps, as keys; a random subset in training."""
+        """Return inputs, rotation positions, and steps, as keys; a random subset in training."""
         cfg = self.config
         if training and cfg.encoder_dropout_prob > 0:
             rng = self.make_rng("dropout")
@@ -225,7 +225,7 @@ class PerceiverAR(Stack):
         inputs: tuple[Array, Array | None, Array],
         deterministic: bool,
     ) -> Array:
-        """Latents [B, N * P, Z] at `steps` through all layers."""
+        """Apply all layers to latents [B, N * P, Z] at `steps`."""
         cfg = self.config
         x, angles, input_steps = inputs
         options = AttentionOptions(cfg.attention_block, cfg.head_group_size, cfg.attention_kernel)
@@ -280,17 +280,17 @@ class PerceiverAR(Stack):
         look_at_inputs: Callable[[int, Array], Array],
         look_at_latents: Callable[[int, Array, Array, Array], tuple[Array, Any]],
     ) -> tuple[Array, list[Any]]:
-        """New latents through all layers, where others and the inputs are in caches.
+        """Apply all layers to new latents, with the others and the inputs in caches.
 
         Args:
           z: [B, Q, Z], initial queries.
-          z_angles: what they are rotated by, [B, Q], or None.
-          look_at_inputs: (number of the cross-attention, queries) -> what was seen.
-          look_at_latents: (number of the layer, queries, new keys, new values) -> (what was seen,
-            anything), with arrays [B, H, Q, D].
+          z_angles: rotation positions [B, Q], or None.
+          look_at_inputs: (number of the cross-attention, queries) -> attention results.
+          look_at_latents: (number of the layer, queries, new keys, new values) -> (attention
+            results, anything), with arrays [B, H, Q, D].
 
         Returns:
-          (latents [B, Q, Z], what `look_at_latents` returned beside what was seen, by layer).
+          (latents [B, Q, Z], second results of `look_at_latents` by layer).
         """
         extra = self.config.additional_cross_attend_after_layers
         crosses, number, caches = self.cross_attentions(), 0, []
@@ -309,7 +309,7 @@ class PerceiverAR(Stack):
 def _check(
     cfg: PerceiverARConfig, tokens: Array, positions: Array | None, num_latents: int
 ) -> Array:
-    """Positions as [B, T, C]; raises ValueError unless everything fits."""
+    """Return positions as [B, T, C]; raise ValueError unless everything fits."""
     length = tokens.shape[1]
     if not num_latents <= length <= cfg.max_context_length:
         raise ValueError(

@@ -22,10 +22,10 @@ _RULES: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 
 def optimizer(name: str = "adam", max_norm: float | None = 1.0) -> optimizers.OptaxWrapper:
-    """A rule of the reference, at the trainer's learning rate.
+    """Return a rule of the reference, at the trainer's learning rate.
 
     With a loss that is a sum over tokens the gradient is practically always longer than
-    `max_norm`, so that only its direction counts; a mean leaves it its length.
+    `max_norm`, so that only its direction counts; with a mean its length counts too.
 
     Args:
       name: `adam`, `sgd`, `lamb`, `adafactor` or `sm3`.
@@ -46,12 +46,12 @@ def learning_rate_schedule(
     warmup_steps: int = 10_000,
     training_steps: int = 1_000_000,
 ) -> Schedule:
-    """A linear warm-up from 0, and what follows it: step -> float32.
+    """Return a linear warm-up from 0 followed by a schedule: step -> float32.
 
     Args:
-      kind: `constant`; `cosine`, down to 0 in `training_steps` after the warm-up; `steps`, a tenth
-        of what was after 50, 80 and 95 % of `training_steps`; or `t5`, falling with the square root
-        of the step.
+      kind: `constant`; `cosine`, down to 0 in `training_steps` after the warm-up; `steps`,
+        divided by 10 after 50, 80 and 95 % of `training_steps`; or `t5`, falling with the square
+        root of the step.
       base_learning_rate: at the end of the warm-up.
       warmup_steps: of the warm-up.
       training_steps: see above.

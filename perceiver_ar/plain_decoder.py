@@ -1,4 +1,4 @@
-"""The decoder-only network of t5x on Perceiver AR's examples: what Perceiver AR is compared with.
+"""The decoder-only network of t5x on Perceiver AR's examples, as a baseline.
 
 Every input is a latent, so that N = T: a context of T inputs costs self-attention of T in each
 layer, and the first target of a window has one input.
@@ -45,7 +45,7 @@ class PlainDecoderModel(SequenceModel, DecoderOnlyModel):
         )
 
     def at_latents(self, batch: Batch) -> dict[str, Array]:
-        """See `SequenceModel.at_latents`; a target counts if it is no padding and has a weight."""
+        """Return the batch with weights; a target counts if it is not padding and has a weight."""
         targets = batch["decoder_target_tokens"]
         weights = (targets > 0) * batch.get("decoder_loss_weights", jnp.ones_like(targets))
         return {**batch, "decoder_loss_weights": jnp.asarray(weights, jnp.float32)}

@@ -26,7 +26,7 @@ def plot_buckets(
 
     Args:
       curves: name -> `likelihood.buckets`, all with the same edges.
-      by: what the buckets are of.
+      by: the property that defines the buckets.
       title: above it.
     """
     from matplotlib.figure import Figure

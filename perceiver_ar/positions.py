@@ -1,4 +1,4 @@
-"""Where a token is: rotations of queries and keys, and tables that are added to embeddings.
+"""Positions: rotations of queries and keys, and tables that are added to embeddings.
 
 Letters in shapes: B batch, L length, H heads, D head dimension, E embed, C coordinates.
 """
@@ -9,12 +9,12 @@ from jax import Array
 
 from t5x.layers.embeddings import sinusoids
 
-#: What a table of absolute positions may start as.
+#: Initial values of a table of absolute positions.
 TABLES = ("sinusoidal", "fourier", "random")
 
 
 def rotary_wavelengths(bands: int, max_wavelength: float) -> np.ndarray:
-    """Positions per radian of each band, float64 [bands], from 1 to `max_wavelength` inclusive.
+    """Return positions per radian of each band, float64 [bands], 1 to `max_wavelength` inclusive.
 
     The usual spacing leaves out the last one (Su et al. 2021, "RoFormer", section 3.2.2); Perceiver
     AR's does not.
@@ -30,11 +30,11 @@ def rotate(
     fraction_channels: float = 0.5,
     fraction_heads: float = 1.0,
 ) -> Array:
-    """Rotates pairs of channels by angles proportional to positions.
+    """Rotate pairs of channels by angles proportional to positions.
 
     The leading `2 * floor(D * fraction_channels / 2)` channels of the first
     `floor(H * fraction_heads)` heads are taken as neighbouring pairs (a, b), which become
-    (a cos - b sin, b cos + a sin). Everything else stays as it is.
+    (a cos - b sin, b cos + a sin). All else is unchanged.
 
     Args:
       x: [B, H, L, D], queries or keys.
@@ -63,12 +63,12 @@ def rotate(
 
 
 def terminal_positions(lengths: Array, size: int) -> Array:
-    """How many tokens follow each one: n - 1 - i, int32 [B, size], of rows of `lengths` [B]."""
+    """Return the number of tokens after each one, int32 [B, size], of rows of `lengths` [B]."""
     return (lengths[:, None] - 1 - jnp.arange(size)).astype(jnp.int32)
 
 
 def fourier_features(size: int, features: int) -> np.ndarray:
-    """Fourier features of the positions of one axis, float32 [size, features].
+    """Return Fourier features of the positions of one axis, float32 [size, features].
 
     Sines, then cosines, of pi f p, for p from -1 to 1 and features / 2 frequencies f from 1 to
     size / 2, all equally spaced (Jaegle et al. 2021, "Perceiver", section 3.2).
@@ -81,7 +81,7 @@ def fourier_features(size: int, features: int) -> np.ndarray:
 
 
 def position_table(kind: str, size: int, features: int) -> np.ndarray | None:
-    """Starting values float32 [size, features] of a table; None for the random one.
+    """Return initial values float32 [size, features] of a table; None for the random one.
 
     Raises:
       ValueError: an unknown kind.

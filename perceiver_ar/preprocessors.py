@@ -1,4 +1,4 @@
-"""Sequences of tokens to the inputs and targets of training and evaluation.
+"""From sequences of tokens to the inputs and targets of training and evaluation.
 
 An example has `tokens` int32 [n + 1]: SOS, data, EOS. Each of the first n is an input and each of
 the last n a target. All positions below are those of inputs, from 0 to n - 1; latent t predicts
@@ -18,7 +18,7 @@ CROPPING = ("none", "full_latents", "full_latents_with_prefix", "equal_position_
 
 
 def number_positions(example: Example, max_position: int | None = None) -> Example:
-    """Adds `positions` int32 [n + 1, 1], counted from 1, unless there are some.
+    """Add `positions` int32 [n + 1, 1], counted from 1, unless the example has some.
 
     Args:
       example: with `tokens`.
@@ -43,7 +43,7 @@ def number_positions(example: Example, max_position: int | None = None) -> Examp
 
 
 def take_block(example: Example, block: Block) -> Example:
-    """The inputs and targets of a block.
+    """Return the inputs and targets of a block.
 
     Returns:
       `inputs`, `targets`, `loss_weights` int32 [L], `positions` int32 [L, C] (those of the whole
@@ -60,10 +60,10 @@ def take_block(example: Example, block: Block) -> Example:
 
 
 def restart_positions(example: Example) -> Example:
-    """`positions` int32 [L, 1] counted from 1 at the first of the `inputs`, wherever that was.
+    """Return the example with `positions` int32 [L, 1] counted from 1 at its first input.
 
-    A rotary network sees only differences of positions; so it loses nothing, and a sequence may be
-    longer than its maximum wavelength, or than float32 can rotate by.
+    A rotary network sees only differences of positions, so this loses nothing, and a sequence may
+    exceed its maximum wavelength or the angles that float32 resolves.
     """
     counted = np.arange(1, len(example["inputs"]) + 1, dtype=np.int32)
     return {**example, "positions": counted[:, None]}
@@ -81,7 +81,7 @@ def draw_block(
     prefix: int = 0,
     min_crop: int | None = None,
 ) -> Block:
-    """Draws the end of a training example; it begins T inputs before, or where the sequence does.
+    """Draw the end of a training example, which begins T inputs before or at the sequence's start.
 
     Let n be `length`, N `num_latents`, and the first p = max(prefix - 1, 0) targets be given (they
     have no loss). How often a target is trained on:
@@ -133,7 +133,7 @@ def crop(
     method: str = "full_latents",
     min_crop: int | None = None,
 ) -> Example | None:
-    """One random training example of a sequence; see `draw_block` and `take_block`.
+    """Return one random training example of a sequence; see `draw_block` and `take_block`.
 
     Args:
       example: `tokens`, `positions`, and optionally `prefix_lengths` int, tokens that are given.
@@ -168,7 +168,7 @@ def evaluation_windows(
     stride: int | None = None,
     schedule: LatentSchedule | None = None,
 ) -> Iterator[Example]:
-    """All of a sequence in windows; each target counts once, but for the given ones.
+    """Yield all of a sequence in windows that score each target once, except given ones.
 
     Args:
       example, sequence_length, num_latents: see `crop`.
@@ -199,12 +199,12 @@ def evaluation_windows(
 
 
 def prompt_and_rest(example: Example, prompt_length: int = 1) -> Example:
-    """A sequence whose given tokens are the prompt of a prediction.
+    """Return an example for prediction, whose given tokens are the prompt.
 
     Args:
-      example: as for `crop`; `prefix_lengths` says how many tokens are given.
-      prompt_length: how many are given where the example does not say so, SOS included; one token
-        at least is left to predict.
+      example: as for `crop`; `prefix_lengths` is the number of given tokens.
+      prompt_length: the number of given tokens, SOS included, for an example without
+        `prefix_lengths`; at least one token is left to predict.
     """
     length = len(example["tokens"]) - 1
     prompt = int(example.get("prefix_lengths", min(prompt_length, length)))

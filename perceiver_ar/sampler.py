@@ -35,7 +35,7 @@ KeysValues = tuple[Array, Array]
 
 
 class SamplerCache(flax.struct.PyTreeNode):
-    """What a step needs of those before it.
+    """State of sampling between steps.
 
     Attributes:
       inputs: keys and values [B, H, S, D] of each cross-attention.
@@ -122,11 +122,11 @@ class Sampler:
 
     @property
     def slots(self) -> int:
-        """S."""
+        """Number of slots, S."""
         return min(self.context, self.max_inputs)
 
     def parameters(self, params: Any) -> Any:
-        """The parameters of the network as the other methods take them: one set a layer."""
+        """Return the network's parameters for the other methods, with one set per layer."""
         return unstack_layers(params, self.config)
 
     def _apply(self, params: Any, method: Any, *args: Any) -> Any:
@@ -136,11 +136,11 @@ class Sampler:
     # ------------------------------------------------------------------------- both ways in
 
     def prefill(self, params: Any, prompts: Array) -> SamplerCache:
-        """Caches of prompts without their last tokens, which are for the first `step`.
+        """Return caches of prompts without their last tokens, which are for the first `step`.
 
         Args:
           params: see `parameters`.
-          prompts: int [B, L], rows end before their first 0 and have a token at least.
+          prompts: int [B, L], rows end before their first 0 and have at least one token.
         """
         last = masks.lengths_of(prompts) - 1
         inputs = self._apply(params, self._project_prompts, prompts, last)
@@ -155,14 +155,14 @@ class Sampler:
     def step(
         self, params: Any, cache: SamplerCache, sequences: Array, index: Array, token: Array
     ) -> tuple[Array, SamplerCache]:
-        """One token more.
+        """Add one token.
 
         Args:
           params: see `parameters`.
-          cache: what came before.
+          cache: state after the previous tokens.
           sequences: int [B, L], all tokens before `index`.
           index: int [B], where `token` is.
-          token: int [B]; a row with padding (0) stays as it is.
+          token: int [B]; a row with padding (0) is unchanged.
 
         Returns:
           (float32 logits [B, V] of the next token, new caches).
@@ -175,19 +175,19 @@ class Sampler:
     # ------------------------------------------------------------------------------ inputs
 
     def _positions(self, index: Array) -> Array:
-        """Positions [B, Q, C] of inputs [B, Q]."""
+        """Return positions [B, Q, C] of inputs [B, Q]."""
         if self.positions is None:
             return index[..., None] + 1
         table = jnp.asarray(self.positions, jnp.int32)
         return jnp.take(table, index, axis=0, mode="clip")
 
     def _embed(self, net: PerceiverAR, tokens: Array, index: Array) -> tuple[Array, Array | None]:
-        """Embedded tokens and what to rotate by, of inputs `index` [B, Q]."""
+        """Return embedded tokens and rotation positions of inputs `index` [B, Q]."""
         positions = self._positions(index)
         return net.embed(tokens, positions), net.rotary_positions(positions, index[:, 0])
 
     def _in_slots(self, newest: Array) -> Array:
-        """Which inputs are in the slots, int [B, S], if the newest is [B]; negative for none."""
+        """Return which inputs are in the slots, int [B, S]; negative for none. `newest` is [B]."""
         newest = newest[:, None]
         return newest - (newest - jnp.arange(self.slots)) % self.slots
 
@@ -208,7 +208,7 @@ class Sampler:
     # ------------------------------------------------------------------------------- prompt
 
     def _project_prompts(self, net: PerceiverAR, prompts: Array, last: Array) -> list[KeysValues]:
-        """The newest inputs of prompts [B, L] that end at `last` [B], in their slots."""
+        """Return the newest inputs of prompts [B, L] that end at `last` [B], in their slots."""
         width = min(self.slots, prompts.shape[1])
         held = jnp.maximum(self._in_slots(last)[:, :width], 0)
         x, angles = self._embed(net, jnp.take_along_axis(prompts, held, axis=1), held)
@@ -218,7 +218,7 @@ class Sampler:
         ]
 
     def _first_input(self, first_latent: Array) -> Array:
-        """The first input [B] seen in a block that begins with a latent [B]."""
+        """Return the first input [B] seen in a block that begins with a latent [B]."""
         end = jnp.minimum(first_latent + self.schedule.num_latents, self.max_inputs)
         return jnp.maximum(end - self.context, 0)
 
@@ -232,9 +232,9 @@ class Sampler:
         first_input: Array,
         width: int,
     ) -> list[KeysValues]:
-        """Keys and values [B, H, N * P, D], by layer, of the `count` [B] latents before `end` [B].
+        """Return keys and values [B, H, N * P, D], by layer, of the latents before `end` [B].
 
-        They stand first; the others are undefined. `width` is the largest count.
+        The `count` [B] latents come first; the others are undefined. `width` is the largest count.
         """
         per_position = net.config.num_latents_per_position
         slots = self.schedule.num_latents * per_position
@@ -270,7 +270,7 @@ class Sampler:
     def _add_latents(
         self, net: PerceiverAR, cache: SamplerCache, index: Array, token: Array
     ) -> tuple[Array, SamplerCache]:
-        """Logits [B, V] after tokens [B], and caches with their latents."""
+        """Return logits [B, V] after tokens [B], and caches with their latents."""
         per_position = net.config.num_latents_per_position
         size = self.schedule.num_latents * per_position
         own = cache.fill[:, None] * per_position + jnp.arange(per_position)
@@ -303,11 +303,11 @@ class Sampler:
         index: Array,
         active: Array,
     ) -> SamplerCache:
-        """New blocks for the rows whose block is full and that go on.
+        """Begin new blocks in active rows whose block is full.
 
         If all rows are due they are computed together, else one after the other: the cost is that
-        of the rows which are due. These are loops, of no step mostly, and no conditionals, because
-        loops change what they carry in place.
+        of the rows which are due. These are loops, mostly of no step, rather than conditionals,
+        because loops update their state in place.
         """
         count = self.schedule.refill - 1
 
@@ -345,7 +345,7 @@ class Sampler:
                 first_input=put(state.first_input, first_input),
             )
 
-        # The inputs only go in, so that the loops need not carry them.
+        # The inputs are read only, so the loops need not carry them.
         state = cache.replace(inputs=[])
         rows = len(index)
         state = lax.while_loop(
@@ -359,12 +359,12 @@ class Sampler:
 
 
 def _widen(x: Array, size: int) -> Array:
-    """[B, H, L, D] -> [B, H, size, D], cut or filled up with zeros."""
+    """Cut or pad [B, H, L, D] with zeros to [B, H, size, D]."""
     x = x[:, :, :size]
     return jnp.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2]), (0, 0)))
 
 
 def _write(x: Array, new: Array, slots: Array) -> Array:
-    """[B, H, S, D] with `new` [B, H, Q, D] in slots [B, Q]; slots beyond the last are left out."""
+    """Write `new` [B, H, Q, D] to slots [B, Q] of [B, H, S, D]; drop slots beyond the last."""
     rows = jnp.arange(x.shape[0])[:, None]
     return x.at[rows, :, slots].set(jnp.swapaxes(new, 1, 2), mode="drop")

@@ -1,4 +1,4 @@
-"""The tasks Perceiver AR trains on: `sequence_task` and, made with it, the copy task.
+"""The tasks Perceiver AR trains on: `sequence_task` and the copy task.
 
 Others are in `perceiver_ar.music`, `text`, `images` and `audio_codes`.
 """
@@ -21,12 +21,12 @@ SOS = 2
 _SPLITS = ("train", "validation", "test")
 
 
-#: What a task is for: random crops, windows that score each token once, prompts to continue.
+#: Purposes: random crops, windows that score each token once, prompts to continue.
 PURPOSES = ("train", "evaluate", "predict")
 
 
 def sequence_features(vocabulary: Vocabulary, purpose: str = "train") -> dict[str, Feature]:
-    """Output features of a task, for `PerceiverARFeatureConverter`.
+    """Return output features of a task, for `PerceiverARFeatureConverter`.
 
     Raises:
       ValueError: an unknown purpose.
@@ -66,7 +66,7 @@ def sequence_task(
     postprocess_fn: Callable | None = None,
     metric_fns: Sequence[Callable] = (),
 ) -> Task:
-    """A task whose examples are whole sequences: texts, pieces of music, pictures.
+    """Return a task whose examples are whole sequences: texts, pieces of music, pictures.
 
     Args:
       name: of the task.
@@ -77,7 +77,7 @@ def sequence_task(
       vocabulary: of the tokens.
       num_latents: of the network.
       purpose: one of `PURPOSES`.
-      augment: preprocessors of raw examples in training alone.
+      augment: preprocessors of raw examples in training only.
       cropping, min_crop: see `preprocessors.draw_block`.
       stride, schedule: see `preprocessors.evaluation_windows`.
       max_position: see `preprocessors.number_positions`.
@@ -112,7 +112,7 @@ def sequence_task(
 
 
 def copy_example(split: str, index: int, length: int, num_symbols: int) -> dict[str, Any]:
-    """SOS, random bytes, the same backwards, EOS: int32 `tokens` of at most `length`.
+    """Return SOS, random bytes, the same backwards, EOS: int32 `tokens` of at most `length`.
 
     The copy task of section 4.1; SOS and the random half are given (`prefix_lengths`).
     """
@@ -138,7 +138,7 @@ def copy_task(
     max_position: int | None = None,
     name: str = "copy",
 ) -> Task:
-    """Random bytes and their mirror image.
+    """Return a task of random bytes and their mirror image.
 
     Args:
       length: tokens of an example; the context to train with.
@@ -199,7 +199,7 @@ def _without_prefix(example: dict) -> dict:
 
 
 def _mirror_image(tokens: Any, example: dict, is_target: bool) -> list[int]:
-    """What a prediction should be, or is: ids up to and with EOS."""
+    """Return ids up to and with EOS: the expected ones of a target, or those of a prediction."""
     tokens = [int(token) for token in tokens]
     first = int(example["prompt_lengths"]) - 1 if is_target else 0
     tokens = tokens[first:]
@@ -209,7 +209,7 @@ def _mirror_image(tokens: Any, example: dict, is_target: bool) -> list[int]:
 def copy_accuracy(
     targets: Sequence[Sequence[int]], predictions: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """Fraction of tokens, and of whole sequences, that were predicted."""
+    """Return the share of predicted tokens, and of whole sequences."""
     equal = [
         [i < len(found) and found[i] == token for i, token in enumerate(wanted)]
         for wanted, found in zip(targets, predictions)

@@ -22,7 +22,7 @@ _SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 
 
 def tokenize_bytes(example: dict) -> dict:
-    """A `lazy_sequence` of the bytes of a file, `path`; a crop reads no more than itself."""
+    """Return a `lazy_sequence` of the bytes of a file, `path`; a crop reads no more than itself."""
     data = np.frombuffer(read_file(example["path"]), np.uint8)
 
     def read(first: int, end: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def tokenize_bytes(example: dict) -> dict:
 
 
 def tokenize_pieces(example: dict, vocabulary: Vocabulary) -> dict:
-    """`tokens` int32 [n + 1], SOS to EOS, of a file of UTF-8, `path`."""
+    """Return `tokens` int32 [n + 1], SOS to EOS, of a file of UTF-8, `path`."""
     ids = _encode_file(example["path"], vocabulary)
     return {"tokens": np.concatenate([[SOS], ids, [EOS_ID]]).astype(np.int32)}
 
@@ -53,7 +53,7 @@ def text_task(
     name: str = "text",
     **options: Any,
 ) -> Task:
-    """Files as sequences of bytes or SentencePiece pieces.
+    """Return a task of files as sequences of bytes or SentencePiece pieces.
 
     Args:
       files, validation_files, test_files: see `musax.datasets.files.file_source`.
