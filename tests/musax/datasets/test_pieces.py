@@ -136,7 +136,7 @@ def test_absent_files_are_counted(tmp_path):
     write_midi(tmp_path, "b.mid")
     rows = [{"split": "train", "midi_filename": name} for name in ("a.mid", "b.mid", "c.mid")]
     write_table(tmp_path / "maestro-v3.0.0.csv", rows)
-    with pytest.warns(UserWarning, match="2 of 3 files are not there"):
+    with pytest.warns(UserWarning, match="2 of 3 files are missing"):
         assert [p.name for p in pieces.maestro(tmp_path, "train")] == ["b"]
 
 
