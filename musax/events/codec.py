@@ -98,16 +98,16 @@ class Codec:
         return np.concatenate(spans)
 
     def has(self, event_type: str) -> bool:
-        """Whether the codec knows this event type."""
+        """Return whether the codec has this event type."""
         return event_type in self._first_ids
 
     def event_type_range(self, event_type: str) -> tuple[int, int]:
-        """(first id, last id) of an event type; raises ValueError for an unknown type."""
+        """Return (first id, last id) of an event type; raise ValueError for an unknown type."""
         first, span = self._lookup(event_type)
         return first, first + span.size - 1
 
     def encode_event(self, event: Event) -> int:
-        """Id of an event; raises ValueError for an unknown type or a value out of range."""
+        """Return the id of an event; raise ValueError for an unknown type or bad value."""
         first, span = self._lookup(event.type)
         if not span.min_value <= event.value <= span.max_value:
             raise ValueError(
@@ -116,7 +116,7 @@ class Codec:
         return first + event.value - span.min_value
 
     def encode(self, event_type: str, values: np.ndarray) -> np.ndarray:
-        """int32 ids of many values of one type; raises ValueError for one out of range."""
+        """Return int32 ids of many values of one type; raise ValueError for one out of range."""
         first, span = self._lookup(event_type)
         values = np.asarray(values)
         if values.size and (values.min() < span.min_value or values.max() > span.max_value):
@@ -127,13 +127,13 @@ class Codec:
         return (values + (first - span.min_value)).astype(np.int32)
 
     def decode_event_index(self, index: int) -> Event:
-        """Event of an id; raises ValueError for an id outside 0..num_classes-1."""
+        """Return the event of an id; raise ValueError for an id outside 0..num_classes-1."""
         if not 0 <= index < self.num_classes:
             raise ValueError(f"event id {index} is not in 0..{self.num_classes - 1}")
         return Event(self.event_types[self.type_indices[index]], int(self.values[index]))
 
     def is_shift_event_index(self, index):
-        """Whether an id (or each id of an array) is a time shift."""
+        """Return whether an id (or each id of an array) is a time shift."""
         return (index >= 0) & (index <= self.max_shift_steps)
 
     def _lookup(self, event_type: str) -> tuple[int, EventRange]:
@@ -148,12 +148,12 @@ class Codec:
 def note_codec(
     steps_per_second: float = 100, max_shift_seconds: float = 10, num_velocity_bins: int = 127
 ) -> Codec:
-    """MT3's codec: shift, pitch, velocity (0 is note-off), tie, program, drum.
+    """Return MT3's codec: shift, pitch, velocity (0 is note-off), tie, program, drum.
 
     Args:
       steps_per_second: time resolution, Hz.
       max_shift_seconds: longest time shift of one event, s.
-      num_velocity_bins: velocities that are told apart, besides note-off.
+      num_velocity_bins: velocity levels besides note-off.
     """
     top = 127
     return Codec(
@@ -170,18 +170,18 @@ def note_codec(
 
 
 def velocity_to_bin(velocity, num_velocity_bins: int):
-    """Bin of a MIDI velocity (scalar or array): 0 for 0, else ceil(bins * velocity / 127)."""
+    """Return the bin of MIDI velocities (scalar or array): 0 for 0, else ceil(bins * v / 127)."""
     scaled = np.ceil(num_velocity_bins * np.asarray(velocity) / 127).astype(np.int32)
     return int(scaled) if np.ndim(velocity) == 0 else scaled
 
 
 def bin_to_velocity(velocity_bin, num_velocity_bins: int):
-    """MIDI velocity of a bin (scalar or array): floor(127 * bin / bins)."""
+    """Return the MIDI velocity of a bin (scalar or array): floor(127 * bin / bins)."""
     velocity = (127 * np.asarray(velocity_bin) / num_velocity_bins).astype(np.int32)
     return int(velocity) if np.ndim(velocity_bin) == 0 else velocity
 
 
 def num_velocity_bins(codec: Codec) -> int:
-    """Velocity bins of a codec, without bin 0 (note-off)."""
+    """Return the number of velocity bins of a codec, without bin 0 (note-off)."""
     low, high = codec.event_type_range("velocity")
     return high - low

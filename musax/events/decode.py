@@ -27,14 +27,14 @@ _KINDS = {
 
 
 class NoteDecoder:
-    """What sounds, between the segments of one recording.
+    """Decoder of one recording; keeps the sounding notes between its segments.
 
     Feed segments in the order of time with `decode_segment`; collect finished notes with
     `take_notes` whenever convenient, and the rest with `flush`.
 
     Attributes:
-      invalid_events: events that made no sense so far.
-      dropped_events: events after the end of their segment so far.
+      invalid_events: number of invalid events so far.
+      dropped_events: number of events after the end of their segment so far.
       current_time: time of the latest event, s.
     """
 
@@ -54,14 +54,14 @@ class NoteDecoder:
         self._kinds, self._values = _token_tables(codec)
 
     def begin_segment(self) -> None:
-        """Expects a tie section next, if the encoding has them; `decode_segment` calls it."""
+        """Expect a tie section next, if the encoding has them; `decode_segment` calls it."""
         self._tied.clear()
         self._in_tie_section = self.spec.ties
 
     def decode_segment(
         self, tokens, start_time: float, max_time: float | None = None
     ) -> tuple[int, int]:
-        """Decodes the tokens of one segment.
+        """Decode the tokens of one segment.
 
         Args:
           tokens: int [L] codec ids, run-length encoded; any other number is an invalid event.
@@ -77,7 +77,7 @@ class NoteDecoder:
     def decode_tokens(
         self, tokens, start_time: float, max_time: float | None = None
     ) -> tuple[int, int]:
-        """As `decode_segment`, but without expecting a new tie section."""
+        """Decode like `decode_segment`, but without expecting a new tie section."""
         tokens = np.asarray(tokens).tolist()
         steps_per_second, num_classes = self.codec.steps_per_second, self.codec.num_classes
         kinds, values = self._kinds, self._values
@@ -103,13 +103,13 @@ class NoteDecoder:
         return invalid, dropped
 
     def take_notes(self) -> np.ndarray:
-        """Notes that ended since the last call, in the order of their ends, then forgotten."""
+        """Return and forget the notes that ended since the last call, ordered by their ends."""
         notes = np.array(self._notes, NOTE_DTYPE)
         self._notes = []
         return notes
 
     def flush(self) -> np.ndarray:
-        """Ends what sounds, no earlier than 10 ms after its onset, and returns `take_notes()`."""
+        """End all sounding notes, no earlier than 10 ms after onset, and return `take_notes()`."""
         for onset, _ in self._active.values():
             self.current_time = max(self.current_time, onset + MIN_NOTE_SECONDS)
         for voice in list(self._active):
@@ -117,11 +117,11 @@ class NoteDecoder:
         return self.take_notes()
 
     def active_voices(self) -> list[tuple[int, int]]:
-        """(pitch, program) of what sounds now."""
+        """Return (pitch, program) of the sounding notes."""
         return list(self._active)
 
     def _decode_onset_event(self, kind: int, value: int, time: float) -> bool:
-        """Onset-only encoding: every event must be a pitch."""
+        """Apply one event of the onset-only encoding: it must be a pitch."""
         if kind != _PITCH:
             return False
         note = (time, time + MIN_NOTE_SECONDS, value, DEFAULT_VELOCITY, 0, False)
@@ -129,7 +129,7 @@ class NoteDecoder:
         return True
 
     def _decode_note_event(self, kind: int, value: int, time: float) -> bool:
-        """Applies one event at `time`; False if it makes no sense."""
+        """Apply one event at `time`; return False if it is invalid."""
         if time < self.current_time:
             return False
         self.current_time = time
@@ -189,7 +189,7 @@ class NoteDecoder:
 
 @functools.lru_cache(maxsize=8)
 def _token_tables(codec: Codec) -> tuple[list[int], list[int]]:
-    """Kind and value of every id; velocity bins as MIDI velocities."""
+    """Return kind and value of every id; velocity bins as MIDI velocities."""
     kind_of_type = np.array([_KINDS.get(name, _OTHER) for name in codec.event_types])
     kinds = kind_of_type[codec.type_indices]
     values = codec.values.copy()
@@ -200,7 +200,7 @@ def _token_tables(codec: Codec) -> tuple[list[int], list[int]]:
 
 
 def decode_segments(segments, codec: Codec, spec: EncodingSpec) -> tuple[np.ndarray, int, int]:
-    """Decodes the segments of one recording.
+    """Decode the segments of one recording.
 
     Args:
       segments: iterable of (start_time in s, tokens int [L] as codec ids), in any order.
@@ -217,5 +217,5 @@ def decode_segments(segments, codec: Codec, spec: EncodingSpec) -> tuple[np.ndar
 
 
 def segment_start_time(frame_time: float, steps_per_second: float) -> float:
-    """Start of the step that contains `frame_time` (both s), as the reference computes it."""
+    """Return the start of the step of `frame_time` (both s), computed as the reference does."""
     return frame_time - frame_time % (1 / steps_per_second)

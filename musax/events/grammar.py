@@ -1,4 +1,4 @@
-"""A grammar of event tokens for constrained decoding: which token may come next.
+"""A grammar of event tokens for constrained decoding: masks of the allowed next tokens.
 
 `EventGrammar` is a finite-state constraint with the protocol `init(batch)`, `mask(state)`,
 `update(state, tokens)`; all three are JAX functions of fixed shapes, so that they run inside
@@ -67,7 +67,7 @@ class GrammarState(NamedTuple):
 
 
 def token_tables(codec: Codec, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(type, value) of each model id, int32 [vocab_size]; type -1 where it is no event.
+    """Return (type, value) of each model id, int32 [vocab_size]; type -1 for ids of no event.
 
     Raises:
       ValueError: `vocab_size` is too small for the codec.
@@ -85,7 +85,7 @@ def token_tables(codec: Codec, vocab_size: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def unless_done[State: Any](old: State, new: State) -> State:
-    """`new`, but for rows that were `done` in `old`, which stay as they are."""
+    """Return `new`, with rows that were `done` in `old` kept unchanged."""
 
     def keep(before: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.where(old.done.reshape(-1, *[1] * (now.ndim - 1)), before, now)
@@ -106,7 +106,7 @@ class EventGrammar:
         ordered: bool = True,
         whole_piece: bool = False,
     ):
-        """Builds the grammar.
+        """Build the grammar.
 
         Args:
           codec: the event codec; model ids are codec ids + 3.
@@ -130,7 +130,7 @@ class EventGrammar:
         self._orders = self._event_orders()
 
     def _event_orders(self) -> dict[str, np.ndarray]:
-        """Place within a step of each offset and onset [P, 128] and drum [128]."""
+        """Return the rank within a step of each offset and onset [P, 128] and drum [128]."""
         voices = np.arange(self.num_programs * NUM_PITCHES, dtype=np.int32)
         voices = voices.reshape(self.num_programs, NUM_PITCHES)
         phase = 2 * voices.size + NUM_PITCHES
@@ -140,7 +140,7 @@ class EventGrammar:
         return {"offset": voices + offset, "onset": voices + onset, "drum": drum + onset}
 
     def init(self, batch: int, active=None) -> GrammarState:
-        """State before the first token of `batch` segments.
+        """Return the state before the first token of `batch` segments.
 
         Args:
           batch: B.
@@ -167,11 +167,11 @@ class EventGrammar:
         )
 
     def active_voices(self, state: GrammarState) -> jax.Array:
-        """bool [B, P, 128]: what sounds now, for the next segment's `init`."""
+        """Return bool [B, P, 128]: the voices that sound now, for the next segment's `init`."""
         return state.voices != _OFF
 
     def mask(self, state: GrammarState) -> jax.Array:
-        """bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
+        """Return bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
         allowed = self._event_masks(state) if self.spec.offsets else self._onset_masks(state)
         if self.spec.ties:
             tied, open_ = self._tie_masks(state), state.in_ties[:, None]
@@ -199,7 +199,7 @@ class EventGrammar:
         return complete
 
     def _shift_mask(self, state: GrammarState) -> jax.Array:
-        """bool [B, max_shift_steps + 1]."""
+        """Return the allowed shifts, bool [B, max_shift_steps + 1]."""
         largest = self.codec.max_shift_steps
         total = state.shift[:, None] + jnp.arange(largest + 1)
         # A time beyond the largest shift takes several tokens, all but the last the largest.
@@ -211,23 +211,23 @@ class EventGrammar:
         return (arrives | continues) & not_zero & may_shift[:, None]
 
     def _may_strike(self, state: GrammarState) -> jax.Array:
-        """bool [B]: the time of the next event is settled."""
+        """Return bool [B]: whether the time of the next event is determined."""
         return (state.shift == 0) | (state.shift > state.step)
 
     def _after(self, orders: np.ndarray, state: GrammarState) -> jax.Array:
-        """bool [B, ...]: which events come after the latest one of their step."""
+        """Return bool [B, ...]: which events come after the latest one of their step."""
         if not self.ordered:
             return jnp.ones((state.order.shape[0], *orders.shape), bool)
         last = jnp.where(state.shift > 0, -1, state.order)
         return jnp.asarray(orders) > last.reshape(-1, *[1] * orders.ndim)
 
     def _onset_masks(self, state: GrammarState) -> dict[str, jax.Array]:
-        """Masks per event type of the onset-only encoding."""
+        """Return masks per event type of the onset-only encoding."""
         pitches = self._after(np.arange(NUM_PITCHES), state) & self._may_strike(state)[:, None]
         return {"shift": self._shift_mask(state), "pitch": pitches}
 
     def _event_masks(self, state: GrammarState) -> dict[str, jax.Array]:
-        """Masks per event type after the tie section."""
+        """Return masks per event type after the tie section."""
         rows = jnp.arange(state.step.shape[0])
         # A new step makes what began in the previous one an ordinary sounding voice.
         sounding = (state.voices == _ON) | (
@@ -268,7 +268,7 @@ class EventGrammar:
         return masks
 
     def _tie_masks(self, state: GrammarState) -> dict[str, jax.Array]:
-        """Masks per event type inside the tie section."""
+        """Return masks per event type inside the tie section."""
         rows = jnp.arange(state.step.shape[0])
         voices = np.arange(self.num_programs * NUM_PITCHES).reshape(self.num_programs, NUM_PITCHES)
         left = (state.voices == _ON) & self._after(voices, state)
@@ -281,7 +281,7 @@ class EventGrammar:
         return masks
 
     def update(self, state: GrammarState, tokens: jax.Array) -> GrammarState:
-        """State after one more token per row (int [B]); rows that are done stay as they are."""
+        """Return the state after one more token per row (int [B]); done rows are unchanged."""
         kind = jnp.asarray(self._token_type)[tokens]
         value = jnp.asarray(self._token_value)[tokens]
         is_kind = {name: kind == index for name, index in self._types.items()}
@@ -312,7 +312,7 @@ class EventGrammar:
         return unless_done(state, new._replace(done=new.done | state.done))
 
     def _update_voices(self, state, pitch, tie, arrived, value) -> jax.Array:
-        """Voices after a token; `value` is the pitch where `pitch` is set."""
+        """Return the voices after a token; `value` is the pitch where `pitch` is set."""
         if not self.spec.offsets:
             return state.voices
         rows = jnp.arange(value.shape[0])
@@ -329,7 +329,7 @@ class EventGrammar:
         return jnp.where(tie[:, None, None], tied, voices)
 
     def _order_of(self, state, pitch, drum, value) -> jax.Array:
-        """int32 [B]: place of the event within its step."""
+        """Return int32 [B]: rank of the event within its step."""
         if not self.spec.offsets:
             return value
         program = jnp.maximum(state.program, 0)

@@ -37,7 +37,7 @@ class IndexedEvents:
 def encode_and_index_events(
     notes: np.ndarray, frame_times: np.ndarray, codec: Codec, spec: EncodingSpec
 ) -> IndexedEvents:
-    """Encodes `notes` for audio frames that start at `frame_times` (seconds, [F], F >= 1).
+    """Encode `notes` for audio frames that start at `frame_times` (seconds, [F], F >= 1).
 
     Programs are written whatever the granularity of `spec`, as granularity is applied to
     segments; see `musax.events.tokenize` for the rest.
@@ -75,7 +75,7 @@ def encode_and_index_events(
 def _all_states(
     table: EventTable, codec: Codec, spec: EncodingSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(state events int32 [S], where the state of each event begins [N + 1])."""
+    """Return (state events int32 [S], where the state of each event begins [N + 1])."""
     count = len(table.step)
     if not spec.ties:
         return np.zeros(0, np.int32), np.zeros(count + 1, np.int64)
@@ -104,7 +104,7 @@ def _all_states(
 def extract_segment(
     indexed: IndexedEvents, start_frame: int, end_frame: int, codec: Codec, spec: EncodingSpec
 ) -> np.ndarray:
-    """Events (int32 [L], unit shifts) of the frames start_frame..end_frame-1.
+    """Return events (int32 [L], unit shifts) of the frames start_frame..end_frame-1.
 
     With ties the state at the first frame comes first, up to its `tie`; a recording without any
     event has just `tie`.

@@ -1,9 +1,9 @@
-"""Melodies of one voice on a grid: a token a step, of 90 classes.
+"""Monophonic melodies on a grid: one token per step, of 90 classes.
 
 The representation of MusicVAE (Roberts et al., ICML 2018) and of the diffusion model built on it
 (Mittal et al., ISMIR 2021):
 
-    0        nothing happens: the note or the rest goes on
+    0        no change: the note or the rest continues
     1        the note ends
     2 ... 89 a note of MIDI pitch 21 ... 108 begins, and ends the one before
 """
@@ -29,7 +29,7 @@ class MelodyVocabulary(TokenVocabulary):
 
 
 def notes_to_melody(notes: np.ndarray, steps: int, steps_per_second: float) -> np.ndarray:
-    """Tokens int32 [steps] of notes.
+    """Return the tokens of notes, int32 [steps].
 
     Times are rounded to steps, and a note lasts one at least. Of notes that begin together the
     highest counts, as in the reference. Left out are drums, pitches that no piano has and what is
@@ -44,8 +44,8 @@ def notes_to_melody(notes: np.ndarray, steps: int, steps_per_second: float) -> n
     offset = np.rint(notes["offset"] * steps_per_second).astype(np.int64)
     pitch = notes["pitch"]
     on_grid = (onset >= 0) & (onset < steps)
-    heard = on_grid & ~notes["is_drum"] & (pitch >= MIN_PITCH) & (pitch <= MAX_PITCH)
-    order = np.flatnonzero(heard)[np.lexsort((offset[heard], pitch[heard], onset[heard]))]
+    valid = on_grid & ~notes["is_drum"] & (pitch >= MIN_PITCH) & (pitch <= MAX_PITCH)
+    order = np.flatnonzero(valid)[np.lexsort((offset[valid], pitch[valid], onset[valid]))]
     order = order[np.diff(onset[order], append=steps) != 0]
     onset, pitch = onset[order], pitch[order]
     offset = np.maximum(offset[order], onset + 1)
@@ -57,7 +57,7 @@ def notes_to_melody(notes: np.ndarray, steps: int, steps_per_second: float) -> n
 
 
 def melody_to_notes(tokens: np.ndarray, steps_per_second: float, velocity: int = 100) -> np.ndarray:
-    """A `musax.notes` array of tokens int [steps], times in s; any sequence has a meaning.
+    """Return the `musax.notes` array of tokens int [steps], times in s; all sequences are valid.
 
     What sounds at the end of the grid ends there, and the end of a note that does not sound is
     nothing.
@@ -74,7 +74,7 @@ def melody_to_notes(tokens: np.ndarray, steps_per_second: float, velocity: int =
 
 
 def transpose_melody(tokens: np.ndarray, semitones: int) -> np.ndarray:
-    """Tokens int [steps], all notes higher by some semitones.
+    """Transpose tokens int [steps] by some semitones.
 
     Raises:
       ValueError: a note would leave the piano (see `transpositions`).
@@ -87,7 +87,7 @@ def transpose_melody(tokens: np.ndarray, semitones: int) -> np.ndarray:
 
 
 def transpositions(tokens: np.ndarray) -> tuple[int, int]:
-    """Fewest and most semitones by which tokens int [steps] can be raised; 0, 0 if no note begins.
+    """Return the least and largest transposition of tokens int [steps]; 0, 0 if no note begins.
 
     Raises:
       ValueError: a token is not one of the classes.

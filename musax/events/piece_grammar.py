@@ -1,4 +1,4 @@
-"""Which token may come next in a piece, for constrained sampling of `musax.events.pieces`.
+"""Grammars of whole pieces, for constrained sampling of `musax.events.pieces`.
 
     grammar = piece_grammar(PERFORMANCE, vocab_size)
 
@@ -25,11 +25,11 @@ from musax.events.pieces import MultitrackEncoding, PerformanceEncoding, PieceEn
 from musax.notes import NUM_PITCHES
 
 
-@functools.cache  # what is compiled for a grammar is found again by its identity
+@functools.cache  # compiled programs are cached by the grammar's identity
 def piece_grammar(
     encoding: PieceEncoding, vocab_size: int, longest_note: float = math.inf
 ) -> "EventGrammar | PerformanceGrammar":
-    """The grammar of whole pieces in an encoding, a `t5x.decoding.Constraint`.
+    """Return the grammar of whole pieces in an encoding, a `t5x.decoding.Constraint`.
 
     Args:
       encoding: of `musax.events.pieces`.
@@ -93,13 +93,13 @@ class PerformanceGrammar:
         self._token_type, self._token_value = token_tables(codec, vocab_size)
 
     def init(self, batch_size: int) -> PerformanceState:
-        """State before the first event."""
+        """Return the state before the first event."""
         zero, no = jnp.zeros(batch_size, jnp.int32), jnp.zeros(batch_size, bool)
         silence = jnp.full((batch_size, NUM_PITCHES), -1, jnp.int32)
         return PerformanceState(silence, zero - 1, zero, no, no, no, no)
 
     def mask(self, state: PerformanceState) -> jax.Array:
-        """bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
+        """Return bool [B, V]: the tokens allowed next; after EOS, EOS alone."""
         pitches, order = jnp.arange(NUM_PITCHES), state.order[:, None]
         free = ~state.after_velocity
         onsets = NUM_PITCHES + pitches > order
@@ -128,7 +128,7 @@ class PerformanceGrammar:
         return jnp.where(state.done[:, None], only_end, events)
 
     def update(self, state: PerformanceState, tokens: jax.Array) -> PerformanceState:
-        """State after one more token per row (int [B]); rows that are done stay as they are."""
+        """Return the state after one more token per row (int [B]); done rows are unchanged."""
         kind, value = jnp.asarray(self._token_type)[tokens], jnp.asarray(self._token_value)[tokens]
         shift, onset, offset, velocity = (
             kind == self._types[name] for name in (SHIFT, "onset", "offset", "velocity")

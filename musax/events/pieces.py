@@ -26,7 +26,7 @@ class DecodedPiece:
 
     Attributes:
       notes: `musax.notes` array by onset, times in s.
-      invalid_events: events that made no sense, such as the end of a note that does not sound;
+      invalid_events: number of invalid events, such as the end of a note that does not sound;
         they were left out.
     """
 
@@ -43,7 +43,7 @@ class MultitrackEncoding:
     Attributes:
       steps_per_second: time resolution, Hz.
       max_shift_seconds: longest shift of one token, s.
-      num_velocity_bins: velocities that are told apart.
+      num_velocity_bins: number of velocity levels.
       granularity: of programs, see `musax.events.spec.EncodingSpec`.
     """
 
@@ -54,16 +54,16 @@ class MultitrackEncoding:
 
     @functools.cached_property
     def codec(self) -> Codec:
-        """Of the tokens."""
+        """The codec of the tokens."""
         return note_codec(self.steps_per_second, self.max_shift_seconds, self.num_velocity_bins)
 
     @functools.cached_property
     def spec(self) -> EncodingSpec:
-        """What the tokens say."""
+        """The events and their order, for `musax.events.tokenize`."""
         return EncodingSpec(granularity=self.granularity, canonical=True)
 
     def encode(self, notes: np.ndarray) -> np.ndarray:
-        """Tokens int32 [L], ids of `codec`, of a note array; times are rounded to steps."""
+        """Return tokens int32 [L], ids of `codec`, of a note array; times are rounded to steps."""
         table = event_table(notes, self.codec, self.spec)
         present = table.tokens >= 0
         tokens = table.tokens[present]
@@ -72,7 +72,7 @@ class MultitrackEncoding:
         return encode_steps(steps[kept], tokens[kept], self.codec, relative=True)
 
     def decode(self, tokens: np.ndarray) -> DecodedPiece:
-        """The notes of tokens int [L]; any sequence has some meaning.
+        """Return the notes of tokens int [L]; any sequence can be decoded.
 
         What sounds at the end of the sequence ends there.
         """
@@ -90,7 +90,7 @@ class PerformanceEncoding:
     Attributes:
       steps_per_second: time resolution, Hz.
       max_shift_seconds: longest shift of one token, s.
-      num_velocity_bins: velocities that are told apart.
+      num_velocity_bins: number of velocity levels.
     """
 
     steps_per_second: float = 100
@@ -120,7 +120,7 @@ class PerformanceEncoding:
         return EncodingSpec(granularity="flat", canonical=True)
 
     def encode(self, notes: np.ndarray) -> np.ndarray:
-        """Tokens int32 [L], ids of `codec`, of a note array; times are rounded to steps.
+        """Return tokens int32 [L], ids of `codec`, of a note array; times are rounded to steps.
 
         Notes of all programs are played by one instrument, and of two notes of one pitch the later
         ends the earlier.
@@ -139,7 +139,7 @@ class PerformanceEncoding:
         return encode_steps(steps[kept], tokens[kept], self.codec, relative=True)
 
     def decode(self, tokens: np.ndarray) -> DecodedPiece:
-        """The notes of tokens int [L]; any sequence has some meaning.
+        """Return the notes of tokens int [L]; any sequence can be decoded.
 
         What sounds at the end of the sequence ends there.
         """
@@ -167,7 +167,7 @@ MULTITRACK = MultitrackEncoding()
 
 
 def absolute_steps(tokens: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """Takes relative shifts out of tokens: (step int64 [N], event int32 [N]) of the others.
+    """Separate relative shifts from tokens: return (step int64 [N], event int32 [N]).
 
     Raises:
       ValueError: a token that is none of the codec's.
@@ -185,7 +185,7 @@ def absolute_steps(tokens: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.nda
 def _decode_events(
     steps: np.ndarray, events: np.ndarray, codec: Codec, spec: EncodingSpec
 ) -> DecodedPiece:
-    """Notes of events (ids of `note_codec`) at ascending steps."""
+    """Return the notes of events (ids of `note_codec`) at ascending steps."""
     state = NoteDecoder(codec, spec)
     state.decode_segment(encode_steps(steps, events, codec), 0.0)
     return DecodedPiece(sort_notes(state.flush()), state.invalid_events)

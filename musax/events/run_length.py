@@ -11,7 +11,7 @@ from musax.events.codec import Codec
 
 
 def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-    """Replaces runs of one-step shifts by the steps since the start of the sequence.
+    """Replace runs of one-step shifts by the steps since the start of the sequence.
 
     A run before other events becomes their absolute step, written as shifts of
     `max_shift_steps` plus the remainder; a run at the end is dropped.
@@ -31,7 +31,7 @@ def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
 def encode_steps(
     steps: np.ndarray, tokens: np.ndarray, codec: Codec, *, relative: bool = False
 ) -> np.ndarray:
-    """Writes tokens with the absolute shift before each group of equal steps.
+    """Write tokens with the absolute shift before each group of equal steps.
 
     Args:
       steps: int [N], ascending step of each token since the start of the segment.
@@ -68,7 +68,7 @@ def encode_steps(
 def redundant_state_changes(
     tokens: np.ndarray, codec: Codec, state_types: Sequence[str] = ("velocity", "program")
 ) -> np.ndarray:
-    """bool [N]: which tokens of a state type repeat the latest token of that type.
+    """Return bool [N]: which tokens of a state type repeat the latest token of that type.
 
     Args:
       tokens: int [N].
@@ -88,7 +88,7 @@ def redundant_state_changes(
 def remove_redundant_state_changes(
     tokens: np.ndarray, codec: Codec, state_types: Sequence[str] = ("velocity", "program")
 ) -> np.ndarray:
-    """`tokens` (int [N]) without its `redundant_state_changes`; int32 [M]."""
+    """Return `tokens` (int [N]) without its `redundant_state_changes`; int32 [M]."""
     tokens = np.asarray(tokens, np.int32)
     return tokens[~redundant_state_changes(tokens, codec, state_types)]
 
@@ -96,7 +96,7 @@ def remove_redundant_state_changes(
 def merge_run_length_encoded_targets(
     targets: np.ndarray, codec: Codec, *, join_ties: bool = False
 ) -> np.ndarray:
-    """Merges run-length-encoded tracks into one, in the order of time.
+    """Merge run-length-encoded tracks into one, in the order of time.
 
     Events of one step follow each other track by track: the last track first at step 0, the
     first track first later. Equal shifts are written once.
@@ -126,7 +126,7 @@ def merge_run_length_encoded_targets(
 
 
 def _absolute_steps(tokens: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, tokens) of the events of one track; consecutive shifts add up."""
+    """Return (steps, tokens) of the events of one track; consecutive shifts add up."""
     is_shift = codec.is_shift_event_index(tokens)
     total = np.concatenate([[0], np.cumsum(np.where(is_shift, tokens, 0))])
     starts_run = is_shift & ~np.concatenate([[False], is_shift[:-1]])
@@ -138,7 +138,7 @@ def _absolute_steps(tokens: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.nd
 def _take_tie_sections(
     targets: np.ndarray, ended: np.ndarray, codec: Codec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(joined tie section, mask of what is no longer to be merged)."""
+    """Return (joined tie section, mask of tokens that are excluded from merging)."""
     tie, _ = codec.event_type_range("tie")
     ended = ended.copy()
     sections = []

@@ -1,4 +1,4 @@
-"""What the event stream of a transcription says about notes."""
+"""Encoding of notes as events, for transcription."""
 
 import dataclasses
 
@@ -54,7 +54,7 @@ PIANO = EncodingSpec(granularity="flat", onsets_before_offsets=True)
 
 
 def map_programs(programs: np.ndarray, granularity: str) -> np.ndarray:
-    """Programs (int [N]) at a granularity: all 0, first of their family of 8, or unchanged."""
+    """Map programs (int [N]) to a granularity: all 0, first of their family of 8, or unchanged."""
     if granularity == "full":
         return programs
     if granularity == "midi_class":

@@ -42,7 +42,7 @@ class EventTable:
     is_onset: np.ndarray
 
     def sounding(self, index: int) -> np.ndarray:
-        """int64 [A]: ascending voices that sound just before event `index`."""
+        """Return int64 [A]: ascending voices that sound just before event `index`."""
         state = np.zeros(_NUM_VOICES + 1, bool)
         # Where a voice occurs more than once its last event decides; voice -1 is a spare slot.
         state[self.voice[:index]] = self.is_onset[:index]
@@ -93,7 +93,7 @@ def notes_to_tokens(
 
 
 def _notes_near(notes: np.ndarray, start: float, end: float, spec: EncodingSpec) -> np.ndarray:
-    """Notes that sound in [start, end], and those before that share a voice with one held over."""
+    """Return notes that sound in [start, end], and earlier ones in the voice of a held note."""
     onset, offset = notes["onset"], notes["offset"]
     chosen = (onset <= end) & (offset >= start)
     near = notes[chosen]
@@ -112,7 +112,7 @@ def _notes_near(notes: np.ndarray, start: float, end: float, spec: EncodingSpec)
 
 
 def _voices(notes: np.ndarray, spec: EncodingSpec) -> np.ndarray:
-    """int64 [N]: numbers that notes share if they cannot sound together in the encoding."""
+    """Return int64 [N]: numbers shared by notes that cannot sound together in the encoding."""
     if not spec.canonical:
         return voice_keys(notes)
     programs = np.where(notes["is_drum"], 0, map_programs(notes["program"], spec.granularity))
@@ -122,7 +122,7 @@ def _voices(notes: np.ndarray, spec: EncodingSpec) -> np.ndarray:
 
 
 def step_at(seconds: float, steps_per_second: float) -> int:
-    """The step k with k / steps_per_second <= seconds < (k + 1) / steps_per_second."""
+    """Return the step k with k / steps_per_second <= seconds < (k + 1) / steps_per_second."""
     step = int(seconds * steps_per_second)
     if (step + 1) / steps_per_second <= seconds:
         return step + 1
@@ -132,7 +132,7 @@ def step_at(seconds: float, steps_per_second: float) -> int:
 def event_table(
     notes: np.ndarray, codec: Codec, spec: EncodingSpec, *, origin: float = 0.0
 ) -> EventTable:
-    """All events of `notes`; step 0 is at `origin` seconds.
+    """Return all events of `notes`; step 0 is at `origin` seconds.
 
     In the reference's order notes of length 0 are left out (the reference refuses them); drums
     have no length there.
@@ -159,7 +159,7 @@ def event_table(
 def _canonical_events(
     notes: np.ndarray, codec: Codec, spec: EncodingSpec, origin: float
 ) -> EventTable:
-    """Events ordered within each step, of notes that do not overlap within a voice."""
+    """Return events ordered within each step, of notes that do not overlap within a voice."""
     keys = _voices(notes, spec) if spec.offsets else notes["pitch"].astype(np.int64)
     programs = keys // NUM_PITCHES % NUM_PITCHES
     rate = codec.steps_per_second
@@ -201,7 +201,7 @@ def _table(
     codec: Codec,
     spec: EncodingSpec,
 ) -> EventTable:
-    """Event table of one note (and its program) per event."""
+    """Return the event table of one note (and its program) per event."""
     tokens = np.full((len(notes), 3), _ABSENT, np.int32)
     pitch_id = codec.event_type_range("pitch")[0]
     if not spec.offsets:
@@ -249,7 +249,7 @@ def segment_tokens(
 
 
 def _tie_section(voices: np.ndarray, codec: Codec, spec: EncodingSpec) -> np.ndarray:
-    """int32: [program, pitch] of each voice in ascending order, then `tie`."""
+    """Return int32: [program, pitch] of each voice in ascending order, then `tie`."""
     pairs = np.full((len(voices), 2), _ABSENT, np.int32)
     pairs[:, 1] = voices % NUM_PITCHES + codec.event_type_range("pitch")[0]
     if spec.programs:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-#: Called while an evaluation runs, with what is measured, and the items done and in all.
+#: Progress of an evaluation: its description, and the items done and in all.
 Progress = Callable[[str, int, int], None]
 
 

@@ -52,7 +52,7 @@ def bootstrap_mean(
       seed: of the draws.
 
     Raises:
-      ValueError: there is no value that is not NaN, shapes differ, or an option is out of range.
+      ValueError: all values are NaN, shapes differ, or an option is out of range.
 
     >>> bootstrap_mean([1.0, 1.0, 1.0])
     Estimate(mean=1.0, low=1.0, high=1.0)

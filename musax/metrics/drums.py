@@ -1,4 +1,4 @@
-"""How well estimated drum hits agree with the true ones, velocities included.
+"""Agreement of estimated drum hits with the true ones, velocities included.
 
 Conventions
 -----------
@@ -157,7 +157,7 @@ def evaluate(
       "<name>: velocity MAE" (micro), and "<name>: hits" (true ones).
 
     Raises:
-      ValueError: there is no record with true hits.
+      ValueError: no record has true hits.
     """
     comparisons = [Comparison.of(ref, est) for ref, est in records]
     counted = [c for c in comparisons if len(c.ref)]

@@ -1,9 +1,9 @@
-"""What generated pieces are like, beside pieces of a corpus, and how much of them is copied.
+"""Statistics of generated pieces beside those of a corpus, and shares of copied music.
 
 Conventions
 -----------
 Pieces are `musax.notes` arrays; no function changes them. Times are in seconds, pitches in
-semitones. Drums count in times and velocities, not in what is said of pitches or copies. A measure
+semitones. Drums count in measures of times and velocities, not of pitches or copies. A measure
 of one piece that has too few notes is NaN, and pieces with NaN are left out of means.
 
 A number says little alone: report that of held-out pieces of the corpus beside that of samples.
@@ -110,7 +110,7 @@ def evaluate(pieces: Pieces, training: Pieces | None = None) -> dict[str, float]
 
     Args:
       pieces: generated, or held out.
-      training: what the model was trained on; None leaves the copies out.
+      training: the model's training pieces; None leaves the copies out.
 
     Returns:
       The mean of each measure over pieces; then, for each of `COPY_LENGTHS`, "copied N-grams", the
@@ -286,7 +286,7 @@ def copy_rate(pieces: Pieces, training: Pieces, length: int, view: str = "transp
 
     Args:
       pieces: samples, or held-out pieces.
-      training: what was trained on.
+      training: the training pieces.
       length: notes, 2 or more.
       view: one of `VIEWS`.
 

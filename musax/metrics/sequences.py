@@ -1,4 +1,4 @@
-"""How varied sequences of tokens are, and how much of them is copied from training data.
+"""Diversity of token sequences, and the share of them copied from training data.
 
 Conventions
 -----------

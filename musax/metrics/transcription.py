@@ -1,4 +1,4 @@
-"""How well estimated notes agree with reference notes, by the protocol of MT3.
+"""Agreement of estimated notes with reference notes, by the protocol of MT3.
 
 Source: Gardner et al., "MT3: Multi-Task Multitrack Music Transcription" (2022), and its code.
 

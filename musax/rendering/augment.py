@@ -1,4 +1,4 @@
-"""Rooms, microphones and tape for synthetic audio: what separates a render from a recording.
+"""Rooms, microphones and tape for synthetic audio, which bring it closer to recordings.
 
 Every effect is a pure function `(audio, rate, rng, …strengths) -> audio` of float32 [samples] or
 [samples, channels]: same shape and dtype out, input unchanged, all randomness from `rng`, one set
@@ -20,17 +20,17 @@ _SILENT_RMS = 1e-5  # -100 dB
 
 
 def from_db(db):
-    """Amplitude factor of `db`."""
+    """Return the amplitude factor of `db`."""
     return 10.0 ** (np.asarray(db) / 20.0)
 
 
 def rms(audio: np.ndarray) -> float:
-    """Root mean square over all samples; 0 for empty audio."""
+    """Return the root mean square over all samples; 0 for empty audio."""
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0
 
 
 def convolve(audio: np.ndarray, impulse_response: np.ndarray) -> np.ndarray:
-    """Causal convolution along time, cut to the length of `audio`.
+    """Convolve causally along time, cut to the length of `audio`.
 
     Args:
       audio: [samples] or [samples, channels]. impulse_response: [taps].
@@ -56,7 +56,7 @@ def room_impulse_response(
     damping: float = 0.5,
     reflections: int = 10,
 ) -> np.ndarray:
-    """A synthetic room: direct sound at sample 0, early reflections, a diffuse tail.
+    """Return a synthetic room: direct sound at sample 0, early reflections, a diffuse tail.
 
     Args:
       rate: Hz.
@@ -105,7 +105,7 @@ def room(
     rt60: Range = (0.1, 1.0),
     direct_to_reverberant_db: Range = (0.0, 18.0),
 ) -> np.ndarray:
-    """Places the audio in a random room; decay times are drawn evenly in their logarithm."""
+    """Place the audio in a random room; decay times are log-uniform."""
     response = room_impulse_response(
         rate,
         rng,
@@ -128,7 +128,7 @@ def _fft_size(samples: int) -> int:
 
 
 def minimum_phase(gain_db: np.ndarray) -> np.ndarray:
-    """The causal filter with given gains: dB at 0 … rate/2, [n + 1] -> float32 taps [2n].
+    """Return the causal filter of given gains: dB at 0 … rate/2, [n + 1] -> float32 taps [2n].
 
     By the folded real cepstrum (Oppenheim & Schafer): no energy comes before the sound itself.
     """
@@ -142,7 +142,7 @@ def minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 
 
 def _curve_octaves(rate: int) -> np.ndarray:
-    """log2(Hz) of the points of a gain curve."""
+    """Return log2(Hz) of the points of a gain curve."""
     return np.log2(np.maximum(np.linspace(0.0, rate / 2, _FILTER_TAPS // 2 + 1), 10.0))
 
 
@@ -154,7 +154,7 @@ def equalize(
     gain_db: float = 8.0,
     filters: int = 4,
 ) -> np.ndarray:
-    """A random smooth colour: two shelves and `filters - 2` bells, each up to ±`gain_db`."""
+    """Apply a random smooth equaliser: two shelves, `filters - 2` bells, each up to ±`gain_db`."""
     octave = _curve_octaves(rate)
     top = np.log2(rate / 2)
     curve = np.zeros_like(octave)
@@ -179,7 +179,7 @@ def band_limit(
     high_hz: Range = (3000.0, 12000.0),
     slope_db: Range = (12.0, 48.0),
 ) -> np.ndarray:
-    """A small loudspeaker or an old recording: rolls off below and above random frequencies.
+    """Roll off below and above random frequencies, as a small loudspeaker or old recording does.
 
     `slope_db` is per octave; the corner frequencies are drawn evenly in their logarithm.
     """
@@ -194,7 +194,7 @@ def band_limit(
 
 
 def coloured_noise(samples: int, rng: np.random.Generator, exponent: float = 0.0) -> np.ndarray:
-    """Noise whose power falls as 1/f^exponent (0 white, 1 pink, 2 brown): [samples], RMS 1."""
+    """Return noise of power 1/f^exponent (0 white, 1 pink, 2 brown): [samples], RMS 1."""
     if samples < 2:
         return np.zeros(samples, np.float32)
     size = _fft_size(samples)
@@ -207,7 +207,7 @@ def coloured_noise(samples: int, rng: np.random.Generator, exponent: float = 0.0
 
 
 def mains_hum(samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """50 or 60 Hz and its harmonics up to 1 kHz with random phases: [samples], RMS 1."""
+    """Return 50 or 60 Hz and harmonics up to 1 kHz with random phases: [samples], RMS 1."""
     if not samples:
         return np.zeros(0, np.float32)
     seconds = np.arange(samples, dtype=np.float32) / rate
@@ -228,10 +228,10 @@ def add_noise(
     snr_db: Range = (15.0, 50.0),
     hum_probability: float = 0.3,
 ) -> np.ndarray:
-    """Adds noise of random colour, sometimes with hum, at a random signal-to-noise ratio.
+    """Add noise of random colour, sometimes with hum, at a random signal-to-noise ratio.
 
     The ratio is that of the RMS of the whole clip; a silent clip gets noise at -60 dB of full
-    scale, which is what a recorder hears between the pieces.
+    scale, the noise level of a recording between pieces.
     """
     level = rms(audio)
     scale = from_db(-rng.uniform(*snr_db)) * level if level > _SILENT_RMS else 1e-3
@@ -250,7 +250,7 @@ def add_noise(
 def change_gain(
     audio: np.ndarray, rate: int, rng: np.random.Generator, *, gain_db: Range = (-18.0, 6.0)
 ) -> np.ndarray:
-    """Louder or softer by a random amount."""
+    """Change the level by a random gain."""
     del rate
     return audio.astype(np.float32) * np.float32(from_db(rng.uniform(*gain_db)))
 
@@ -258,7 +258,7 @@ def change_gain(
 def soft_clip(
     audio: np.ndarray, rate: int, rng: np.random.Generator, *, drive_db: Range = (-6.0, 12.0)
 ) -> np.ndarray:
-    """Saturates like tape (tanh); drive 0 dB puts the peak at the knee. The peak stays."""
+    """Saturate like tape (tanh); drive 0 dB puts the peak at the knee. The peak is kept."""
     del rate
     peak = float(np.abs(audio).max(initial=0.0))
     if peak < _SILENT_RMS:
@@ -276,7 +276,7 @@ def compress(
     threshold_db: Range = (-30.0, -10.0),
     ratio: Range = (1.5, 6.0),
 ) -> np.ndarray:
-    """A compressor: above the threshold (relative to the peak), level rises by only 1/ratio.
+    """Compress: above the threshold (relative to the peak), level rises by only 1/ratio.
 
     Level is followed in blocks of 5 ms with random attack (5–30 ms) and release (50–400 ms); the
     peak of the result is that of the input.
@@ -298,7 +298,7 @@ def compress(
 
 
 def _follow(target: np.ndarray, attack: float, release: float) -> np.ndarray:
-    """One-pole smoothing of gains (dB), `attack` per step downwards and `release` upwards."""
+    """Smooth gains (dB) by one pole, `attack` per step downwards and `release` upwards."""
     values, state = [], 0.0
     attack, release = 1.0 - np.exp(-attack), 1.0 - np.exp(-release)
     for value in target.tolist():
@@ -312,7 +312,7 @@ def _follow(target: np.ndarray, attack: float, release: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How often (probability) and how strongly each effect happens, in the order of the chain."""
+    """Probability and strength of each effect, in the order of the chain."""
 
     compress: float = 0.2
     threshold_db: Range = (-30.0, -10.0)
@@ -340,7 +340,7 @@ def augment(
     rng: np.random.Generator,
     config: AugmentConfig | None = None,
 ) -> np.ndarray:
-    """A random chain of effects, each with its probability.
+    """Apply a random chain of effects, each with its probability.
 
     Dynamics first (the player's side), then the room, the microphone's colour, its noise, and the
     recording level. A peak above full scale is scaled back to 1, as a careful engineer would.

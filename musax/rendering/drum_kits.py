@@ -1,4 +1,4 @@
-"""Drum kits: those of this machine by name, synthetic ones, and mixtures of kits.
+"""Drum kits: installed ones by name, synthetic ones, and mixtures of kits.
 
 `load_drum_kit("GMRockKit")` reads a kit of the Hydrogen drum machine, `load_drum_kit("FluidR3_GM")`
 or `("FluidR3_GM:25")` strikes every drum of a soundfont. `render_drums` (in
@@ -29,13 +29,13 @@ __all__ = [
 
 
 def list_drum_kits() -> list[str]:
-    """Names of the kits found on this machine: Hydrogen's, then those of soundfonts."""
+    """Return the names of the installed kits: Hydrogen's, then those of soundfonts."""
     return [*list_hydrogen_kits(), *list_soundfont_kits()]
 
 
 @functools.lru_cache(maxsize=48)
 def load_drum_kit(name_or_path: str | os.PathLike, sample_rate: int = 44100) -> DrumKit:
-    """A kit with all its recordings in memory; kept for the next call.
+    """Return a kit with all its recordings in memory; cached for the next call.
 
     Args:
       name_or_path: a folder with drumkit.xml; the path of an .sf2 or .sf3 file, also with

@@ -1,4 +1,4 @@
-"""What a drum kit is made of: pads, velocity layers, takes; and how recorded hits become them.
+"""Parts of a drum kit: pads, velocity layers, takes; and their construction from recorded hits.
 
 A recorded hit is cut so that sample 0 is its onset and brought to level 1; how loud a blow of some
 velocity is, is the pad's business. So level is a smooth rising function of velocity on every pad,
@@ -31,7 +31,7 @@ class DrumKitError(ValueError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """Recordings of blows of similar strength.
+    """Recordings of hits of similar strength.
 
     Attributes:
       low, high: MIDI velocities, both included.
@@ -45,13 +45,13 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pad:
-    """One thing to strike.
+    """A drum, cymbal or zone of one.
 
     Attributes:
       layers: by rising velocity, without gaps from 1 to 127.
-      gain: `hit_level` of a blow of velocity 127.
+      gain: `hit_level` of a hit of velocity 127.
       exponent: level rises as ((velocity + 8) / 135)^exponent.
-      name: what the kit calls it.
+      name: its name in the kit.
     """
 
     layers: tuple[Layer, ...]
@@ -60,11 +60,11 @@ class Pad:
     name: str = ""
 
     def layer(self, velocity: int) -> Layer:
-        """The layer of a velocity (1 to 127)."""
+        """Return the layer of a velocity (1 to 127)."""
         return next((x for x in self.layers if velocity <= x.high), self.layers[-1])
 
     def amplitude(self, velocity):
-        """The factor of a take for blows of some velocity (number or array)."""
+        """Return the gain of a take for hits of the given velocity (number or array)."""
         # The offset keeps ghost notes within 35 dB of the loudest, as drummers do.
         soft = (np.asarray(velocity) + _SOFTEST) / (127.0 + _SOFTEST)
         return self.gain * soft**self.exponent
@@ -98,18 +98,18 @@ class DrumKit:
         return found
 
     def has(self, *pitches: int) -> bool:
-        """Whether all pitches sound, directly or through a stand-in."""
+        """Return whether all pitches sound, directly or through a stand-in."""
         return all(pitch in self.playable for pitch in pitches)
 
 
 def hit_level(audio: np.ndarray, rate: int) -> float:
-    """Root mean square of a hit's first 100 ms (shorter hits end in silence)."""
+    """Return the root mean square of a hit's first 100 ms (shorter hits end in silence)."""
     head = audio[: round(LEVEL_SECONDS * rate)].astype(np.float64)
     return float(np.sqrt(np.sum(head**2) / (LEVEL_SECONDS * rate)))
 
 
 def trim_hit(audio: np.ndarray, rate: int) -> np.ndarray:
-    """One hit from its onset until it has died away.
+    """Return one hit from its onset until it has died away.
 
     The onset is the first sample within 20 dB of the peak of the attack, which is the first 60 ms
     after the sound comes within 40 dB of its highest peak: cymbals may swell long after the blow.
@@ -152,10 +152,10 @@ def make_pad(
     extra_exponent: float = 1.0,
     name: str = "",
 ) -> Pad | None:
-    """A pad from recordings.
+    """Return a pad built from recordings.
 
-    The recordings' own levels say how steeply the pad's level rises with velocity; on top comes
-    what the player of such kits adds.
+    The recordings' levels determine how steeply the pad's level rises with velocity, in addition to
+    the velocity gain of the kits' usual player.
 
     Args:
       layers: (highest velocity, recordings float32 [samples] with their gains applied), rising.
@@ -173,23 +173,23 @@ def make_pad(
             kept.append((high, float(np.mean(levels)), takes))
     if not kept:
         return None
-    made, low = [], 1
+    pad_layers, low = [], 1
     for i, (high, _, takes) in enumerate(kept):
         top = 127 if i + 1 == len(kept) else max(low, round(high))
-        made.append(Layer(low, top, takes))
+        pad_layers.append(Layer(low, top, takes))
         low = min(127, top + 1)
     exponent = SINGLE_LAYER_EXPONENT
     if len(kept) > 1:
-        centres = np.array([(x.low + x.high) / 2 for x in made])
+        centres = np.array([(x.low + x.high) / 2 for x in pad_layers])
         slope = np.polyfit(np.log(centres + _SOFTEST), np.log([level for _, level, _ in kept]), 1)[
             0
         ]
         exponent = float(np.clip(extra_exponent + slope, *_EXPONENTS))
-    return Pad(tuple(made), kept[-1][1], exponent, name)
+    return Pad(tuple(pad_layers), kept[-1][1], exponent, name)
 
 
 def map_takes(pad: Pad, function, rate: int, gain: float = 1.0) -> Pad:
-    """The pad with `function(take)` for its takes, at its old level times `gain`."""
+    """Return the pad with `function(take)` for its takes, at its old level times `gain`."""
 
     def changed(take: np.ndarray) -> np.ndarray:
         new = function(take).astype(np.float32)
@@ -202,7 +202,7 @@ def map_takes(pad: Pad, function, rate: int, gain: float = 1.0) -> Pad:
 
 
 def _damped(pad: Pad, rate: int) -> Pad:
-    """The chick of a pedal made of a closed hi-hat."""
+    """Return a pedal chick pad_layers from a closed hi-hat."""
 
     def damp(take: np.ndarray) -> np.ndarray:
         seconds = np.arange(min(len(take), round(6 * _CHICK_SECONDS * rate))) / rate

@@ -1,4 +1,4 @@
-"""Plays drum notes on a `DrumKit`: velocity layers, round robin, choked hi-hats, exact onsets."""
+"""Render drum notes on a `DrumKit`: velocity layers, round robin, choked hi-hats, exact onsets."""
 
 import weakref
 
@@ -19,9 +19,9 @@ _CACHE_BYTES = 400_000_000
 
 
 def sounding_notes(notes: np.ndarray, kit: DrumKit) -> np.ndarray:
-    """The drum notes that the kit plays, by a pad of its own or one that may stand in for it.
+    """Return the drum notes that the kit plays, on their own pad or on a stand-in.
 
-    What cannot be heard must not be a label. Pitches stay as performed; a stand-in is of the same
+    An inaudible note must not be a label. Pitches stay as performed; a stand-in is of the same
     kind (`musax.drum_pitches.STAND_INS`). Notes that are not drums are left out.
     """
     return notes[notes["is_drum"] & np.isin(notes["pitch"], list(kit.playable))]
@@ -37,7 +37,7 @@ def render_drums(
     detune_cents: float = 8.0,
     timing_s: float = 0.0,
 ) -> np.ndarray:
-    """Audio of drum notes: float32 [samples], mono, at `kit.sample_rate`, not normalised.
+    """Return audio of drum notes: float32 [samples], mono, `kit.sample_rate`, not normalised.
 
     A hit begins at sample round(onset · rate) and sounds until it has died away, whatever the
     note's offset says, unless it is stopped: any hit of the hi-hat ends the one before, and other
@@ -88,7 +88,7 @@ def render_drums(
 
 
 def _choose_takes(notes, kit: DrumKit, rng) -> list[tuple[int, int, int]]:
-    """(pitch, layer number, take number) of every note; no take twice in a row where others are."""
+    """Return (pitch, layer number, take number) per note; no repeated take where others exist."""
     last: dict[tuple[int, int], int] = {}
     chosen = []
     for pitch, velocity in zip(notes["pitch"].tolist(), notes["velocity"].tolist()):
@@ -106,7 +106,7 @@ def _choose_takes(notes, kit: DrumKit, rng) -> list[tuple[int, int, int]]:
 
 
 def _stops(pitch: np.ndarray, starts: np.ndarray, rate: int) -> list[tuple[int, int]]:
-    """(sample where a hit begins to fade, samples of the fade) of every note, in playing order."""
+    """Return (sample where a hit begins to fade, length of the fade) per note, in playing order."""
     never = np.iinfo(np.int64).max
     stops: list[tuple[int, int]] = [(never, 0)] * len(pitch)
     sounding: dict[int, int] = {}
@@ -126,7 +126,7 @@ def _stops(pitch: np.ndarray, starts: np.ndarray, rate: int) -> list[tuple[int, 
 def _add(
     out: np.ndarray, hit: np.ndarray, gain: np.float32, start: int, held: int, fade: int
 ) -> None:
-    """Adds a hit to `out` at `start`; it fades linearly over `fade` samples after `held`."""
+    """Add a hit to `out` at `start`; it fades linearly over `fade` samples after `held`."""
     length = min(len(hit), len(out) - start, held + fade)
     if length <= 0:
         return
@@ -137,7 +137,7 @@ def _add(
 
 
 class _VariantCache(dict):
-    """Detuned takes of one kit, forgotten when they grow too many."""
+    """Detuned takes of one kit; emptied when it grows too large."""
 
     nbytes = 0
 
@@ -156,7 +156,7 @@ _variants: weakref.WeakKeyDictionary[DrumKit, _VariantCache] = weakref.WeakKeyDi
 def _variant(
     kit: DrumKit, pitch: int, layer: int, take: int, variant: int, detune_cents: float
 ) -> np.ndarray:
-    """A take, tuned by one of `_VARIANTS` steps between ±`detune_cents`."""
+    """Return a take, tuned by one of `_VARIANTS` steps between ±`detune_cents`."""
     original = kit.playable[pitch].layers[layer].takes[take]
     cents = detune_cents * (2 * variant / (_VARIANTS - 1) - 1)
     if not cents:

@@ -1,7 +1,7 @@
 """Drum kits of the Hydrogen drum machine: a folder with drumkit.xml and its recordings.
 
-The MIDI notes in these files are mostly defaults, so an instrument's name says what it is; a note
-is believed only where the name says nothing and the kit's other notes agree with their names.
+The MIDI notes in these files are mostly defaults, so the instrument's name decides; its note is used
+only where the name is not informative and the kit's other notes agree with their names.
 """
 
 import os
@@ -27,7 +27,7 @@ SYSTEM_FOLDERS = (
 
 _SKIP = -1
 #: Pattern in the lower-case name -> pitch; the first that is found counts, `_SKIP` leaves the
-#: instrument out (what is damped by hand, swells, or has no pitch of its own).
+#: instrument out (damped by hand, swelling, or without a pitch of its own).
 _PATTERNS = tuple(
     (re.compile(pattern), pitch)
     for pattern, pitch in (
@@ -134,7 +134,7 @@ class _Instrument(NamedTuple):
 
 
 def hydrogen_folders() -> list[Path]:
-    """Folders in which kits are looked for, the user's own first."""
+    """Return the folders that are searched for kits, the user's own first."""
     home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     shared = os.environ.get("XDG_DATA_DIRS", "").split(os.pathsep)
     data = [f"{root}/hydrogen/data/drumkits" for root in (home, *shared) if root]
@@ -142,7 +142,7 @@ def hydrogen_folders() -> list[Path]:
 
 
 def list_hydrogen_kits() -> dict[str, Path]:
-    """Name -> folder of every kit found; of equal names the user's own."""
+    """Return name -> folder of every kit found; of equal names the user's own."""
     found: dict[str, Path] = {}
     for folder in hydrogen_folders():
         if folder.is_dir():
@@ -153,7 +153,7 @@ def list_hydrogen_kits() -> dict[str, Path]:
 
 
 def load_hydrogen_kit(folder: Path, sample_rate: int) -> DrumKit:
-    """Reads a kit.
+    """Read a kit.
 
     Raises:
       DrumKitError: the xml cannot be read, or no instrument has a recording that can be used.
@@ -227,7 +227,7 @@ def _read_instrument(element: ElementTree.Element, path: Path) -> _Instrument:
 
 
 def _pitch(instrument: _Instrument, kit: str, notes_agree: bool) -> int | None:
-    """What an instrument is; None to leave it out."""
+    """Return the pitch of an instrument; None to leave it out."""
     pitch = _named_pitch(instrument.name, kit)
     if pitch is None and notes_agree and instrument.note in NAMES:
         pitch = instrument.note
@@ -243,7 +243,7 @@ def _named_pitch(name: str, kit: str) -> int | None:
 
 
 def _notes_agree(instruments: list[_Instrument], kit: str) -> bool:
-    """Whether MIDI notes differ and 8 of 10 mean the group that the instrument's name means."""
+    """Return whether MIDI notes differ and 8 of 10 agree in group with the instrument's name."""
     pairs = [
         (named, instrument.note)
         for instrument in instruments

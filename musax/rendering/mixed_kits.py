@@ -1,7 +1,7 @@
-"""New drum kits out of those there are: what makes a model ready for kits it never heard.
+"""New drum kits from existing ones, so that a model generalises to unseen kits.
 
-Every group of instruments comes from a kit of its own, tuned, equalised, damped and levelled at
-random, so that fifteen kits make any number.
+Every group of instruments comes from a different kit and is tuned, equalised, damped and levelled
+at random, so that fifteen kits yield any number.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from musax.drum_pitches import GROUPS
 from musax.rendering.augment import convolve, minimum_phase
 from musax.rendering.drum_pads import DrumKit, Pad, map_takes
 
-#: What a kit must be able to play to lend a whole group, by group.
+#: Pitches that a kit must play to lend a whole group, by group.
 _NEEDED = {
     "kick": (36,),
     "snare": (38,),
@@ -47,10 +47,10 @@ def mix_drum_kits(
     damping: float = 0.4,
     name: str = "mixed",
 ) -> DrumKit:
-    """A kit whose groups (`musax.drum_pitches.GROUPS`) come from kits drawn at random.
+    """Return a kit whose groups (`musax.drum_pitches.GROUPS`) come from randomly drawn kits.
 
-    Pads that the drawn kit lacks (a bell, a cross-stick, any percussion) come from others. What a
-    group's pads have in common stays common: they are changed alike, but for small differences.
+    Pads that the drawn kit lacks (a bell, a cross-stick, any percussion) come from others. The
+    pads of a group are changed alike, but for small differences.
 
     Args:
       kits: at least one, all of one sample rate.
@@ -90,7 +90,7 @@ def _choose(kits: Sequence[DrumKit], group: str, rng: np.random.Generator) -> Dr
 def _pad_of(
     kit: DrumKit | None, kits: Sequence[DrumKit], pitch: int, rng: np.random.Generator
 ) -> Pad | None:
-    """The pad of the drawn kit, sometimes its alternate; that of another kit if it cannot play."""
+    """Return the drawn kit's pad, sometimes its alternate; another kit's if it has none."""
     if kit is not None and pitch in kit.playable and pitch not in kit.pads:
         return None  # the mixed kit finds the same stand-in by itself
     if kit is None or pitch not in kit.pads:
@@ -103,7 +103,7 @@ def _pad_of(
 
 
 class _Change(NamedTuple):
-    """How takes of one group are altered; every number drawn once."""
+    """Random changes of the takes of one group; every number drawn once."""
 
     ratio: float  # of pitch
     taps: np.ndarray  # colour

@@ -42,7 +42,7 @@ _VORBIS, _ROM = 0x10, 0x8000  # flags of a sample's type
 
 
 class Generator(enum.IntEnum):
-    """Generators of the specification that are used here; times in timecents, levels in cB."""
+    """The generators of the specification that are used; times in timecents, levels in cB."""
 
     START, END, LOOP_START, LOOP_END, START_COARSE = range(5)
     MOD_LFO_TO_PITCH, VIB_LFO_TO_PITCH, MOD_ENV_TO_PITCH = range(5, 8)
@@ -81,13 +81,13 @@ def _defaults() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """What a key and velocity strike: a sample and how it is played.
+    """A zone of keys and velocities: its sample and how it is played.
 
     Attributes:
       keys, velocities: inclusive ranges.
       generators: int64 [61], by `Generator`.
       samples: float32 [n], full scale 1.0.
-      loop: first sample and end of the loop; empty if there is none.
+      loop: first sample and end of the loop; empty without a loop.
       rate: sample rate, Hz.
       root_key: MIDI key that plays the samples at this rate, if `tune` is 0.
       tune: semitones.
@@ -157,7 +157,7 @@ class SoundfontFile:
         """Return the regions of a preset.
 
         Raises:
-          KeyError: there is no such preset.
+          KeyError: the preset is missing.
           SoundfontError: the file is damaged.
         """
         number = self._numbers[bank, program]

@@ -1,4 +1,4 @@
-"""Drum kits of soundfonts: every key struck at several velocities, once, and kept as a pad."""
+"""Drum kits of soundfonts: every key rendered at several velocities, once, and kept as a pad."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ _GENERAL_MIDI = {pitch: pitch for pitch in NAMES if pitch not in (22, 26, 58)}
 
 
 def list_soundfont_kits() -> dict[str, tuple[Path, int]]:
-    """Name ("bank" or "bank:program") -> (path, program) of every kit found.
+    """Return name ("bank" or "bank:program") -> (path, program) of every kit found.
 
     A bank's first kit has the bare name.
     """
@@ -58,7 +58,7 @@ def _programs(path: Path) -> list[int]:
 
 
 def load_soundfont_kit(path: Path, program: int, name: str, sample_rate: int) -> DrumKit:
-    """Plays every key of a kit.
+    """Render every key of a kit.
 
     Raises:
       DrumKitError: the bank has no such kit, or it is silent.
@@ -94,7 +94,7 @@ def _strike(player: Synthesizer, key: int, program: int, is_drum: bool, name: st
 
 
 def _same_timbre(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two hits are one recording at two levels."""
+    """Return whether two hits are one recording at two levels."""
     length = min(len(a), len(b))
     a, b = a[:length].astype(np.float64), b[:length].astype(np.float64)
     energy = np.sqrt(np.dot(a, a) * np.dot(b, b))

@@ -1,4 +1,4 @@
-"""Where soundfonts (SF2, SF3) are on this machine.
+"""Search for installed soundfonts (SF2, SF3).
 
 The `pretty_midi` wheel, which musax depends on, carries TimGM6mb (a complete General MIDI bank), so
 rendering needs no system package. Other banks come from Debian (`fluid-soundfont-gm`,
@@ -25,13 +25,13 @@ class SoundfontError(ValueError):
 
 
 def soundfont_folders() -> list[Path]:
-    """Folders that are searched: those of `$MUSAX_SOUNDFONTS`, then the system's."""
+    """Return the folders that are searched: those of `$MUSAX_SOUNDFONTS`, then the system's."""
     extra = [name for name in os.environ.get("MUSAX_SOUNDFONTS", "").split(os.pathsep) if name]
     return [Path(name).expanduser() for name in (*extra, *SYSTEM_FOLDERS)]
 
 
 def default_soundfont() -> Path:
-    """The General MIDI bank inside the `pretty_midi` wheel (found without importing it).
+    """Return the General MIDI bank inside the `pretty_midi` wheel (found without importing it).
 
     Raises:
       SoundfontError: if that package is not installed with its bank and no other bank is found.
@@ -62,7 +62,7 @@ def _listed_in_folders() -> list[Path]:
 
 
 def list_soundfonts() -> list[Path]:
-    """Every bank found, the default first; links to the same file count once."""
+    """Return every bank found, the default first; links to the same file count once."""
     banks = {path.resolve(): path for path in _listed_in_folders()}
     try:
         default = default_soundfont()
@@ -73,14 +73,14 @@ def list_soundfonts() -> list[Path]:
 
 
 def find_soundfont(name: str | os.PathLike | None = None) -> Path:
-    """The path of a bank.
+    """Return the path of a bank.
 
     Args:
       name: a path, or the file name of a listed bank with or without suffix, in any case
         ("FluidR3_GM"); None for `default_soundfont()`.
 
     Raises:
-      SoundfontError: naming what was asked for and what there is.
+      SoundfontError: no such soundfont; names those found.
     """
     if name is None:
         return default_soundfont()

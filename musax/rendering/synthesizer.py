@@ -1,4 +1,4 @@
-"""Notes to audio through a soundfont."""
+"""Synthesis of notes by a soundfont."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ def _load(path: Path, modified_ns: int, size: int) -> SoundfontFile:
 
 
 class Synthesizer:
-    """Plays notes through one soundfont.
+    """Render notes with one soundfont.
 
     Deterministic: the same notes give the same samples. Events fall on exact samples. Every
     instrument (program, is_drum) plays apart and the results are added, so any number of them can
@@ -65,7 +65,7 @@ class Synthesizer:
         gain: float = 1.0,
         stereo: bool = False,
     ) -> np.ndarray:
-        """Audio of `notes`: float32 [samples], or [samples, 2] with `stereo`.
+        """Return audio of `notes`: float32 [samples], or [samples, 2] with `stereo`.
 
         Args:
           notes: NOTE_DTYPE [N], in any order.
@@ -92,7 +92,7 @@ class Synthesizer:
         gain: float = 1.0,
         stereo: bool = False,
     ) -> dict[tuple[int, bool], np.ndarray]:
-        """`render` of each instrument apart: {(program, is_drum): audio}, in ascending order.
+        """Render each instrument separately: {(program, is_drum): audio}, in ascending order.
 
         All stems have the same length; their sum is `render` of all the notes (to float32
         rounding).
@@ -128,7 +128,7 @@ class Synthesizer:
         return np.zeros((2 if stereo else 1, round(seconds * self.sample_rate)), np.float32)
 
     def _regions(self, program: int, is_drum: bool) -> tuple[Region, ...]:
-        """Return the regions of an instrument; of the first drum kit if there is no such one."""
+        """Return the regions of an instrument; of the first drum kit if it is missing."""
         bank = DRUM_BANK if is_drum else 0
         if (bank, program) not in self._font.presets:
             if not is_drum:
@@ -177,7 +177,7 @@ class Synthesizer:
 
 
 def _by_samples(audio: np.ndarray) -> np.ndarray:
-    """[1, samples] -> [samples], [2, samples] -> [samples, 2]."""
+    """Transpose to samples first: [1, samples] -> [samples], [2, samples] -> [samples, 2]."""
     return audio[0] if len(audio) == 1 else np.ascontiguousarray(audio.T)
 
 

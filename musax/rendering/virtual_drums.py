@@ -1,8 +1,8 @@
-"""Drums that nobody recorded: synthesis with random parameters, from drum machine to near acoustic.
+"""Synthetic drum kits with random parameters, from drum machine to near acoustic.
 
-Built on what drums are (Fletcher & Rossing, ch. 18-20) and how drum machines copy them: a membrane
-is a few damped sines whose pitch falls after the blow, snares and stick are filtered noise, metal
-is a dense inharmonic spectrum. Harder blows are brighter: the level of what is high (click, snares,
+Based on the acoustics of drums (Fletcher & Rossing, ch. 18-20) and on drum machines: a membrane is
+a few damped sines whose pitch falls after the strike, snares and stick are filtered noise, metal
+is a dense inharmonic spectrum. Harder strikes are brighter: the level of high parts (click, snares,
 upper partials) rises faster than that of the fundamental.
 """
 
@@ -38,7 +38,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def virtual_drum_kit(rng: np.random.Generator, sample_rate: int = 44100) -> DrumKit:
-    """A random synthetic kit; the same generator state gives the same kit.
+    """Return a random synthetic kit; the same generator state gives the same kit.
 
     Every pad has four velocity layers of two takes.
     """
@@ -203,7 +203,7 @@ class _Synth:
         return _Body(hz, ratios / ratios[0], self.rng.uniform(0.2, 1.0, 7), decay_s, 1.0, 0.01)
 
     def _tone(self, body: _Body, strength: float) -> np.ndarray:
-        """float32 [samples]: upper partials and the bend grow with strength, 0 to 1."""
+        """Return float32 [samples]: upper partials and the bend grow with strength, 0 to 1."""
         seconds = np.arange(round(min(7 * body.decay_s, 3.0) * self.rate)) / self.rate
         extra = (body.bend - 1) * (0.4 + 0.6 * strength)
         cycles = body.hz * (seconds - extra * body.bend_s * np.expm1(-seconds / body.bend_s))
@@ -215,7 +215,7 @@ class _Synth:
         return out.astype(np.float32)
 
     def _metal_source(self, scale: float) -> np.ndarray:
-        """float32 [n]: six squares between noise, 0.7 s; the share of noise is the kit's."""
+        """Return float32 [n], 0.7 s: six squares and noise, whose share depends on the kit."""
         seconds = np.arange(round(0.7 * self.rate)) / self.rate
         hz = _METAL * scale * self.rng.uniform(0.9, 1.1, len(_METAL))
         squares = np.sign(np.sin(2 * np.pi * hz[:, None] * seconds)).sum(axis=0) / np.sqrt(6)
@@ -231,7 +231,7 @@ class _Synth:
         source: np.ndarray | None = None,
         attack_s: float = 0.0003,
     ) -> np.ndarray:
-        """float32 [samples]: a band of noise (or of `source`) `width` octaves wide, dying away."""
+        """Return float32 [samples]: decaying band of noise (or `source`), `width` octaves wide."""
         samples = round(min(7 * decay_s, 3.5) * self.rate)
         if source is None:
             raw = self.rng.standard_normal(samples, dtype=np.float32)
@@ -259,7 +259,7 @@ class _Synth:
 
 
 def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The sum of two signals of different lengths."""
+    """Return the sum of two signals of different lengths."""
     out = np.zeros(max(len(a), len(b)), np.float32)
     out[: len(a)] += a
     out[: len(b)] += b

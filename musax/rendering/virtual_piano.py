@@ -1,7 +1,7 @@
-"""Struck-string instruments that no soundfont holds: additive synthesis with random parameters.
+"""Synthetic struck-string instruments: additive synthesis with random parameters.
 
 A transcriber trained on a handful of sampled pianos learns those pianos. A `VirtualPiano` is drawn
-from distributions around what is known of struck strings (Fletcher & Rossing, "The Physics of
+from distributions around published values for struck strings (Fletcher & Rossing, "The Physics of
 Musical Instruments", ch. 12): inharmonic partials f_n = n f0 sqrt(1 + B n^2), a striking-point
 comb, a hammer low-pass that opens with velocity, partials that decay in two stages and faster when
 higher, strings of one note a little out of tune with each other, a knock at the onset and a damper
@@ -97,7 +97,7 @@ class VirtualPiano:
         self._samples: dict[int, np.ndarray] = {}
 
     def sample(self, pitch: int) -> np.ndarray:
-        """`[2, samples]` float32: the softest and the hardest blow of one key, never damped."""
+        """Return float32 [2, samples]: the softest and the hardest strike of one key, undamped."""
         if pitch not in self._samples:
             self._samples[pitch] = self._synthesise(pitch)
         return self._samples[pitch]
@@ -152,7 +152,7 @@ class VirtualPiano:
         return out
 
     def render(self, notes: np.ndarray, *, seconds: float | None = None) -> np.ndarray:
-        """Mixes the notes (drums are left out, programs ignored).
+        """Mix the notes (drums are left out, programs ignored).
 
         Args:
           notes: note table (`musax.notes.NOTE_DTYPE`), times in s.
@@ -189,7 +189,7 @@ class VirtualPiano:
 def _damped_sines(
     freq: np.ndarray, rates: np.ndarray, phase: np.ndarray, n_samples: int, sample_rate: int
 ) -> np.ndarray:
-    """`[partials, samples]` float32 exp(-rate t) sin(2 pi f t + phase), by powers of one step.
+    """Return float32 [partials, samples], exp(-rate t) sin(2 pi f t + phase), by powers of a step.
 
     A complex exponential over a long time is the outer product of one over coarse steps and one
     over the samples inside a step, which is much cheaper than `n_samples` sines.
