@@ -117,8 +117,8 @@ def evaluate(
         if classes:
             tables.append(_class_table(f"{name}, by class", found, level))
     if mdb is not None:
-        heard = [s for s in systems if not s.velocities_only]
-        data[MDB_NAME] = {s.name: score_mdb(s, mdb, progress) for s in heard}
+        scored = [s for s in systems if not s.velocities_only]
+        data[MDB_NAME] = {s.name: score_mdb(s, mdb, progress) for s in scored}
         tables.append(_table(MDB_NAME, data[MDB_NAME]))
     return Report(tables, data)
 

@@ -176,14 +176,14 @@ class Transcriber(PretrainedModel[ModelConfig]):
         notify: Callable[[float], None] | None,
     ) -> Iterator[Frames]:
         listener = Listener(self._predict)
-        gain, heard = np.float32(1.0 / peak if peak else 1.0), 0
+        gain, done = np.float32(1.0 / peak if peak else 1.0), 0
         for chunk in chunks:
             frames = listener.push(chunk * gain)
-            heard += len(chunk)
+            done += len(chunk)
             if frames is not None:
                 yield frames
             if notify is not None:
-                notify(heard / self.sample_rate)
+                notify(done / self.sample_rate)
         frames = listener.flush()
         if frames is not None:
             yield frames

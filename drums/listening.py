@@ -62,7 +62,7 @@ class Listener:
 
     Args:
       predict: the network.
-      piece_frames: P, how many frames are computed at a time. Few mean little delay and more work,
+      piece_frames: P, frames computed at a time. Fewer frames mean less delay and more work,
         since the context of a piece is computed again with each.
     """
 
@@ -108,8 +108,8 @@ class Listener:
         padded = np.pad(self._buffer, (0, max(0, total - len(self._buffer))))
         starts = range(0, pieces * self._piece * self._hop, self._piece * self._hop)
         parts = [self._hear(padded[start : start + self._needed]) for start in starts]
-        heard = self._count(parts)
-        return None if heard is None else heard.between(0, missing)
+        frames = self._count(parts)
+        return None if frames is None else frames.between(0, missing)
 
     def _hear(self, samples: np.ndarray) -> Frames:
         skip = self._before + self._margin

@@ -21,7 +21,7 @@ class ModelConfig(BaseModelConfig):
     """Everything needed to run a model except its parameters.
 
     Attributes:
-      network: sizes; their type says which network.
+      network: sizes; their type selects the network.
       features: its input.
       level: the classes that it distinguishes ("18" for OaF Drums, whose pitches are finer).
       picking: how hits are found in its outputs.

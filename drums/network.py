@@ -77,7 +77,7 @@ class OafDrumsConfig:
       channels: of the three convolutions.
       fc_units: of the layer behind them.
       lstm_units: a direction; of the onset head.
-      conv_dropout, fc_dropout, lstm_dropout: rates (the reference names what it keeps).
+      conv_dropout, fc_dropout, lstm_dropout: rates (the reference's are keep probabilities).
     """
 
     num_pitches: int = 88
@@ -194,7 +194,7 @@ class OafDrums(nn.Module):
     """OaF Drums (Callender et al. 2020): onset logits and velocities from separate stacks.
 
     The reference also builds offset, frame and combined heads, which have no loss and no use; they
-    are left out. Parameters are called as its variables; `drums.checkpoints` reads them.
+    are left out. Parameters have the names of its variables; `drums.checkpoints` reads them.
     """
 
     config: OafDrumsConfig = OafDrumsConfig()
@@ -221,7 +221,7 @@ class DrumNetworkConfig:
       width: of everything behind them.
       dilations: of the temporal layers, whose kernels span three frames.
       history: dilations of further layers for velocities, whose kernels span this frame and two
-        before it: how loud a drum can be is known from how loud it was.
+        before it, since a drum's level depends on its earlier level.
       dropout: rate behind the projection.
       dtype: type of the computation; normalisation and outputs are float32.
     """

@@ -106,7 +106,7 @@ def splice_chunks(
     Args:
       take: the record of the first chunk.
       features: the reference's.
-      others: makes the sequence of records that the other chunks are drawn from.
+      others: returns the sequence of records that the other chunks are drawn from.
       level: of the targets.
       seconds: length of a chunk.
       count: S.

@@ -27,8 +27,8 @@ def estimate_tempo(notes: np.ndarray) -> Tempo | None:
     """Return the steady beat that fits the hits, or None where there are too few.
 
     The beats are those of librosa's tracker (Ellis 2007) on an envelope of the hits, loud and low
-    ones more; a straight line through them is the beat. Half or twice the tempo cannot be told
-    apart by this.
+    ones more; a straight line through them is the beat. Half and twice the tempo cannot be
+    distinguished this way.
 
     Args:
       notes: NOTE_DTYPE [N].

@@ -14,7 +14,7 @@ from musax.metrics.transcription import match_notes
 
 CANDIDATES = np.round(np.arange(0.06, 0.92, 0.02), 2)
 KNOTS = 9
-_MIN_HITS = 30  # of a class, to say anything about it
+_MIN_HITS = 30  # of a class, to tune it
 
 Record = tuple[Frames, np.ndarray]  # the network's outputs, and the true notes
 

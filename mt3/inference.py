@@ -46,7 +46,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
     Args:
       config: the model's configuration.
       params: of the network.
-      source: the file they are of, for messages.
+      source: the file they come from, for messages.
 
     Raises:
       CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
@@ -191,7 +191,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
             silent=meter.silent,
             invalid_events=0 if constrained else state.invalid_events,
             dropped_events=state.dropped_events,
-            # The grammar rules out all other mistakes, as it knows all but the segments before.
+            # The grammar excludes all other errors; it lacks only the previous segments' state.
             unmatched_events=state.invalid_events if constrained else 0,
         )
 
@@ -201,10 +201,10 @@ class Transcriber(PretrainedModel[ModelConfig]):
         """Yield segments in order with their codec ids, int [L]."""
         running: tuple[tuple[StreamedSegment, ...], Any] | None = None
         for batch in batched(segments, batch_size):
-            heard = [segment.audio for segment in batch if not segment.silent]
+            sounding = [segment.audio for segment in batch if not segment.silent]
             tokens = None
-            if heard:
-                features = np.stack([self._features(audio) for audio in heard])
+            if sounding:
+                features = np.stack([self._features(audio) for audio in sounding])
                 tokens = self._predict(features, decode, batch_size)
             # The device works on this batch while the one before is read.
             if running is not None:

@@ -80,7 +80,7 @@ def mix_transcription_examples(
 
     Args:
       example: frames and run-length-encoded targets.
-      others: gives the raw examples from which the others are drawn.
+      others: returns the raw examples from which the others are drawn.
       prepare: takes a raw example to frames and targets, as `mt3.preprocessors.random_segment`.
       codec, join_ties: see `mix_examples`.
       max_examples_per_mix: None and 1 mix nothing.

@@ -33,7 +33,7 @@ def rendered_midi_task(
     """Return the transcription task of takes that `musax prepare rendered-midi` wrote.
 
     Args:
-      directory: the folder of shards; its splits are those whose shards are there.
+      directory: the folder of shards; its splits are those with shards.
       spectrogram_config, segment: the network's input.
       vocab_config, spec: its output.
       augment: effects on a take, in every split; None leaves it as it was rendered.

@@ -7,7 +7,7 @@ LIBRARY_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, AssertionErro
 
 
 class AudioError(ValueError):
-    """An audio file cannot be read or written; the message names it and says what to do."""
+    """An audio file cannot be read or written; the message names it and the remedy."""
 
 
 class AudioWarning(UserWarning):

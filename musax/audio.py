@@ -211,7 +211,7 @@ def check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:
       sample_rate: Hz.
 
     Raises:
-      ValueError: a wrong type or shape, no samples, or one that is not finite (says when).
+      ValueError: a wrong type or shape, no samples, or one that is not finite (gives its time).
     """
     audio = np.asarray(audio)
     if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
@@ -291,7 +291,7 @@ class ResampleStream:
     def _run(self, chunk: np.ndarray, last: bool) -> np.ndarray:
         assert self._stream is not None
         chunk = np.ascontiguousarray(chunk, np.float32)
-        if self._channels == 1 and chunk.ndim == 2:  # soxr wants [samples] for one channel
+        if self._channels == 1 and chunk.ndim == 2:  # soxr takes [samples] for one channel
             return self._stream.resample_chunk(chunk[:, 0], last=last)[:, None]
         return self._stream.resample_chunk(chunk, last=last)
 

@@ -46,7 +46,7 @@ NAMES = {
     77: "low woodblock",
 }
 
-#: Instruments: pitches that are struck on the same thing, or on things that a kit has in a set.
+#: Instruments: pitches of one drum or cymbal, or of a set of similar ones.
 GROUPS = {
     "kick": (35, 36),
     "snare": (38, 40, 37),

@@ -1,8 +1,8 @@
 """Standard MIDI files as tables of events, read and written without third-party parsers.
 
 `parse` keeps what notes need: channel messages and tempo changes. It follows the file format's
-rules for running status, system-exclusive data and unknown chunks, and says at which byte a broken
-file breaks.
+rules for running status, system-exclusive data and unknown chunks, and reports the byte at which a
+file is damaged.
 """
 
 import dataclasses

@@ -154,7 +154,7 @@ def _checked(tokens: np.ndarray, size: int) -> np.ndarray:
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return places in sorted keys, and whether the wanted keys are there."""
+    """Return places in sorted keys, and whether the given keys occur."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return at, keys[at] == wanted
 

@@ -89,7 +89,7 @@ class ModelInfo:
       tasks: those of `TASKS` that the model does.
       summary: the first sentence of the model card.
       size: bytes of the stored parameters.
-      licence: licences of the training data, from the card; "" if it does not say.
+      licence: licences of the training data, from the card; "" if not stated.
     """
 
     name: str

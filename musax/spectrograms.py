@@ -18,7 +18,7 @@ import scipy.fft
 
 from musax import _float32
 
-Array = Any  # np.ndarray or jax.Array, as `xp` says
+Array = Any  # np.ndarray or jax.Array, depending on `xp`
 MelScale = Literal["htk", "slaney"]
 
 DEFAULT_SAMPLE_RATE = 16000
@@ -159,7 +159,7 @@ def frame(
 def hann_window(size: int) -> np.ndarray:
     """Return a periodic Hann window, float32 [size]: 0.5 - 0.5·cos(2πn/size). Read-only, cached.
 
-    Rounded in float32 like `tf.signal.hann_window`; `musax._float32` says why.
+    Rounded in float32 like `tf.signal.hann_window`; see `musax._float32`.
     """
     angle = np.float32(2 * np.pi) * np.arange(size, dtype=np.float32) / np.float32(size)
     window = np.float32(0.5) - np.float32(0.5) * _float32.cos(angle)

@@ -4,7 +4,7 @@
     <directory>/drummer1/session1/1_funk_80_beat_4-4_2.wav     44.1 kHz, 16 bit, mono
     <directory>/e-gmd-v1.0.0.csv                               the last file to be written
 
-Files that are there are left alone, so an interrupted run continues; further runs add splits and
+Existing files are kept, so an interrupted run continues; further runs add splits and
 kits to the csv.
 """
 

@@ -1,6 +1,6 @@
 """MDB Drums: real drum tracks with annotated onsets (Southall et al. 2017; CC BY-NC-SA 4.0).
 
-The annotations have two kinds: six classes, and 21 subclasses that tell strokes apart. Subclasses
+The annotations have two kinds: six classes, and 21 subclasses that distinguish strokes. Subclasses
 are read as General MIDI pitches, so that they can be mapped like any other drum notes.
 """
 

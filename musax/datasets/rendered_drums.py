@@ -43,7 +43,7 @@ class RenderedDrums(Sequence):
       seconds: length of a take.
       sample_rate: Hz.
       seed: of everything.
-      vary: False plays excerpts as they were performed, on the kits as they are (for judging).
+      vary: False plays excerpts as they were performed, on unmixed kits (for evaluation).
       virtual, mixed: shares of the kits; the rest are the kits given. Ignored without `vary`.
       takes_per_kit: consecutive takes that share a kit.
 

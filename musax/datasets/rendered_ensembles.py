@@ -55,7 +55,7 @@ class RenderedEnsembles(Sequence):
       sample_rate: Hz.
       seed: of everything.
       together: probability that a take has both, a band and a solo; else it has one of them.
-      vary: False plays the pieces as they are (for judging); instruments are drawn in any case.
+      vary: False plays the pieces as they are (for evaluation); instruments are drawn in any case.
 
     Raises:
       ValueError: no bands or no soundfonts.

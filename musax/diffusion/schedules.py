@@ -1,7 +1,7 @@
 """Noise schedules, and the parametrisations of a network's prediction.
 
 A schedule gives alpha and sigma of x_t = alpha(t) x_0 + sigma(t) eps, for t from 0 (clean) to 1
-(noise), float32 of the shape of t. Solvers want the noise level sigma / alpha instead, of which
+(noise), float32 of the shape of t. Solvers use the noise level sigma / alpha instead, of which
 there are lists here: float32 [S + 1] for S steps, strictly decreasing; the last may be 0.
 """
 

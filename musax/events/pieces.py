@@ -99,7 +99,7 @@ class PerformanceEncoding:
 
     @functools.cached_property
     def codec(self) -> Codec:
-        """Of the tokens. Its shift 0 is never written."""
+        """The codec of the tokens. Its shift 0 is never written."""
         return Codec(
             max_shift_steps=int(self.steps_per_second * self.max_shift_seconds),
             steps_per_second=self.steps_per_second,
@@ -112,7 +112,7 @@ class PerformanceEncoding:
 
     @functools.cached_property
     def _notes_codec(self) -> Codec:
-        """Of the same events, where an offset is a pitch of velocity 0."""
+        """The codec of the same events, with an offset as a pitch of velocity 0."""
         return note_codec(self.steps_per_second, self.max_shift_seconds, self.num_velocity_bins)
 
     @functools.cached_property

@@ -247,8 +247,8 @@ def program_scores(
 ) -> dict[str, Scores]:
     """Return scores of notes whose instrument must agree too.
 
-    Each (program, is_drum) of either side is scored apart: pitched notes by onset and offset, drums
-    by onset. Their precisions are averaged with the numbers of estimated notes as weights, their
+    Each (program, is_drum) of either side is scored separately: pitched notes by onset and offset,
+    drums by onset. Their precisions are averaged with the numbers of estimated notes as weights, their
     recalls with those of the reference.
 
     Returns:

@@ -3,7 +3,7 @@
 Every effect is a pure function `(audio, rate, rng, …strengths) -> audio` of float32 [samples] or
 [samples, channels]: same shape and dtype out, input unchanged, all randomness from `rng`, one set
 of random parameters per call (so the channels of a mix stay together). Linear effects are causal
-(direct sound and minimum-phase filters), so note onsets stay where the labels say they are.
+(direct sound and minimum-phase filters), so note onsets stay aligned with the labels.
 """
 
 import dataclasses

@@ -112,7 +112,7 @@ def trim_hit(audio: np.ndarray, rate: int) -> np.ndarray:
     """Return one hit from its onset until it has died away.
 
     The onset is the first sample within 20 dB of the peak of the attack, which is the first 60 ms
-    after the sound comes within 40 dB of its highest peak: cymbals may swell long after the blow.
+    after the sound comes within 40 dB of its highest peak: cymbals may swell long after the strike.
     What comes up to 0.8 ms earlier fades in. A constant offset is taken away first. The tail ends
     where blocks of 10 ms stay 60 dB below the peak, or fades out before `LONGEST_SECONDS`.
 

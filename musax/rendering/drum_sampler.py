@@ -50,7 +50,7 @@ def render_drums(
         varies. The same notes, kit and generator state give the same samples.
       velocity_db: standard deviation of the hits' levels.
       detune_cents: a hit is tuned at most this far up or down, in five steps.
-      timing_s: standard deviation of the hits' times. Labels no longer say where hits are.
+      timing_s: standard deviation of the hits' times. Labels are then inexact.
 
     Raises:
       ValueError: invalid notes, or `seconds` negative.

@@ -1,6 +1,6 @@
 """Drum kits of the Hydrogen drum machine: a folder with drumkit.xml and its recordings.
 
-The MIDI notes in these files are mostly defaults, so the instrument's name decides; its note is used
+The MIDI notes in these files are mostly defaults, so an instrument's name decides; its note is used
 only where the name is not informative and the kit's other notes agree with their names.
 """
 

@@ -13,7 +13,7 @@ from musax.rendering.soundfonts import SoundfontError, list_soundfonts
 from musax.rendering.synthesizer import Synthesizer
 
 VELOCITIES = (12, 28, 44, 60, 76, 92, 108, 124)
-#: Programs of General MIDI 2 and GS whose keys mean what `musax.drum_pitches` says: standard, room,
+#: Programs of General MIDI 2 and GS whose keys follow `musax.drum_pitches`: standard, room,
 #: power, electronic, TR-808, jazz, brush. Orchestral and effect kits are something else.
 PROGRAMS = (0, 8, 16, 24, 25, 32, 40)
 # Our player has linear velocity and no modulators; soundfonts are made for the square.

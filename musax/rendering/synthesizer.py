@@ -25,7 +25,7 @@ class Synthesizer:
     """Render notes with one soundfont.
 
     Deterministic: the same notes give the same samples. Events fall on exact samples. Every
-    instrument (program, is_drum) plays apart and the results are added, so any number of them can
+    instrument (program, is_drum) is rendered separately and added to the mix, so any number can
     sound and a mix is the sum of its stems. The output is not limited to ±1: mixing or
     writing decides what to do with loud passages.
     """

@@ -63,11 +63,11 @@ class _Synth:
         click = (_log_uniform(rng, 800, 6000), _log_uniform(rng, 0.002, 0.012))
         level = _log_uniform(rng, 0.03, 0.5)
 
-        def blow(strength: float) -> np.ndarray:
+        def strike(strength: float) -> np.ndarray:
             snap = self._noise(*click, width=2.0) * level * strength**0.8
             return _add(self._tone(body, strength), snap)
 
-        return {36: self._pad(blow, 1.0, "kick")}
+        return {36: self._pad(strike, 1.0, "kick")}
 
     def snare(self) -> dict[int, Pad]:
         rng = self.rng
@@ -104,11 +104,11 @@ class _Synth:
         def tom(step: int):
             drum = dataclasses.replace(body, hz=lowest * spread**step, decay_s=decay * 0.85**step)
 
-            def blow(strength: float) -> np.ndarray:
+            def strike(strength: float) -> np.ndarray:
                 attack = self._noise(1500.0, 0.015, width=3.0) * skin * strength**0.7
                 return _add(self._tone(drum, strength), attack)
 
-            return blow
+            return strike
 
         return {
             pitch: self._pad(tom(step), 0.8, f"tom {3 - step}")
@@ -248,9 +248,9 @@ class _Synth:
         band *= np.minimum(1.0, (seconds + 1 / self.rate) / attack_s) * np.exp(-seconds / decay_s)
         return (band / (np.sqrt(np.mean(band[: max(1, samples // 7)] ** 2)) + 1e-9)).astype("f4")
 
-    def _pad(self, blow, level: float, name: str) -> Pad:
+    def _pad(self, strike, level: float, name: str) -> Pad:
         layers = [
-            (127 * strength, [blow(strength) for _ in range(_TAKES)]) for strength in _STRENGTHS
+            (127 * strength, [strike(strength) for _ in range(_TAKES)]) for strength in _STRENGTHS
         ]
         pad = make_pad(layers, self.rate, name=name)
         assert pad is not None

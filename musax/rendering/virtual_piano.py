@@ -27,7 +27,7 @@ class PianoParameters:
     inharmonicity_slope: float  # d ln B per semitone
     strike_point: float  # fraction of the string
     slope: float  # partial amplitudes fall as n^-slope
-    hammer_cutoff_hz: tuple[float, float]  # soft and hard blow
+    hammer_cutoff_hz: tuple[float, float]  # soft and hard strike
     decay_s: float  # time constant of the fundamental at A4
     decay_pitch_slope: float  # d ln decay per semitone (negative: treble dies sooner)
     decay_frequency: float  # extra damping per kHz of partial, relative
