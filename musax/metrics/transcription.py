@@ -248,8 +248,8 @@ def program_scores(
     """Return scores of notes whose instrument must agree too.
 
     Each (program, is_drum) of either side is scored separately: pitched notes by onset and offset,
-    drums by onset. Their precisions are averaged with the numbers of estimated notes as weights, their
-    recalls with those of the reference.
+    drums by onset. Their precisions are averaged with the numbers of estimated notes as weights,
+    their recalls with those of the reference.
 
     Returns:
       {"Onset + offset + program": all, "Drum onset": drums, "Nondrum onset + offset + program": …}

@@ -1,6 +1,6 @@
 """Parts of a drum kit: pads, velocity layers, takes; and their construction from recorded hits.
 
-A recorded hit is cut so that sample 0 is its onset and brought to level 1; how loud a blow of some
+A recorded hit is cut so that sample 0 is its onset and brought to level 1; how loud a hit of some
 velocity is, is the pad's business. So level is a smooth rising function of velocity on every pad,
 whatever the recordings' levels were, and layers differ in timbre alone.
 """
