@@ -202,7 +202,7 @@ def map_takes(pad: Pad, function, rate: int, gain: float = 1.0) -> Pad:
 
 
 def _damped(pad: Pad, rate: int) -> Pad:
-    """Return a pedal chick pad_layers from a closed hi-hat."""
+    """Return a pedal chick from a closed hi-hat."""
 
     def damp(take: np.ndarray) -> np.ndarray:
         seconds = np.arange(min(len(take), round(6 * _CHICK_SECONDS * rate))) / rate
