@@ -18,7 +18,11 @@ STATUS_OK, STATUS_MISTAKE = 0, 2
 
 
 def make_parser(
-    entry: Callable[..., Any], program: str, description: str | None, example: str
+    entry: Callable[..., Any],
+    program: str,
+    description: str | None,
+    example: str,
+    command: str | None = None,
 ) -> argparse.ArgumentParser:
     """A parser with the flags of every entry point.
 
@@ -27,9 +31,10 @@ def make_parser(
       program: its name on the command line, such as `t5x.train`.
       description: the module's docstring.
       example: a whole command line, shown by `--help`.
+      command: the command that usage lines name; None for `python -m <program>`.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m {program}",
+        prog=command or f"python -m {program}",
         description=description,
         epilog=f"example:\n  {example}\n\nThe configured function is {program}.{entry.__name__}; "
         "its docstring explains every argument.",
@@ -148,6 +153,7 @@ def run(
     program: str,
     description: str | None,
     example: str,
+    command: str | None = None,
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
     arguments: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None,
 ) -> int:
@@ -159,6 +165,7 @@ def run(
       program: as in `make_parser`.
       description: as in `make_parser`.
       example: as in `make_parser`.
+      command: as in `make_parser`.
       add_flags: adds the entry point's own flags to the parser.
       arguments: arguments of `entry` that those flags override.
 
@@ -167,7 +174,7 @@ def run(
       told without a traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = make_parser(entry, program, description, example)
+    parser = make_parser(entry, program, description, example, command)
     if add_flags is not None:
         add_flags(parser)
     try:

@@ -258,9 +258,25 @@ _EXAMPLE = """python -m t5x.train \\
       --gin.TRAIN_STEPS=10000 --gin.MODEL_DIR=runs/first [--dry_run]"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return command_line.run(train, argv, program="t5x.train", description=__doc__, example=_EXAMPLE)
+def main(
+    argv: Sequence[str] | None = None, command: str | None = None, example: str = _EXAMPLE
+) -> int:
+    """Run the command line; return the exit status.
+
+    Args:
+      argv: the arguments; None takes the process's.
+      command: the command that `--help` names; None for `python -m t5x.train`.
+      example: a whole command line, shown by `--help`.
+    """
+    description = (__doc__ or "").replace("python -m t5x.train", command or "python -m t5x.train")
+    return command_line.run(
+        train,
+        argv,
+        program="t5x.train",
+        description=description,
+        example=example,
+        command=command,
+    )
 
 
 if __name__ == "__main__":

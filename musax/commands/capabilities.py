@@ -11,7 +11,7 @@ from musax.commands.files import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """What a model is of, and how one of its methods can be called.
+    """Content of a model, and the options of one of its methods.
 
     Attributes:
       content: "music" or "text".

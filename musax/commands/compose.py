@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the subparsers `verbs`."""
     parser = verbs.add_parser(
         "compose",
-        help="music or text, from nothing or after a prompt",
+        help="new music or text, with or without a prompt",
         description="Compose music or text, from nothing or as the continuation of a prompt.",
         epilog=_EPILOG,
     )
@@ -60,7 +60,7 @@ def add_parser(verbs: Any) -> None:
         "--prompt-seconds",
         type=numbers.seconds,
         metavar="S",
-        help="use only the first S seconds of the prompt; default: all of it",
+        help="use only the first S seconds of the prompt; default: the whole prompt",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

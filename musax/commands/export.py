@@ -1,11 +1,11 @@
-"""`musax export`: make a model folder of a training run, whichever package trained it."""
+"""`musax export`: export a training run as a model folder, whichever package trained it."""
 
 import argparse
 from typing import Any
 
 _DESCRIPTION = """\
-Makes a model folder of a training run, which other verbs take as --model. The run's config.gin says
-which package's model it is; an option of that package, such as --tune of drums, goes after OUT_DIR
+Export a training run as a model folder, for --model of other verbs. The run's config.gin names the
+package of its model. Options of that package, such as --tune of drums, go after OUT_DIR
 (python -m drums.export --help lists them)."""
 _EPILOG = """\
 examples:
@@ -18,13 +18,13 @@ examples:
 def add_parser(verbs: Any) -> None:
     """Add the verb to the subparsers `verbs`; its options are those of the run's package."""
     parser = verbs.add_parser(
-        "export", help="make a model folder of a training run", add_help=False, allow_abbrev=False
+        "export", help="export a training run as a model folder", add_help=False, allow_abbrev=False
     )
     parser.set_defaults(run=run, takes_rest=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; 2 with a line on stderr if the run cannot be exported."""
+    """Export; return 0, or 2 with a line on stderr if the run cannot be exported."""
     import importlib
 
     from musax.commands.console import report_error

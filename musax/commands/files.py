@@ -12,7 +12,7 @@ AUDIO_SUFFIXES = frozenset(
 
 
 class InputError(ValueError):
-    """An argument of the command line cannot be used; the message names it and says why."""
+    """An unusable argument of the command line; the message names it and the reason."""
 
 
 def expand_inputs(

@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "infill",
         help="fill gaps in a melody or text",
-        description="Fill gaps in a melody or text so that they fit what is around them.",
+        description="Fill gaps in a melody or text so that they fit their context.",
         epilog=_EPILOG,
     )
     add = parser.add_argument

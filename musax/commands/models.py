@@ -17,7 +17,7 @@ examples:
   musax models --format json                  all fields, for scripts
 
 The folders that $MUSAX_PRETRAINED names (separated as in $PATH) are searched first, then the models
-that come with musax. The card README.md in a model's folder says how it was trained, and how well
+that come with musax. The card README.md in a model's folder describes its training and how well
 it does.
 
 exit status: 0 done, 1 no models found, 2 wrong usage
@@ -84,7 +84,7 @@ def _fields(model: Any) -> dict[str, Any]:
 
 
 def _paragraph(model: Any, width: int) -> str:
-    """Return what is known of a model, wrapped to the terminal."""
+    """Return the known facts of a model, wrapped to the terminal."""
     tasks = ", ".join(model.tasks) or f"unknown (system {model.system})"
     rows = {
         "": model.summary,

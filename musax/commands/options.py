@@ -45,7 +45,7 @@ class _StoreName(argparse.Action):
 def add_choice(parser: argparse.ArgumentParser, flag: str, choices: Sequence[str], help: str):
     """Add a choice of names, with hyphens between words; underscores are accepted.
 
-    Functions take the same names with underscores, which is what the parsed options hold.
+    Parsed options have the names with underscores, as functions take them.
     """
     parser.add_argument(
         flag,
@@ -62,7 +62,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="audio files, folders that hold some, or patterns such as 'takes/*.flac'",
+        help="audio files, folders of audio files, or patterns such as 'takes/*.flac'",
     )
 
 

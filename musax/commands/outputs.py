@@ -27,10 +27,10 @@ _FILE_SUFFIX = re.compile(r"\.([a-z]{2,4}|mp3|w64)")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An input, and the files to write for each result made of it.
+    """An input, and the files to write for each of its results.
 
     Attributes:
-      given: the input; None if results are made from nothing.
+      given: the input; None without one.
       results: one mapping from format to path a result; empty if results are printed.
     """
 
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def subject(self) -> str:
-        """What messages call the job."""
+        """Name of the job in messages."""
         return str(self.given or next(iter(self.paths), "text"))
 
     @property
@@ -91,11 +91,11 @@ def plan_outputs(
     Args:
       args: parsed options, of which `output`, `format`, `plot`, `render` and `overwrite` are read;
         those that a verb does not have may be absent.
-      sources: distinct inputs; None for results that are made from nothing.
+      sources: distinct inputs; None for results without an input.
       known: formats that the verb writes.
       default: format written if none is chosen.
       count: results of each source, numbered from 1 if there are several.
-      name: of files in a folder that are made from nothing.
+      name: of files in a folder, for results without an input.
       infix: put before the suffix where a result in a folder would replace its source.
       what: the results, for messages.
 

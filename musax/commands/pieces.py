@@ -1,4 +1,4 @@
-"""What verbs that make pieces and texts share: sampling options, contents, and results."""
+"""Shared by verbs that write pieces and texts: sampling options, contents, and results."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         type=numbers.not_negative,
         metavar="W",
         help="continuous diffusion: classifier-free guidance weight; above 1 the output follows "
-        "what is given more closely; default: 1",
+        "the given tokens more closely; default: 1",
     )
     add(
         "--rounds",
@@ -149,7 +149,7 @@ def _plan_outputs(
 
     Args:
       args: parsed options.
-      source: the file that results are made of; None without one.
+      source: the input file; None without one.
       found: capabilities of the model.
       model: its name, for messages.
       infix: see `plan_outputs`.
@@ -179,7 +179,7 @@ def _plan_outputs(
 
 
 def check_content(source: Path, found: Capabilities, model: str) -> None:
-    """Raise InputError for a file that does not exist, or is not what the model is of."""
+    """Raise InputError for a file that does not exist, or has content of another kind."""
     if is_midi(source) == found.is_text:
         kind = "a text file" if found.is_text else "a MIDI file"
         raise InputError(f"{source}: {model} is a model of {found.content}; expected {kind}")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Writes a dataset for training, as ArrayRecord shards in a folder (egmd-mini: recordings in E-GMD's
+Write a dataset for training, as ArrayRecord shards in a folder (egmd-mini: recordings in E-GMD's
 layout; text: text files). Finished shards are kept, so an interrupted run continues with the same
-command. <split>.json has the counts at the end, and an empty file COMPLETED-<split> says that
-nothing is missing.
+command. When a split is complete, <split>.json has its counts and an empty file COMPLETED-<split>
+marks it.
 
---runner DirectRunner, or any other runner, spreads the work over Apache Beam (extra `beam`);
-options that musax does not know are then handed to the runner."""
+--runner DirectRunner, or any other runner, distributes the work with Apache Beam (extra `beam`);
+unknown options are then passed to the runner."""
 
 _EPILOG = """\
 examples:
@@ -25,7 +25,7 @@ examples:
   musax prepare rendered-midi --split valid --pop909 data/pop909 --instruments 6 \\
       --soundfont FluidR3_GM --soundfont sf_GMbank -o data/rendered_midi
 
-  # melody, bass, chords and drums: small bands for models that say who plays
+  # melody, bass, chords and drums: small bands for multi-instrument models
   musax prepare rendered-ensembles --lakh64 data/lakh64 --pop909 data/pop909 -o data/bands
 
   # Groove's drummers on 100 kits: those given, mixtures of them, synthetic ones
@@ -60,20 +60,26 @@ def add_parser(verbs: Any) -> None:
     midi = datasets.add_parser("rendered-midi", help="pieces on single instruments, exact notes")
     _add_music(midi)
     add = midi.add_argument
-    add("--virtual", type=float, default=0.5, metavar="P", help="share of synthetic pianos (0.5)")
+    add(
+        "--virtual",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of synthetic pianos; default: 0.5",
+    )
     add(
         "--piano",
         type=float,
         default=0.9,
         metavar="P",
-        help="share of piano programs on soundfonts (0.9)",
+        help="share of piano programs on soundfonts; default: 0.9",
     )
     add(
         "--random-pieces",
         type=float,
         default=0.06,
         metavar="P",
-        help="share of takes that are random notes (0.06)",
+        help="share of takes that are random notes; default: 0.06",
     )
     add(
         "--instruments",
@@ -81,17 +87,37 @@ def add_parser(verbs: Any) -> None:
         type=int,
         default=240,
         metavar="N",
-        help="number of instruments, one shard each (240)",
+        help="number of instruments, one shard each; default: 240",
     )
     bands = datasets.add_parser("rendered-ensembles", help="bands: melody, bass, chords, drums")
     _add_music(bands)
-    bands.add_argument("--shards", type=int, default=160, metavar="N", help="default: 160")
+    bands.add_argument(
+        "--shards", type=int, default=160, metavar="N", help="number of shards; default: 160"
+    )
     drums = datasets.add_parser("rendered-drums", help="Groove's drummers on many kits")
     _add_groove(drums)
     add = drums.add_argument
-    add("--virtual", type=float, default=0.2, metavar="P", help="share of synthetic kits (0.2)")
-    add("--mixed", type=float, default=0.5, metavar="P", help="share of mixtures of kits (0.5)")
-    add("--shards", type=int, default=160, metavar="N", help="number of kits, one shard each (160)")
+    add(
+        "--virtual",
+        type=float,
+        default=0.2,
+        metavar="P",
+        help="share of synthetic kits; default: 0.2",
+    )
+    add(
+        "--mixed",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of mixtures of kits; default: 0.5",
+    )
+    add(
+        "--shards",
+        type=int,
+        default=160,
+        metavar="N",
+        help="number of kits, one shard each; default: 160",
+    )
     _add_rendering(drums, seconds=12.0, sample_rate=44100)
     egmd = datasets.add_parser("egmd-mini", help="Groove's drummers on kits, in E-GMD's layout")
     _add_groove(egmd)
@@ -102,13 +128,15 @@ def add_parser(verbs: Any) -> None:
     egmd.set_defaults(runner=None)
     task = datasets.add_parser("task", help="a registered task, preprocessed once")
     task.add_argument("name", metavar="NAME", help="name of the task")
-    task.add_argument("--module", metavar="MODULE", help="Python module that registers it")
-    task.add_argument("--split", default="train", help="default: train")
-    task.add_argument("--shards", type=int, default=16, metavar="N", help="default: 16")
+    task.add_argument("--module", metavar="MODULE", help="Python module that registers the task")
+    task.add_argument("--split", default="train", help="split of the task; default: train")
+    task.add_argument(
+        "--shards", type=int, default=16, metavar="N", help="number of shards; default: 16"
+    )
     text = datasets.add_parser("text", help="Shakespeare, Python's manual; no download needed")
     add = text.add_argument
     add("--shakespeare", action="store_true", help="42 plays and poems, 5.3 MB")
-    add("--python-docs", action="store_true", help="the reference manual of this Python, 0.4 MB")
+    add("--python-docs", action="store_true", help="Python's reference manual, 0.4 MB")
     add("--letters", action="store_true", help="keep only space and a to z, as text8 does")
     text.set_defaults(runner=None)
     for command in (midi, bands, drums, task):
@@ -130,7 +158,12 @@ def add_parser(verbs: Any) -> None:
 
 def _add_music(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--split", default="train", choices=("train", "valid", "test"), help="default: train")
+    add(
+        "--split",
+        default="train",
+        choices=("train", "valid", "test"),
+        help="split to write; default: train",
+    )
     add("--pop909", metavar="DIR", help="folder of the POP909 dataset")
     add("--jsb", metavar="DIR", help="folder of the JSB chorales")
     add("--lakh64", metavar="DIR", help="folder of the 64-bar Lakh excerpts")
@@ -147,7 +180,12 @@ def _add_music(parser: argparse.ArgumentParser) -> None:
 
 def _add_groove(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--split", default="train", choices=("train", "validation", "test"), help="default: train")
+    add(
+        "--split",
+        default="train",
+        choices=("train", "validation", "test"),
+        help="split to write; default: train",
+    )
     add("--groove", required=True, metavar="DIR", help="folder of the Groove MIDI Dataset or E-GMD")
     add(
         "--kit",
@@ -163,18 +201,28 @@ def _add_rendering(parser: argparse.ArgumentParser, *, seconds: float, sample_ra
         "--vary",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="vary key, tempo, touch; --no-vary plays pieces as they are",
+        help="vary key, tempo, velocities and articulation; --no-vary plays pieces unchanged",
     )
-    add("--takes", type=int, default=40, metavar="N", help="number of takes in a shard (40)")
+    add("--takes", type=int, default=40, metavar="N", help="takes per shard; default: 40")
     add(
-        "--seconds", type=float, default=seconds, metavar="S", help="length of a take (%(default)s)"
+        "--seconds",
+        type=float,
+        default=seconds,
+        metavar="S",
+        help="seconds of a take; default: %(default)g",
     )
-    add("--sample-rate", type=int, default=sample_rate, metavar="HZ", help="default: %(default)s")
+    add(
+        "--sample-rate",
+        type=int,
+        default=sample_rate,
+        metavar="HZ",
+        help="samples per second; default: %(default)s",
+    )
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the dataset; 2 with a line on stderr if the options cannot be met."""
+    """Write the dataset; return 0, or 2 with a line on stderr if that is impossible."""
     from musax.commands.console import report_error
 
     try:

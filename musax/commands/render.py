@@ -30,7 +30,7 @@ def add_parser(verbs: Any) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="MIDI", help="MIDI files, folders that hold some, or patterns"
+        "inputs", nargs="+", metavar="MIDI", help="MIDI files, folders of MIDI files, or patterns"
     )
     options.add_output(parser, AUDIO_FORMATS)
     options.add_formats(parser, AUDIO_FORMATS, "wav")

@@ -56,7 +56,7 @@ def add_parser(verbs: Any) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="MIDI files and folders that hold some, or text files",
+        help="MIDI files and folders of them, or text files",
     )
     add("--text", metavar="TEXT", help="a text, instead of files")
     options.add_output(parser, FORMATS, "stdout")

@@ -3,6 +3,9 @@
 import argparse
 from typing import Any
 
+_EXAMPLE = """musax train --gin_file=configs/mt3/tiny_piano_onsets.gin \\
+      --gin.DATA_DIR=data/rendered_midi --gin.MODEL_DIR=runs/piano_onsets"""
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the subparsers `verbs`; all of its options are those of `t5x.train`."""
@@ -16,4 +19,4 @@ def run(args: argparse.Namespace) -> int:
     """Train; return the exit status of `t5x.train`."""
     from t5x import train
 
-    return train.main(args.rest)
+    return train.main(args.rest, command="musax train", example=_EXAMPLE)

@@ -94,6 +94,14 @@ def test_main_hands_over_to_the_entry_point(mode, capsys):
     assert f"usage: python -m t5x.{mode} " in capsys.readouterr().out
 
 
+def test_another_command_may_name_itself(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"], command="musax train", example="musax train --dry_run")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: musax train ")
+    assert "python -m" not in text
+
+
 def test_main_says_what_to_use_for_what_is_left_out(capsys):
     with pytest.raises(SystemExit):
         main.main(["--run_mode=precompile"])

@@ -1,4 +1,4 @@
-"""`musax evaluate TASK`: scores of models on data whose answers are known.
+"""`musax evaluate TASK`: scores of models on data with known answers.
 
 A task is a module of this package with `NAME`, `HELP`, `DESCRIPTION` and `EPILOG`,
 `add_options(parser)`, `check(args)`, which reads no data and no parameters, and
@@ -27,8 +27,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the subparsers `verbs`."""
     parser = verbs.add_parser(
         "evaluate",
-        help="score models on data whose answers are known",
-        description="Score models on data whose answers are known, and print tables.",
+        help="score models on data with known answers",
+        description="Score models on data with known answers, and print tables.",
         epilog=_EPILOG,
     )
     tasks = parser.add_subparsers(dest="evaluated", metavar="TASK", title="tasks", required=True)

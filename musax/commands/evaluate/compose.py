@@ -1,4 +1,4 @@
-"""`musax evaluate compose`: what the samples of models are like, beside data."""
+"""`musax evaluate compose`: statistics of models' samples, compared with data."""
 
 import argparse
 import ast
@@ -19,13 +19,13 @@ from musax.commands.outputs import InputError
 
 NAME, HELP = "compose", "samples of models: variety, copies, distance from data"
 DESCRIPTION = """\
-Measure what models compose. Pieces of perceiver_ar, and MIDI files of any origin (--samples), are
+Measure the samples of models. Pieces of perceiver_ar, and MIDI files of any origin (--samples), are
 compared with a corpus: distributions of pitches, durations and other features, entropies, and
 copies of training pieces. Rows of cdcd models are judged by another model (--judge), and measured
 by the parts that --parts names."""
 EPILOG = """\
 examples:
-  # MIDI files beside the corpus that their model was trained on
+  # MIDI files, compared with the corpus that their model was trained on
   musax evaluate compose --samples out/samples --data data/pop909 --plot samples.png
   # pieces that a model composes first
   musax evaluate compose --model perceiver_ar-pop909 --data data/pop909 --limit 16
@@ -45,7 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_models(parser, "compose", runs=True)
     add = parser.add_argument
     add("--samples", metavar="DIR", help="folder of MIDI files, in place of models")
-    add("--data", metavar="DIR", help="folder of the corpus; of cdcd models that are no runs")
+    add(
+        "--data",
+        metavar="DIR",
+        help="folder of the corpus; for cdcd models, needed unless they are training runs",
+    )
     add_sampling(parser)
     add("--plot", type=Path, metavar="FILE.png", help="picture of features, or of the frontier")
     pieces = parser.add_argument_group("options of --samples and perceiver_ar models").add_argument
@@ -56,27 +60,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 "--corpus",
                 default="pop909",
                 choices=CORPORA,
-                help="what --data is; default: %(default)s",
+                help="corpus in --data; default: %(default)s",
             ),
             pieces(
                 "--encoding",
                 default="performance",
                 choices=ENCODINGS,
-                help="of events, to which pieces are rounded; default: %(default)s",
+                help="event encoding to which pieces are quantized; default: %(default)s",
             ),
             pieces(
                 "--seconds",
                 type=numbers.seconds,
                 default=60.0,
                 metavar="S",
-                help="length of composed pieces; default: %(default)g",
+                help="seconds of each composed piece; default: %(default)g",
             ),
             pieces(
                 "--seed",
                 type=numbers.seed,
                 default=0,
                 metavar="N",
-                help="of composed pieces; default: %(default)s",
+                help="seed of composed pieces; default: %(default)s",
             ),
         ],
         "cdcd": [
@@ -87,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 nargs="+",
                 choices=PARTS,
                 default=["frontier"],
-                help="samples at all temperatures, of one setting, their notes, or the speed; "
+                help="samples at all temperatures, at one setting, their notes, or the speed; "
                 "default: frontier",
             ),
             rows(
@@ -95,7 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 type=numbers.positive,
                 nargs="+",
                 metavar="T",
-                help="a row each; default: 0.8 0.9 0.95 1",
+                help="sampling temperatures, one row each; default: 0.8 0.9 0.95 1",
             ),
             rows(
                 "--set",
@@ -103,7 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 action="append",
                 default=[],
                 metavar="OPTION=VALUE",
-                help="option of the sampler",
+                help="option of the sampler; may be repeated",
             ),
         ],
     }
@@ -138,7 +142,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace, progress: Any) -> Any:
-    """Measure pieces beside a corpus, or the rows of cdcd models."""
+    """Compare pieces with a corpus, or measure the rows of cdcd models."""
     return (_cdcd if args.system == "cdcd" else _pieces)(args, progress)
 
 
@@ -149,13 +153,13 @@ def _pieces(args: argparse.Namespace, progress: Any) -> Any:
     from musax.metrics import samples
 
     sets = _read_sets(args, progress)
-    (_, made), (split, reference), (other, floor), (_, training) = sets.items()
-    report = samples.evaluate(made, reference, floor, training, (split, other))
+    (_, composed), (split, reference), (other, floor), (_, training) = sets.items()
+    report = samples.evaluate(composed, reference, floor, training, (split, other))
     if args.plot is not None:
         from musax.plots import save_figure
         from perceiver_ar.plots import plot_statistics
 
-        save_figure(plot_statistics({split: reference, "samples": made}), args.plot)
+        save_figure(plot_statistics({split: reference, "samples": composed}), args.plot)
     return report
 
 
@@ -196,13 +200,13 @@ def _midi_files(folder: str) -> list[Any]:
 def _composed(args: argparse.Namespace, progress: Any) -> list[Any]:
     from musax import pretrained
 
-    model, made = pretrained.load(args.model[0], task="compose"), []
+    model, composed = pretrained.load(args.model[0], task="compose"), []
     for first in range(0, args.limit, _TOGETHER):
         count = min(_TOGETHER, args.limit - first)
         found = model.compose(count=count, seconds=args.seconds, seed=args.seed + first)
-        made += [piece.notes for piece in found]
-        progress(f"{args.model[0]}: pieces", len(made), args.limit)
-    return made
+        composed += [piece.notes for piece in found]
+        progress(f"{args.model[0]}: pieces", len(composed), args.limit)
+    return composed
 
 
 _TOGETHER = 16

@@ -12,10 +12,10 @@ from musax.commands.outputs import InputError
 NAME, HELP = "drums", "hits of drum recordings: onsets, classes, velocities"
 DESCRIPTION = """\
 Score drum transcribers on takes and recordings whose hits are known. Onsets agree within 50 ms.
-Beside every model stands the same with one velocity for all hits."""
+A second row of each model has one velocity for all hits."""
 EPILOG = """\
 examples:
-  # takes that musax prepare rendered-drums made, and real recordings
+  # takes of musax prepare rendered-drums, and real recordings
   musax evaluate drums --takes seen=data/drums_seen --takes unseen=data/drums_unseen \\
       --mdb data/mdb_drums
   # single classes, at another level
@@ -40,7 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=numbers.count, metavar="N", help="takes of each set; default: all")
     add("--mdb", metavar="DIR", help="a set: the folder of MDB Drums")
     add("--level", default="9", choices=LEVELS, help="classes of the takes; default: %(default)s")
-    add("--threshold", type=float, metavar="P", help="of onsets; default: each model's own")
+    add(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="onset probability from which a hit is reported, 0 to 1; default: each model's own",
+    )
     add("--classes", action="store_true", help="tables of single classes too")
 
 

@@ -1,4 +1,4 @@
-"""`musax evaluate infill`: how much of a gap in held-out data models find again."""
+"""`musax evaluate infill`: accuracy of infilled gaps in held-out data."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ from musax.commands.evaluate.score import SPLITS, add_train_part, check_data, lo
 
 NAME, HELP = "infill", "gaps in held-out data that models fill in"
 DESCRIPTION = """\
-Measure what models fill in for gaps in rows of held-out data: the share of tokens found again and
-the edit distance, for gaps of a tenth, three tenths and half of a row; of text, whole words too."""
+Measure how well models fill in gaps in rows of held-out data: the share of correct tokens and the
+edit distance, for gaps of a tenth, three tenths and half of a row; in text, whole words too."""
 EPILOG = """\
 examples:
   musax evaluate infill --model cdcd-melody --data data/lakh64
@@ -24,7 +24,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add models, data, and how gaps are filled in."""
     add_models(parser, "infill", required=True, runs=True)
     add = parser.add_argument
-    add("--data", metavar="DIR", help="folder of the data; of models that are no runs")
+    add(
+        "--data",
+        metavar="DIR",
+        help="folder of the data; needed unless the models are training runs",
+    )
     add_train_part(add)
     add(
         "--parts",
@@ -39,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=numbers.positive,
         nargs="+",
         metavar="T",
-        help="of words, a row each; default: 0.8 0.9 0.95 1",
+        help="sampling temperatures of words, one row each; default: 0.8 0.9 0.95 1",
     )
     add("--plot", type=Path, metavar="FILE.png", help="picture of the gaps")
 
@@ -47,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add the options of rows and samplers."""
     add = parser.add_argument
-    add("--split", default="test", choices=SPLITS, help="of held-out rows; default: %(default)s")
+    add("--split", default="test", choices=SPLITS, help="split of the rows; default: %(default)s")
     add(
         "--limit",
         type=numbers.count,
@@ -60,7 +64,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         type=numbers.count,
         default=64,
         metavar="N",
-        help="network evaluations of samplers; default: %(default)s",
+        help="sampling steps of diffusion models; default: %(default)s",
     )
 
 

@@ -15,7 +15,7 @@ prediction is compared with the nearest pronunciation. Intervals are of 95 %, by
 words."""
 EPILOG = """\
 examples:
-  # one sample, and the best of 10 and 50 by minimum Bayes risk; greedy and beam search beside them
+  # one sample, the best of 10 and 50 by minimum Bayes risk, greedy and beam search
   musax evaluate pronounce --model runs/pronunciation --model runs/pronunciation_ar
   # guidance and a sharper score, on some of the words
   musax evaluate pronounce --model runs/pronunciation --limit 300 --guidance 1 2 4 \\
@@ -34,15 +34,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="MODEL_DIR of a training run; may be repeated",
     )
-    add("--step", type=int, metavar="N", help="of the checkpoints; default: the last")
-    add("--split", default="test", choices=SPLITS, help="of the words; default: %(default)s")
+    add("--step", type=int, metavar="N", help="step of the checkpoints; default: the last")
+    add("--split", default="test", choices=SPLITS, help="split of the words; default: %(default)s")
     add("--limit", type=numbers.count, metavar="N", help="words of the split; default: all")
     many: dict[str, Any] = {"nargs": "+", "metavar": "N"}
     add(
         "--samples",
         type=numbers.count,
         default=[1, 10, 50],
-        help="of each word; default: 1 10 50",
+        help="samples per word; default: 1 10 50",
         **many,
     )
     add(
@@ -50,20 +50,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=UTILITIES,
         default=["edit_distance"],
-        help="by which a sample is chosen; default: edit_distance",
+        help="utility of minimum Bayes risk, by which a sample is chosen; default: edit_distance",
     )
     add(
         "--guidance",
         type=numbers.not_negative,
         default=[1.0],
-        help="of diffusion; default: 1",
+        help="diffusion: guidance weights; default: 1",
         **many,
     )
     add(
         "--temperatures",
         type=numbers.positive,
         default=[1.0],
-        help="of diffusion's score; default: 1",
+        help="diffusion: temperatures of the score; default: 1",
         **many,
     )
     for option, default, said in (
@@ -78,7 +78,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{said}; default: %(default)s",
         )
-    add("--seed", type=numbers.seed, default=0, metavar="N", help="default: %(default)s")
+    add(
+        "--seed",
+        type=numbers.seed,
+        default=0,
+        metavar="N",
+        help="seed of samples; default: %(default)s",
+    )
 
 
 def check(args: argparse.Namespace) -> None:

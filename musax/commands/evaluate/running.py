@@ -31,7 +31,12 @@ def add_task(tasks: Any, module: Any) -> argparse.ArgumentParser:
     )
     module.add_options(parser)
     add = parser.add_argument
-    add("--format", choices=_FORMATS, default="text", help="what is printed; default: %(default)s")
+    add(
+        "--format",
+        choices=_FORMATS,
+        default="text",
+        help="format of the printed tables; default: %(default)s",
+    )
     add(
         "-o",
         "--output",

@@ -1,4 +1,4 @@
-"""`musax evaluate score`: how likely models find held-out data."""
+"""`musax evaluate score`: likelihoods of held-out data under models."""
 
 import argparse
 from collections.abc import Callable
@@ -26,7 +26,7 @@ examples:
   # a run with less and less context, a plain decoder, and n-grams, in one table
   musax evaluate score --model runs/pop909 --model runs/pop909_decoder --context 256 1024 \\
       --latents 256 --baselines --buckets position --plot nats.png
-  # as the sampler would have made the pieces
+  # in the blocks of the sampler
   musax evaluate score --model runs/pop909 --as-sampled
 """
 SPLITS = ("train", "validation", "test")
@@ -39,8 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add models, data, and the options of each system."""
     add_models(parser, "score", required=True, runs=True)
     add = parser.add_argument
-    add("--data", metavar="DIR", help="folder of the data; of models that are no runs")
-    add("--split", default="test", choices=SPLITS, help="what is scored; default: %(default)s")
+    add(
+        "--data",
+        metavar="DIR",
+        help="folder of the data; needed unless the models are training runs",
+    )
+    add("--split", default="test", choices=SPLITS, help="split to score; default: %(default)s")
     add(
         "--limit",
         type=numbers.count,
@@ -62,12 +66,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _add_perceiver_ar(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group("options of perceiver_ar models").add_argument
     return [
-        add("--step", type=int, metavar="N", help="of a run's checkpoint; default: the last"),
+        add("--step", type=int, metavar="N", help="step of a run's checkpoint; default: the last"),
         add(
             "--corpus",
             default="pop909",
             choices=CORPORA,
-            help="what --data is; default: %(default)s",
+            help="corpus in --data; default: %(default)s",
         ),
         add(
             "--context",
@@ -75,19 +79,19 @@ def _add_perceiver_ar(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             nargs="+",
             default=[],
             metavar="N",
-            help="inputs of a block, each a row of the table, besides the model's own context",
+            help="further context lengths, in tokens; one row each, after the model's own",
         ),
         add(
             "--latents",
             type=numbers.count,
             metavar="N",
-            help="of a block; default: the network's, as far as the context allows",
+            help="latents per block; default: the network's, as far as the context allows",
         ),
         add(
             "--stride",
             type=numbers.count,
             metavar="N",
-            help="targets scored by a block; default: half of the latents",
+            help="targets scored per block; default: half of the latents",
         ),
         add("--as-sampled", action="store_true", help="cut blocks as the sampler does"),
         add(
@@ -105,7 +109,7 @@ def _add_perceiver_ar(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             help="copies of the training split that n-grams count, all but one varied as in "
             "training; default: %(default)s",
         ),
-        add("--buckets", choices=BUCKETS, help="means by this property of targets too"),
+        add("--buckets", choices=BUCKETS, help="also print means by this property of targets"),
         add("--plot", type=Path, metavar="FILE.png", help="picture of the buckets"),
     ]
 

@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SOUNDFONT",
-        help="a set: test songs of --pop909, played by a soundfont",
+        help="a set: test songs of --pop909, rendered by a soundfont",
     )
     add("--pop909", metavar="DIR", help="folder of POP909")
     add(
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SOUNDFONT",
-        help="a set: test trios of --lakh64, played by a soundfont",
+        help="a set: test trios of --lakh64, rendered by a soundfont",
     )
     add("--lakh64", metavar="DIR", help="folder of the 64-bar Lakh excerpts")
     add(
@@ -62,14 +62,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=numbers.count,
         default=16,
         metavar="N",
-        help="pieces of a played set; default: %(default)s",
+        help="pieces per rendered set; default: %(default)s",
     )
     add(
         "--seconds",
         type=numbers.seconds,
         default=30.0,
         metavar="S",
-        help="length of each played piece; default: %(default)g",
+        help="seconds of each rendered piece; default: %(default)g",
     )
     add_choice(parser, "--decode", DECODES, "how tokens are decoded; default: constrained")
     add_choice(
