@@ -195,7 +195,7 @@ class Melody:
         return self.vocabulary.encode_array(notes_to_melody(notes, steps, rate))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Return a `musax.notes` array, times in s; raise ValueError for ids that are no events."""
+        """Return a `musax.notes` array, times in s; raise ValueError for ids without an event."""
         return melody_to_notes(self.vocabulary.decode_array(ids), self.steps_per_second)
 
     def gap(

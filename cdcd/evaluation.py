@@ -1,4 +1,4 @@
-"""Likelihoods of held-out rows under runs and models, beside each other and beside n-grams.
+"""Likelihoods of held-out rows under runs and models, compared with each other and with n-grams.
 
     runs = {"cdcd": load("runs/melody/cdcd"), "ar": load("runs/melody/ar")}
     print(evaluate_likelihood(runs, rows=64).render())

@@ -86,7 +86,7 @@ def evaluate_samples(
     options: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
 ) -> Report:
-    """Describe samples of each run, beside rows of a held-out split.
+    """Describe samples of each run, and rows of a held-out split for comparison.
 
     Args:
       runs: by name in tables; the held-out and training rows are those of the first.

@@ -53,7 +53,7 @@ class SamplerOptions:
       topp: nucleus sampling: keep the most likely tokens of that distribution, up to this total
         probability; 1 for all.
       noise_scale: factor of the initial noise.
-      guidance: weight of the conditional score beside the unconditional; 1 for it alone, 0 for the
+      guidance: classifier-free guidance weight of the conditional score; 1 for it alone, 0 for the
         unconditional one (Ho & Salimans 2022).
       guidance_low, guidance_high: noise levels between which there is guidance; beyond them it is 1
         (Kynkäänniemi et al. 2024).

@@ -50,7 +50,7 @@ def window_nats(
 
     Args:
       model, params: of `cdcd.model_config.MODELS`.
-      windows: int32 [W, L]; 0, at the end alone, is no token and counts for nothing. For estimates
+      windows: int32 [W, L]; zeros, at the end only, are padding and do not count. For estimates
         by orders such positions are there and unknown, as what follows a text is; a bound has none.
       estimate: one of `estimates_of(model)`.
       rng: random key.

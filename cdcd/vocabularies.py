@@ -38,7 +38,7 @@ class SymbolVocabulary(TokenVocabulary):
             raise ValueError(self._message(e.args[0])) from e
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text up to EOS; ids that are no symbols are left out."""
+        """Return the text up to EOS; ids without a symbol are left out."""
         shifted = (i - NUM_SPECIAL_IDS for i in clean_ids(ids, None, EOS_ID))
         kept = [self.symbols[i] for i in shifted if 0 <= i < len(self.symbols)]
         return self.separator.join(kept)

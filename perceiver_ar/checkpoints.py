@@ -91,7 +91,7 @@ def haiku_names(config: PerceiverARConfig) -> dict[Names, str]:
 
 
 def flatten_haiku(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return {"module:name": array} of Haiku's {module: {name: array}}, or of the same as it is."""
+    """Return {"module:name": array} of Haiku's {module: {name: array}}; keep such a dict."""
     flat = {}
     for module, value in params.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""`musax compose`: music or text, from nothing or after a prompt."""
+"""`musax compose`: new music or text, with or without a prompt."""
 
 import argparse
 from pathlib import Path
@@ -48,7 +48,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "compose",
         help="new music or text, with or without a prompt",
-        description="Compose music or text, from nothing or as the continuation of a prompt.",
+        description="Compose new music or text, or the continuation of a prompt.",
         epilog=_EPILOG,
     )
     options.add_output(parser, pieces.FORMATS, "stdout for text, none for music")

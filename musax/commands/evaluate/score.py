@@ -150,7 +150,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_data(args: argparse.Namespace) -> None:
-    """Raise unless every model that is no run has `--data`, a folder."""
+    """Raise unless every model that is not a training run has `--data`, a folder."""
     models = [name for name in args.model if not is_run(name)]
     if models and args.data is None:
         raise InputError(f"{models[0]}: a model, not a training run: give its data with --data DIR")
