@@ -4,12 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from perceiver_ar import copy_stages
 from tests.running import train
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_reference_sweep_has_its_size(tmp_path):
     config = "configs/perceiver_ar/copy_131072.gin"
     shown = train(config, "--dry_run", f"--gin.MODEL_DIR='{tmp_path}'")
@@ -30,6 +33,7 @@ def test_the_file_is_the_last_stage_by_itself(tmp_path):
         assert in_file[name] == value, name
 
 
+@pytest.mark.slow
 def test_stages_go_on_with_one_another(tmp_path, capfd):
     assert copy_stages.main([str(tmp_path), "--stages", "8:4:4:3", "16:8:4:4"]) == 0
     assert (
@@ -47,6 +51,7 @@ def test_the_middle_of_all_stages_is_that_of_the_longest(tmp_path):
     assert all("--gin.MIDDLE=65536" in stage for stage in flags)
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_the_last(tmp_path):
     assert copy_stages.main([str(tmp_path), "--stages", "8:9:4:3", "16:8:4:4"]) != 0
     assert not (tmp_path / "16").exists()
