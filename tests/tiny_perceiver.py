@@ -1,15 +1,11 @@
 """A Perceiver AR of random parameters that composes, small enough for tests."""
 
-import jax
-import numpy as np
-from flax.core import meta
-
 from musax.events.pieces import PERFORMANCE, PieceEncoding
 from musax.pretrained import save_model_folder
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.model_config import ModelConfig
 from perceiver_ar.music import music_vocabulary
-from perceiver_ar.network import PerceiverAR
+from tests.t5x.networks import random_params
 
 
 def tiny_config(encoding: PieceEncoding = PERFORMANCE, **options) -> ModelConfig:
@@ -30,9 +26,7 @@ def tiny_config(encoding: PieceEncoding = PERFORMANCE, **options) -> ModelConfig
 
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict:
-    tokens = np.ones((1, config.network.z_index_dim), np.int32)
-    variables = PerceiverAR(config.network).init(jax.random.key(seed), tokens)
-    return meta.unbox(variables["params"])
+    return random_params(config.param_shapes(), seed)
 
 
 def save_tiny_model(folder, config: ModelConfig | None = None):
