@@ -19,6 +19,7 @@ def test_both_caches_sample_the_same_tokens():
     assert len(set(sampled[0][0].tolist())) > 1
 
 
+@pytest.mark.slow
 def test_the_curves_are_measured_and_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     picture, table = tmp_path / "curves.png", tmp_path / "deeper" / "curves.json"

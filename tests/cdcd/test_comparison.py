@@ -61,6 +61,7 @@ def all_runs(runs, data):
     return runs
 
 
+@pytest.mark.slow
 def test_equal_operations(runs, data):
     config, sizes = Path("configs/cdcd/letters.gin"), [f"{k}={v!r}" for k, v in SIZES.items()]
 
@@ -103,6 +104,7 @@ def test_data_is_a_folder_or_a_file(data, tmp_path):
         side_by_side.main([str(tmp_path), *config])
 
 
+@pytest.mark.slow
 def test_the_judge_reads_other_files(runs):
     def texts(run):
         rows = [np.asarray(run.train_task.sequence("train")[0]["targets"])]
@@ -143,6 +145,7 @@ def test_all_parts_of_the_evaluation(all_runs, tmp_path, capsys):
         assert (tmp_path / f"{kind}.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "part", "flags"),
     [
@@ -165,6 +168,7 @@ def test_a_model_folder_is_evaluated_as_its_run(runs, data, tmp_path, task, part
         assert of_run["words"][0]["words"] == 3
 
 
+@pytest.mark.slow
 def test_a_model_folder_has_tasks_and_no_melodies(runs, data, tmp_path, capsys):
     folder = export(runs / "cdcd", tmp_path / "mine", "")
     assert load_model(folder, str(data), (1, 2)).train_task.num_input_examples("train") == 52
@@ -196,6 +200,7 @@ def test_notes_of_melodies(tmp_path, capsys):
     assert "Notes of melodies" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_longer_rows_are_judged_in_parts(runs):
     judge = load_run(runs / "judge")
     rows = np.random.default_rng(0).integers(3, 30, (3, 32))
@@ -208,13 +213,15 @@ def test_longer_rows_are_judged_in_parts(runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compose", "--model", "{runs}/cdcd"], "give --judge"),
+        pytest.param(["compose", "--model", "{runs}/cdcd"], "give --judge", marks=pytest.mark.slow),
         (["compose", "--model", "cdcd-text", "--parts", "speed"], "cdcd-text: a model, not a"),
         (["infill", "--model", "cdcd-text", "--data", "{runs}/none"], "none: no such folder"),
         (["infill", "--model", "perceiver_ar-pop909"], "infill needs one of"),
     ],
 )
-def test_evaluations_that_cannot_start(runs, capsys, arguments, message):
+def test_evaluations_that_cannot_start(request, tmp_path, capsys, arguments, message):
+    needs_runs = any(text.startswith("{runs}/cdcd") for text in arguments)
+    runs = request.getfixturevalue("runs") if needs_runs else tmp_path
     assert cli.main(["evaluate", *(text.format(runs=runs) for text in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in error

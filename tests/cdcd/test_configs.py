@@ -65,6 +65,7 @@ def expected_parameters(symbols, width=128, embed=64, layers=4, mlp=512, time=12
     return layers * block + times + ends + 200  # the curves have 100 bins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("corpus", "symbols", "batch"), [("melody", 93, "16x256"), ("letters", 30, "32x128")]
 )
@@ -78,6 +79,7 @@ def test_models_of_a_size_side_by_side(dry_run, corpus, symbols, batch):
         assert parameters_of(said) == pytest.approx(expected_parameters(symbols), rel=0.01)
 
 
+@pytest.mark.slow
 def test_models_of_other_sizes_side_by_side(dry_run):
     """MLP_DIM is the diffusion model's alone, also where it is an option."""
     sizes = {"width": 192, "layers": 6, "mlp": 768}
@@ -91,6 +93,7 @@ def test_models_of_other_sizes_side_by_side(dry_run):
     assert parameters_of(dry_run("letters", "ar", flags=["MLP_DIM=64"])) == parameters_of(ar)
 
 
+@pytest.mark.slow
 def test_models_of_text8_side_by_side(dry_run, tmp_path):
     text8 = tmp_path / "text8"
     text8.write_bytes(b"a" * TEXT8_SIZE)
@@ -105,6 +108,7 @@ def test_models_of_text8_side_by_side(dry_run, tmp_path):
     text8.unlink()  # pytest would keep it
 
 
+@pytest.mark.slow
 def test_a_base_model_of_the_paper(dry_run):
     """Its sizes are the defaults; 1.3 billion and the vocabulary are options."""
     flags = ["VOCAB_SIZE=32000", "EMBED_DIM=256", "WIDTH=1024", "LAYERS=8", "HEADS=8"]

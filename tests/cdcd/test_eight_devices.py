@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 SCRIPT = """
 import json, sys
@@ -42,6 +43,7 @@ json.dump({"alone": train(alone), "cut": train(PjitPartitioner(2))}, open(sys.ar
 """
 
 
+@pytest.mark.slow
 def test_every_mesh_learns_the_same(tmp_path):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

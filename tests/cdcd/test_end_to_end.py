@@ -120,6 +120,7 @@ def test_the_loss_grows_evenly_along_what_is_drawn(chain):
     assert straightness(even) < 0.7
 
 
+@pytest.mark.slow
 def test_gaps_are_filled_in_by_a_rule_that_was_learnt():
     """Rows that count round in a ring: any given token tells all others."""
     rng = np.random.default_rng(0)
@@ -160,6 +161,7 @@ def run(tmp_path, monkeypatch):
     clear_gin()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_for_bit(run, tmp_path):
     whole = run("whole", evaluate_every=3)
     assert whole["state"]["step"] == 6

@@ -69,6 +69,7 @@ def test_noise_that_leaves_something_to_be_known_is_paid_for():
     assert 0.05 < excess < 2 * 8 / (2 * 4.0**2)
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_chain_and_of_what_is_left_of_it():
     found, _ = bound(oracle(JOINT), ROWS, 100)
     assert JOINT.ravel() @ found == pytest.approx(JOINT.ravel() @ NATS, abs=0.06)

@@ -25,6 +25,7 @@ def draw(rows, model=IDEAL, params=None, **options):
     return np.asarray(sample_masked(model, params or {}, rows, KEY, **({"never": ()} | options)))
 
 
+@pytest.mark.slow
 def test_bigrams_are_those_of_the_chain_if_tokens_come_one_by_one():
     rows = rows_from_nothing(4000, 4)
     assert bigram_divergence(draw(rows, steps=100) + 3) < 0.003

@@ -97,6 +97,7 @@ def test_padding_does_not_count_in_the_loss_and_rows_of_nothing_else_not_in_the_
     assert noisy[tokens == 0].any()
 
 
+@pytest.mark.slow
 def test_draws_are_by_the_average_of_the_curves_which_follows():
     model, params = recorded(drop_conditioning=0.25, warping=Warping(num_bins=2, ema_decay=0.5))
     params[warping.PARAMS] = warping.initial_params(2)

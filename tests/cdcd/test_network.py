@@ -164,6 +164,7 @@ def loss_and_gradients(config, params):
     return jnp.mean(jnp.square(_run(config, params, inputs())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_one_program_for_all_layers_and_recomputation_change_no_gradients(scan):
     params = params_of(tiny_model({"num_layers": 2}))

@@ -59,6 +59,7 @@ def test_samples_of_the_ideal_denoiser_are_of_the_prior(options):
     assert scipy.stats.chisquare(counts, len(tokens) * PRIOR).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_two_tokens_and_too_few_steps():
     prior = np.array([0.7, 0.3])
 
@@ -70,6 +71,7 @@ def test_two_tokens_and_too_few_steps():
     assert p_value(8) < 1e-4
 
 
+@pytest.mark.slow
 def test_bigrams_come_nearer_with_steps_and_not_by_sharpening():
     ideal = oracle(markov_joint(4))
     found = [bigram_divergence(draw(ideal, 4000, steps=n) + 3) for n in (4, 16, 64)]
@@ -172,6 +174,7 @@ def test_a_network_that_diverged_is_told(fake):
         run((model, {**params, "scales": jnp.full(2, jnp.nan)}))
 
 
+@pytest.mark.slow
 def test_tokens_that_are_never_made(fake):
     assert set(np.unique(run(fake, rows_from_nothing(64, 6)))) == {3, 4, 5}
     assert set(np.unique(run(fake, rows_from_nothing(64, 6), never=[0, 1, 2, 4]))) == {3, 5}
@@ -267,6 +270,7 @@ def test_gibbs_sampling_changes_what_may_be_and_keeps_the_distribution():
     assert bigram_divergence(np.asarray(found[1000:]) + 3) < 0.003
 
 
+@pytest.mark.slow
 def test_rounds_of_refinement_are_samples_one_after_the_other(fake):
     model, params = fake
     rows, options = rows_from_nothing(3, 6), SamplerOptions(steps=3)

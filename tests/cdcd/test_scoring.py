@@ -31,6 +31,7 @@ def test_windows_lie_side_by_side():
     assert side_by_side(tokens, 5).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_the_bound_of_masked_diffusion_is_the_mean_over_orders(models):
     model, params = models["mdlm"]
     windows = rows(2, LENGTH)
@@ -42,6 +43,7 @@ def test_the_bound_of_masked_diffusion_is_the_mean_over_orders(models):
     np.testing.assert_allclose(bound, any_order, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_an_autoregressive_window_ends_where_its_tokens_do(models):
     model, params = models["ar"]
     tokens = rows(1, LENGTH)[0]

@@ -154,6 +154,7 @@ def error(warp, params, time=GRID):
     return float(jnp.sqrt(jnp.mean(jnp.square(warp.loss_curve(params)(time) - loss_at(time)))))
 
 
+@pytest.mark.slow
 def test_a_loss_is_found_at_the_times_that_its_fit_draws():
     warp = Warping(num_bins=50)
     params = fit(warp)
@@ -173,6 +174,7 @@ def test_times_that_are_rarely_drawn_count_as_much_by_their_weights():
     assert with_weights < 0.6 * without
 
 
+@pytest.mark.slow
 def test_a_loss_may_grow_as_a_beta_distribution():
     beta = (0.5, 1.0)
     warp = Warping(num_bins=50, min_size=1e-5, beta=beta)

@@ -70,6 +70,7 @@ def test_groups_are_struck_when_any_member_is():
     np.testing.assert_allclose(np.exp(group_log_none(logits, members)), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_group_levels_add_a_term_and_gradients_stay_finite():
     batch = make_batch()
     batch["onsets"][:] = 0

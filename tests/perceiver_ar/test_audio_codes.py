@@ -83,6 +83,7 @@ def test_all_that_is_written_is_allowed(codes):
     np.testing.assert_array_equal(allowed_ids(1, books, BOOK_SIZE), allowed[0])
 
 
+@pytest.mark.slow
 def test_what_is_sampled_can_be_decoded():
     config, _, params = tiny(num_classes=3 + BOOKS * BOOK_SIZE)
     prompts = [codes_to_tokens(recording(2), BOOK_SIZE)[:n] for n in (1, 5, 7)]

@@ -82,6 +82,7 @@ def check_losses(results):
     assert results["alone"]["cut"] == 0
 
 
+@pytest.mark.slow
 def test_a_mesh_learns_the_same(tmp_path):
     results = train(tmp_path, "alone", "both")
     check_losses(results)

@@ -67,6 +67,7 @@ def runs(corpus, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     status = cli.main(
@@ -95,6 +96,7 @@ def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
     assert (tmp_path / "nats.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_model(runs, corpus, tmp_path):
     folder = export(runs / "pop909", tmp_path / "model", "# Songs\n", dtype="bfloat16")
     assert (folder / "README.md").read_text() == "# Songs\n"

@@ -26,6 +26,7 @@ def test_a_layer_costs_28_and_cross_attention_8_for_1024_inputs_and_20(layers, l
     assert train_step_flops(params_of(config), config, 3, length) == 3 * 3 * forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_depth_in_one_program_costs_the_same(scan):
     config, _, _ = tiny(scan_layers=scan, num_transformers_per_block=3)
@@ -37,6 +38,7 @@ def test_depth_in_one_program_costs_the_same(scan):
 WIDE = {"input_embed_dim": 64, "num_z_channels": 64, "max_context_length": 512}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

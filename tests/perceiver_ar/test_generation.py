@@ -114,7 +114,7 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("changes", slow_but(["rotary", "two latents, more crosses"], VARIANTS))
+@pytest.mark.parametrize("changes", slow_but(["rotary"], VARIANTS))
 @pytest.mark.parametrize("schedule", slow_but(["long"], SCHEDULES))
 def test_cached_is_stateless_with_the_same_latents(changes, schedule):
     """Prompts of unequal lengths, one of them longer than the latents; blocks begin row by row."""
@@ -149,6 +149,7 @@ def test_beyond_the_context_a_block_sees_as_much_as_there_was_room_for(prompt):
     np.testing.assert_allclose(logits[0], expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_what_was_sampled_has_the_likelihood_of_strided_evaluation():
     config, network, params = tiny()
     # What is never sampled is never expected either, once trained.
@@ -170,6 +171,7 @@ def test_what_was_sampled_has_the_likelihood_of_strided_evaluation():
         list(evaluation_windows(example, lengths, 8, 2, schedule))
 
 
+@pytest.mark.slow
 def test_scanned_layers_sample_the_same():
     config, _, params = tiny()
     scanned = dataclasses.replace(config, scan_layers=True)
@@ -235,6 +237,7 @@ def test_the_distribution_can_be_cut_and_tokens_streamed():
     assert (one[..., 2:] == one[0, 0, 2]).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_images_have_the_positions_they_are_given():
     image = {
         "position_encoding_type": "absolute",
@@ -272,6 +275,7 @@ def test_the_model_continues_prompts():
     np.testing.assert_array_equal(found[1, :16], expected[1, 0, 9:])
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_latents_of_a_new_block_are_computed_only_where_one_begins():
     """XLA moves out of a loop, into every step, what does not depend on the loop's state."""

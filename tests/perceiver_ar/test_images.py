@@ -164,6 +164,7 @@ def test_crops_keep_their_positions(folder):
     assert seen == 20
 
 
+@pytest.mark.slow
 def test_a_network_paints_whole_pictures():
     config, _, params = tiny(
         num_classes=259,

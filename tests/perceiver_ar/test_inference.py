@@ -77,12 +77,14 @@ def test_several_pieces_at_once_differ_and_progress_is_told(composer):
     assert told[-1] == (6.0, 6.0)
 
 
+@pytest.mark.slow
 def test_a_multitrack_model_composes():
     config = tiny_config(MULTITRACK)
     (piece,) = Composer(config, tiny_params(config)).compose(seconds=200, seed=3)
     assert set(piece.notes["program"]) - {0}
 
 
+@pytest.mark.slow
 def test_greedy_needs_no_seed(composer):
     first, second = (composer.compose(seconds=2, temperature=0, seed=seed)[0] for seed in (1, 2))
     np.testing.assert_array_equal(first.tokens, second.tokens)

@@ -44,7 +44,7 @@ def expected_nats(model, tokens, blocks):
     return -np.asarray(jax.nn.log_softmax(logits))[np.arange(len(logits)), tokens[1:]]
 
 
-@pytest.mark.parametrize("stride", [3, 8])
+@pytest.mark.parametrize("stride", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_each_target_is_scored_in_its_block(model, stride):
     rows, progress = sequences(4, 55), []
     found = score(model, rows, stride=stride, progress=lambda *x: progress.append(x))
@@ -68,6 +68,7 @@ def test_a_short_sequence_costs_the_same_with_any_stride(model):
             np.testing.assert_allclose(a.nats, b.nats, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_less_context_and_fewer_latents(model):
     """As a network that never had more; 6 inputs are fewer than its latents."""
     rows = sequences(40)
@@ -81,6 +82,7 @@ def test_less_context_and_fewer_latents(model):
     assert score(model, rows, context=6)[0].latents.max() == 6
 
 
+@pytest.mark.slow
 def test_what_was_sampled_costs_what_the_sampler_paid(model):
     """With prompts, and beyond the context; the prompt itself is not scored."""
     config, ours, params = model

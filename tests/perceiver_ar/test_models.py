@@ -128,6 +128,7 @@ def test_training_of_the_reference(path):
     )
 
 
+@pytest.mark.slow
 def test_microbatches_are_the_whole_batch():
     config, _, params = tiny()
     batch = batch_of(random_tokens([25, 12, 4, 19], 25))

@@ -127,6 +127,7 @@ def test_fixed_batch_size_cuts_and_fills(trained, tmp_path):
     np.testing.assert_array_equal(got["prediction"], expected)
 
 
+@pytest.mark.slow
 def test_command_line_takes_text_and_gives_text(tmp_path, capsys):
     config = network.T5Config(
         **{**vars(TINY), "vocab_size": 384, "num_encoder_layers": 1, "num_decoder_layers": 1}

@@ -1,5 +1,6 @@
 """Names of earlier versions: modules that moved, and every gin file that names modules."""
 
+import copy
 import importlib
 import json
 import subprocess
@@ -31,9 +32,15 @@ SCRIPTS = {"eval": t5x.eval, "infer": t5x.infer, "export": t5x.export, "fill_in"
 
 @pytest.fixture(autouse=True)
 def own_gin():
+    """Leave neither a configuration behind nor what files of all kinds have registered."""
+    registry, inverse = gin.config._REGISTRY, gin.config._INVERSE_REGISTRY
+    before = dict(registry._selector_map), copy.deepcopy(registry._selector_tree), dict(inverse)
     yield
     gin.clear_config()
     gin.config._LOCATION_PREFIXES[:] = [""]
+    registry._selector_map, registry._selector_tree = before[:2]
+    inverse.clear()
+    inverse.update(before[2])
 
 
 def test_public_names_of_earlier_versions():

@@ -38,6 +38,7 @@ def runs(dictionary, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_runs_are_compared(runs, dictionary, tmp_path, capsys):
     names = ("pronunciation", "pronunciation_ar")
     status = cli.main(

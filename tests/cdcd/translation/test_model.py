@@ -99,6 +99,7 @@ def test_the_length_of_an_input_is_told(random_model):
     assert min(np.abs(found[0] - found[i]).max() for i in (2, 3)) > 1e-2
 
 
+@pytest.mark.slow
 def test_keys_and_values_made_once_are_those_of_every_step(random_model):
     """And several rows of an input, side by side, share them."""
     model, params = random_model
@@ -108,6 +109,7 @@ def test_keys_and_values_made_once_are_those_of_every_step(random_model):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_so_are_those_of_scanned_layers():
     model = tiny_model(num_layers=2, num_encoder_layers=2, scan_layers=True)
     params = params_of(model)
@@ -244,6 +246,7 @@ def trained():
     return model, params
 
 
+@pytest.mark.slow
 def test_words_are_written_backwards(trained):
     model, params = trained
     words = random_words(1, 50)
