@@ -1,7 +1,5 @@
 """A drum model of a few thousand parameters, with random ones, for tests."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,15 +27,10 @@ def tiny_config(**picking):
     return ModelConfig(NETWORK, FEATURES, "18", PickingConfig(**picking))
 
 
-@functools.cache
-def _initial_variables(config):
-    frames = jnp.zeros((1, 4, config.features.num_mel_bins))
-    return jax.jit(config.module().init)(jax.random.key(0), frames)
-
-
 def tiny_variables(config, seed=0):
     """Random parameters that make outputs vary."""
-    variables = _initial_variables(config)
+    frames = jnp.zeros((1, 4, config.features.num_mel_bins))
+    variables = jax.jit(config.module().init)(jax.random.key(seed), frames)
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda x: np.asarray(x + 0.5 * rng.normal(size=x.shape) * (x.ndim > 1), np.float32),
