@@ -77,6 +77,7 @@ def test_an_empty_piece_is_not():
         ("velocity 3, velocity 4", 1),
         ("velocity 3, shift 5", 1),
         ("velocity 3, onset 60, onset 59", 2),
+        ("velocity 3, onset 60, onset 60", 2),
         ("velocity 3, onset 60, velocity 3", 2),
         ("velocity 3, onset 60, offset 60", 2),
         ("velocity 3, onset 60, shift 0", 2),
