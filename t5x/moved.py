@@ -1,4 +1,4 @@
-"""Old module names: `register_moved` keeps imports, gin files and pickles that use them working.
+"""Old module names: `register_moved` keeps imports and gin files that use them working.
 
 An old name is imported as the module it stands for now, the same object, and only when it is asked
 for. Names that moved alone, out of a module that still exists, are that module's `__getattr__`.

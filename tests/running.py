@@ -2,9 +2,6 @@
 
 import contextlib
 import io
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -43,14 +40,3 @@ def train(config: str, *flags: str, settings: Mapping[str, Any] | None = None) -
     status, printed = run_main(train_script.main, f"--gin_file={config}", *flags, *bindings)
     assert status == 0, printed
     return printed
-
-
-def modules_after(code: str) -> set[str]:
-    """Return the names of all modules that a new interpreter has loaded after running `code`."""
-    report = "\nimport sys\nprint('loaded:', *sorted(sys.modules))"
-    command = [sys.executable, "-c", code + report]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"^loaded: (.*)$", done.stdout, re.MULTILINE)
-    assert found is not None
-    return set(found[1].split())

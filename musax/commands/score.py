@@ -151,7 +151,7 @@ def _plan_jobs(args: argparse.Namespace, found: Capabilities, model: str) -> lis
         if is_midi(source) == found.is_text:
             raise InputError(
                 f"{source}: {model} is a model of {found.content}; score MIDI files and texts "
-                "separately, each with a model of its kind"
+                "separately"
             )
     return [Job(source, ()) for source in sources]
 
