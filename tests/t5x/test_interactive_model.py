@@ -24,7 +24,7 @@ def counting(**options):
         model=toy.ToyModel(toy.optimizer()),
         task_feature_lengths={"targets": 9},
         batch_size=4,
-        learning_rate_fn=0.3,
+        learning_rate_fn=0.03,
         features=FEATURES,
         **options,
     )
