@@ -15,13 +15,15 @@ TINY = network.T5Config(
     vocab_size=24,
     emb_dim=16,
     num_heads=2,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
     head_dim=8,
     mlp_dim=24,
     mlp_activations=("gelu", "linear"),
     dropout_rate=0.1,
 )
+#: Without layers: for what does not depend on the network, and compiles in no time.
+SHALLOW = TINY.replace(num_encoder_layers=0, num_decoder_layers=0)
 
 
 def random_params(shapes, seed=0):

@@ -10,8 +10,8 @@ from t5x.examples.scalable_t5 import network as scalable
 from t5x.examples.t5 import network
 from tests.t5x import networks
 
-GATED = networks.TINY
-TIED = networks.TINY.replace(mlp_activations=("relu",), logits_via_embedding=True)
+GATED = networks.TINY.replace(num_encoder_layers=2, num_decoder_layers=2)
+TIED = GATED.replace(mlp_activations=("relu",), logits_via_embedding=True)
 
 
 def params_of(config):
