@@ -1,5 +1,6 @@
 """Decoding over token tables: the reference's results, and properties of each option."""
 
+import functools
 import itertools
 import json
 
@@ -43,11 +44,23 @@ def new_cache(batch):
     return {"prev": jnp.zeros((batch, 1), jnp.int32), "steps": jnp.zeros((), jnp.int32)}
 
 
+@functools.cache
+def program(kind, options):
+    """A compiled decoding function, shared by tests with the same options."""
+
+    @jax.jit
+    def run(table, inputs, arrays):
+        cache, model = new_cache(len(inputs)), table_model(table)
+        return getattr(decoding, kind)(inputs, cache, model, EOS, **dict(options), **arrays)
+
+    return run
+
+
 def decode(kind, table, inputs, **kwargs):
-    inputs = jnp.asarray(inputs)
-    fn = getattr(decoding, kind)
-    model = table_model(table)
-    return jax.jit(lambda: fn(inputs, new_cache(len(inputs)), model, EOS, **kwargs))()
+    """Decodes; of the options, arrays are arguments of the program."""
+    arrays = {k: kwargs.pop(k) for k, v in list(kwargs.items()) if isinstance(v, jax.Array)}
+    options = tuple(sorted(kwargs.items(), key=lambda item: item[0]))
+    return program(kind, options)(table, jnp.asarray(inputs), arrays)
 
 
 def reference_cases():
@@ -92,12 +105,15 @@ def test_brevity_penalty_and_alignment_are_the_references(z):
     np.testing.assert_array_equal(left, z["align/left_of_right"])
 
 
+topk_mask, topp_mask = jax.jit(decoding.topk_mask), jax.jit(decoding.topp_mask)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.floats(0.01, 0.99))
 def test_masks_keep_what_sorting_would(seed, k, p):
     logits = np.random.default_rng(seed).normal(size=(3, 9)).astype(np.float32) * 3
-    kept_k = np.asarray(decoding.topk_mask(logits, jnp.full(3, k))) > -1e6
-    kept_p = np.asarray(decoding.topp_mask(logits, p)) > -1e6
+    kept_k = np.asarray(topk_mask(logits, np.full(3, k))) > -1e6
+    kept_p = np.asarray(topp_mask(logits, p)) > -1e6
     for row in range(3):
         order = np.argsort(-logits[row])
         np.testing.assert_array_equal(np.sort(order[:k]), np.flatnonzero(kept_k[row]))
@@ -185,8 +201,12 @@ def test_sampling_follows_the_nucleus_and_the_temperature():
     rows = 4000
     inputs = np.zeros((rows, 1), np.int32)
 
-    def frequencies(**kwargs):
-        decodes, _ = decode("temperature_sample", table, inputs, **kwargs)
+    def frequencies(topk=0, topp=0.0, min_p=0.0, temperature=1.0, one_topk=False):
+        options = {"topp": topp, "min_p": min_p, "temperature": temperature, "topk": topk}
+        options = {name: jnp.broadcast_to(value, rows) for name, value in options.items()}
+        if one_topk:
+            options["topk"] = topk
+        decodes, _ = decode("temperature_sample", table, inputs, **options)
         return np.bincount(np.asarray(decodes).ravel(), minlength=5) / rows
 
     def close(a, b):  # four standard deviations of a frequency
@@ -194,13 +214,14 @@ def test_sampling_follows_the_nucleus_and_the_temperature():
 
     close(frequencies(), [0, 0.1, 0.2, 0.3, 0.4])  # of everything
     close(frequencies(topk=2), [0, 0, 0, 3 / 7, 4 / 7])
-    close(frequencies(topk=0, topp=0.6), [0, 0, 0, 3 / 7, 4 / 7])
+    close(frequencies(topk=2, one_topk=True), [0, 0, 0, 3 / 7, 4 / 7])
+    close(frequencies(topp=0.6), [0, 0, 0, 3 / 7, 4 / 7])
     close(frequencies(topk=2, topp=0.3), [0, 0, 0, 0, 1])
     close(frequencies(topk=1, topp=0.3), [0, 0, 0, 0, 1])
     close(frequencies(min_p=0.7), [0, 0, 0, 3 / 7, 4 / 7])
     close(frequencies(topk=3, topp=0.8, min_p=0.4), [0, 0, 2 / 9, 3 / 9, 4 / 9])
     squared = np.array([0, 0.01, 0.04, 0.09, 0.16]) / 0.3
-    close(frequencies(topk=0, temperature=0.5), squared)
+    close(frequencies(temperature=0.5), squared)
     topk = jnp.where(jnp.arange(rows) < rows // 2, 1, 2)
     close(frequencies(topk=topk), [0, 0, 0, 1.5 / 7, 5.5 / 7])
     min_p = jnp.where(jnp.arange(rows) < rows // 2, 0.0, 1.0)
@@ -220,15 +241,14 @@ def test_rows_may_have_their_own_temperature():
 def test_options_of_a_row_hold_for_each_of_its_decodes():
     table = random_table(0, scale=0.1)
     cold = {"temperature": [0.0, 1.0], "topk": [1, 0], "topp": [1e-6, 0.0], "min_p": [1.0, 0.0]}
-    for name, values in cold.items():
-        decodes, _ = decode(
-            "temperature_sample",
-            table,
-            np.zeros((2, 12), np.int32),
-            num_decodes=8,
-            **{name: jnp.asarray(values)},
-        )
-        greedy, _ = decode("temperature_sample", table, np.zeros((1, 12), np.int32), topk=1)
+    greedy, _ = decode("temperature_sample", table, np.zeros((1, 12), np.int32), topk=1)
+    for name in cold:
+        options = {
+            key: jnp.asarray(values if key == name else [values[1]] * 2)
+            for key, values in cold.items()
+        }
+        inputs = np.zeros((2, 12), np.int32)
+        decodes, _ = decode("temperature_sample", table, inputs, num_decodes=8, **options)
         assert (decodes[0] == greedy[0]).all(), name
         assert len(np.unique(decodes[1], axis=0)) > 4, name
 
