@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import gin
 import jax
@@ -122,9 +123,17 @@ infer(sys.argv[1], sys.argv[2], write_fn=write)
 def test_kill_9_loses_doubles_and_repeats_nothing(checkpoint, tmp_path):
     whole = infer(checkpoint, tmp_path / "whole")[0]
     command = [sys.executable, "-c", KILLED, str(checkpoint), str(tmp_path / "killed")]
-    for chunk in ("chunk00002", "chunk00003"):
-        process = subprocess.run([*command, chunk], check=False)
-        assert process.returncode == -signal.SIGKILL
+    process = subprocess.run([*command, "chunk00002"], check=False)
+    assert process.returncode == -signal.SIGKILL
+
+    def interrupted(path, inferences, examples, mode, vocabulary):
+        if path.endswith("chunk00003"):
+            Path(path).write_text('{"id": 12')
+            raise KeyboardInterrupt
+        write_inferences_to_file(path, inferences, examples, mode, vocabulary)
+
+    with pytest.raises(KeyboardInterrupt):
+        infer(checkpoint, tmp_path / "killed", write_fn=interrupted)
     inferred = []
 
     def write(path, inferences, examples, mode, vocabulary):

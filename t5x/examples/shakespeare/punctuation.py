@@ -10,7 +10,6 @@ for each what stands there; a space is no mark:
 Decoded, sentinels fall out of the targets, and a letter is left for each gap.
 """
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,23 +111,33 @@ def commonest_marks(split: str = "validation", neighbours: int = 1) -> dict[str,
     Looked up is the word before the gap, or with `neighbours` 2 the words around it if they were
     seen together; then the word before, then nothing.
     """
-    counts: dict[tuple, Counter] = {}
-    for piece in pieces("train"):
-        for keys, mark in zip(_neighbours(piece["words"], neighbours), piece["marks"]):
-            for key in keys:
-                counts.setdefault(key, Counter())[mark] += 1
-    best = {key: count.most_common(1)[0][0] for key, count in counts.items()}
+    orders = range(neighbours, 0, -1)
+    training = pieces("train")
+    tables = [_commonest(training, words) for words in orders]
     targets, predictions = [], []
     for piece in pieces(split):
-        gaps = _neighbours(piece["words"], neighbours)
-        known = [next((best[key] for key in keys if key in best), NO_MARK) for keys in gaps]
+        gaps = zip(*[_around(piece, words) for words in orders])
+        known = [
+            next((table[key] for table, key in zip(tables, keys) if key in table), NO_MARK)
+            for keys in gaps
+        ]
         targets.append(piece["marks"])
         predictions.append("".join(known))
     return mark_scores(targets, predictions)
 
 
-def _neighbours(words: str, neighbours: int) -> list[list[tuple]]:
-    """For each gap the keys of `commonest_marks`, the most telling first."""
-    each = words.split(" ")
-    pairs = list(itertools.pairwise(each))
-    return [[pair[:n] for n in range(neighbours, 0, -1)] for pair in pairs]
+def _commonest(training: Sequence[Mapping[str, str]], words: int) -> dict[tuple[str, ...], str]:
+    """The commonest mark after each word, or between each two."""
+    counts: Counter = Counter()
+    for piece in training:
+        counts.update(zip(_around(piece, words), piece["marks"]))
+    table: dict[tuple[str, ...], str] = {}
+    for (key, mark), _ in counts.most_common():
+        table.setdefault(key, mark)
+    return table
+
+
+def _around(piece: Mapping[str, str], words: int) -> Iterator[tuple[str, ...]]:
+    """For each gap the word before it, or the two around it."""
+    each = piece["words"].split(" ")
+    return zip(each[:-1], *[each[1:]] * (words - 1))

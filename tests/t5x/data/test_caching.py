@@ -26,15 +26,9 @@ from t5x.data.prepared import marker_path, read_info, shard_path, write_dataset
 from t5x.data.preprocessors import CacheDatasetPlaceholder, append_eos_after_trim, tokenize
 from t5x.inference.data import make_readers
 from t5x.utils import DatasetConfig
+from tests.t5x.data.shards import numbers
 
 LENGTHS = {"inputs": 8, "targets": 8}
-
-
-def _numbers(shard, fail_at=None):
-    for i in range(3):
-        if shard == fail_at:
-            raise RuntimeError("broken")
-        yield {"x": 10 * shard + i}
 
 
 def _twice(example):
@@ -66,7 +60,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_writes_shards_counts_and_marker(tmp_path):
-    info = write_dataset(_numbers, tmp_path / "set", "train", 4)
+    info = write_dataset(numbers, tmp_path / "set", "train", 4)
     names = [f"train-{i:05d}-of-00004.array_record" for i in range(4)]
     found = sorted(p.name for p in (tmp_path / "set").iterdir())
     assert found == ["COMPLETED-train", *names, "train.json"]
@@ -83,21 +77,21 @@ def test_writes_shards_counts_and_marker(tmp_path):
 
 def test_an_interrupted_write_is_noticed_and_continues(tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
-        write_dataset(functools.partial(_numbers, fail_at=2), tmp_path, "train", 4)
+        write_dataset(functools.partial(numbers, fail_at=2), tmp_path, "train", 4)
     with pytest.raises(ValueError, match=r"split 'train' was not written to its end .* again"):
         read_info(tmp_path, "train")
     with pytest.raises(ValueError, match="2 of 4 shards are missing"):
         ArrayRecordSource({"train": tmp_path / "train-*"}).sequence("train")
     before = shard_path(tmp_path, "train", 0, 4).stat().st_mtime_ns
-    assert write_dataset(_numbers, tmp_path, "train", 4)["examples"] == 12
+    assert write_dataset(numbers, tmp_path, "train", 4)["examples"] == 12
     assert shard_path(tmp_path, "train", 0, 4).stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"in 4 shards .* not in 5"):
-        write_dataset(_numbers, tmp_path, "train", 5)
+        write_dataset(numbers, tmp_path, "train", 5)
 
 
 def test_processes_write_the_same(tmp_path):
-    write_dataset(_numbers, tmp_path / "one", "train", 3)
-    write_dataset(_numbers, tmp_path / "two", "train", 3, workers=2)
+    write_dataset(numbers, tmp_path / "one", "train", 3)
+    write_dataset(numbers, tmp_path / "two", "train", 3, workers=2)
     for i in range(3):
         one, two = (shard_path(tmp_path / name, "train", i, 3) for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
@@ -105,8 +99,8 @@ def test_processes_write_the_same(tmp_path):
 
 def test_beam_writes_the_same(tmp_path):
     pytest.importorskip("apache_beam")
-    write_dataset(_numbers, tmp_path / "one", "train", 3)
-    info = write_dataset(_numbers, tmp_path / "two", "train", 3, runner="DirectRunner")
+    write_dataset(numbers, tmp_path / "one", "train", 3)
+    info = write_dataset(numbers, tmp_path / "two", "train", 3, runner="DirectRunner")
     assert info["examples"] == 9
     for i in range(3):
         one, two = (shard_path(tmp_path / name, "train", i, 3) for name in ("one", "two"))
