@@ -1,9 +1,9 @@
 """CPU seconds of tests by file and package, and a limit on what a package may cost.
 
-The summary lists the slowest files and every package beside its budget. With $CI set, a package
-above twice its budget fails the run. A pytest plugin; times are those of the process and of the
-subprocesses that it has waited for. On a processor that is slower than the one the budgets were
-made on, or shared with other work, they grow in proportion.
+The summary lists the slowest files and every package beside its budget, in which tests marked
+`slow` do not count. With $CI set, a package above twice its budget fails the run. A pytest plugin;
+times are those of the process and of the subprocesses that it has waited for. On a processor that
+is slower than the one the budgets were made on, or shared with other work, they grow in proportion.
 """
 
 import os
@@ -29,7 +29,7 @@ FAILS_ABOVE = 2.0
 REFERENCE_SECONDS = 0.3
 WORK = 3_000_000
 SHOWN_FILES = 15
-_PROPERTY = "cpu_seconds"
+_PROPERTY, _OF_SLOW_TESTS = "cpu_seconds", "cpu_seconds_of_slow_tests"
 
 
 def _cpu_seconds() -> float:
@@ -54,7 +54,8 @@ def pytest_runtest_makereport(item, call):
     """Keeps the time since the last phase in the report, which xdist hands to the main process."""
     report = yield
     now = _cpu_seconds()
-    report.user_properties = [(_PROPERTY, now - item.stash[_START])]
+    slow = item.get_closest_marker("slow") is not None
+    report.user_properties = [(_OF_SLOW_TESTS if slow else _PROPERTY, now - item.stash[_START])]
     item.stash[_START] = now
     return report
 
@@ -73,12 +74,12 @@ def _package(path: str) -> str:
     return parts[1] if len(parts) > 2 else "tests"
 
 
-def _costs(terminalreporter) -> dict[str, float]:
+def _costs(terminalreporter, *properties: str) -> dict[str, float]:
     costs: dict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
-                if name == _PROPERTY:
+                if name in properties:
                     costs[report.nodeid.split("::")[0]] += value
     return costs
 
@@ -106,7 +107,7 @@ def pytest_configure(config):
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     """Prints the slowest files, and packages beside their budgets."""
-    costs = _costs(terminalreporter)
+    costs = _costs(terminalreporter, _PROPERTY, _OF_SLOW_TESTS)
     if len(costs) < 2:
         return
     write = terminalreporter.write_line
@@ -115,7 +116,8 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         write(f"{seconds:8.1f}  {path}")
     write(f"{sum(costs.values()):8.1f}  all")
     slowness = _slowness(config)
-    for package, seconds in sorted(_by_package(costs).items(), key=lambda cost: -cost[1]):
+    counted = _by_package(_costs(terminalreporter, _PROPERTY))
+    for package, seconds in sorted(counted.items(), key=lambda cost: -cost[1]):
         budget = slowness * BUDGETS[package]
         over = "  above its budget" if seconds > budget else ""
         write(f"{seconds:8.1f} of {budget:4.0f}  {package}{over}")
@@ -127,7 +129,7 @@ def pytest_sessionfinish(session, exitstatus):
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not os.environ.get("CI") or reporter is None or hasattr(session.config, "workerinput"):
         return
-    for package, seconds in _by_package(_costs(reporter)).items():
+    for package, seconds in _by_package(_costs(reporter, _PROPERTY)).items():
         budget = _slowness(session.config) * BUDGETS[package]
         if seconds > FAILS_ABOVE * budget:
             reporter.write_line(

@@ -127,7 +127,7 @@ train_script.train.model = @network.T5Config
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("", ["--gin.network.T5Config.num_head=2"], r"(?s)'num_head'.*Did you mean num_heads"),
+        ("", ["--gin.t5.network.T5Config.num_head=2"], r"(?s)'num_head'.*Did you mean num_heads"),
         ("", ["--gin.train.model=@network.T5Confi()"], r"(?s)T5Confi.*Did you mean T5Config"),
         (
             "BATCH_SIZE = 'x'",
@@ -136,11 +136,19 @@ train_script.train.model = @network.T5Config
         ),
         ("", ["--gin.PARTS=x"], r"'x', from macro PARTS \(on the command line\), .* int or None"),
         ("", ["--gin.train.eval_period=1.5"], r"train.eval_period is 1.5, expected int\."),
-        ("", ["--gin.network.T5Config.logits_via_embedding=yes"], r"is 'yes', expected bool"),
-        ("", ["--gin.network.T5Config.mlp_activations=gelu"], r"'gelu', expected Sequence\[str\]"),
-        ("", ["--gin.network.T5Config.mlp_activations=['gelu', 2]"], r"expected Sequence\[str\]"),
+        ("", ["--gin.t5.network.T5Config.logits_via_embedding=yes"], r"is 'yes', expected bool"),
+        (
+            "",
+            ["--gin.t5.network.T5Config.mlp_activations=gelu"],
+            r"'gelu', expected Sequence\[str\]",
+        ),
+        (
+            "",
+            ["--gin.t5.network.T5Config.mlp_activations=['gelu', 2]"],
+            r"expected Sequence\[str\]",
+        ),
         ("", ["--gin.train.profile_steps=(1, 'b')"], r"expected Sequence\[int\] or None"),
-        ("", ["--gin.train.eval_period=1e3", "--gin.network.T5Config.dropout_rate=0"], None),
+        ("", ["--gin.train.eval_period=1e3", "--gin.t5.network.T5Config.dropout_rate=0"], None),
         ("", ["--gin.train.run_eval_before_training=1", "--gin.train.random_seed=None"], None),
     ],
 )
