@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from drums.preprocessors import as_float
 from drums.tasks import prepared_takes
 from drums.vocabularies import get_level, map_notes
 from musax import pretrained
-from musax.audio import load_audio
+from musax.audio import load_audio, to_float
 from musax.datasets.mdb_drums import read_mdb_drums
 from musax.datasets.rendered_midi import take_notes
 from musax.metrics import Progress, no_progress
@@ -137,7 +136,7 @@ def score_takes(
 
     def records() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for i in range(count):
-            audio, rate = as_float(takes[i]["audio"]), int(takes[i]["sample_rate"])
+            audio, rate = to_float(takes[i]["audio"]), int(takes[i]["sample_rate"])
             truth = map_notes(take_notes(takes[i]), level)
             yield truth, system.transcribe(audio, rate, level)
             progress(f"{system.name}: {directory}", i + 1, count)

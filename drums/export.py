@@ -18,10 +18,10 @@ import numpy as np
 from drums.inference import Transcriber
 from drums.model_config import ModelConfig
 from drums.network import DrumNetworkConfig
-from drums.preprocessors import as_float
 from drums.tasks import prepared_takes
 from drums.tuning import Record, tune
 from drums.vocabularies import FULL
+from musax.audio import to_float
 from musax.datasets.rendered_midi import take_notes
 from musax.exporting import ExportedRun, export_run, run_export
 from t5x.checkpoints import load_state
@@ -49,7 +49,7 @@ def validation_records(transcriber: Transcriber, data_dir: str, limit: int) -> I
     takes = prepared_takes(data_dir).sequence("validation")
     for i in range(min(limit, len(takes))):
         take = takes[i]
-        audio = as_float(take["audio"])
+        audio = to_float(take["audio"])
         yield transcriber.outputs(audio, int(take["sample_rate"])), take_notes(take)
 
 

@@ -1,6 +1,6 @@
 """Training examples from rendered or recorded takes.
 
-A take is `{"audio": int16 or float32 [N], "sample_rate": Hz, **note columns}`, see
+A take is `{"audio": samples [N], "sample_rate": Hz, **note columns}`, see
 `musax.datasets.rendered_drums`. Letters in shapes: S chunks, N samples, T frames, K classes.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from drums.features import DrumFeatures
 from drums.labels import class_targets, reference_rolls
+from musax.audio import to_float
 from musax.datasets.rendered_midi import take_notes
 from musax.notes import shift_notes
 from musax.rendering.augment import AugmentConfig, augment, from_db
@@ -17,13 +18,6 @@ from musax.rendering.augment import AugmentConfig, augment, from_db
 Take = dict[str, np.ndarray]
 #: Audio before a piece that effects process too, so that the reverberation is already there, s.
 LEAD_SECONDS = 0.4
-
-
-def as_float(audio: np.ndarray) -> np.ndarray:
-    """Return int16 or float samples as float32, full scale 1."""
-    if audio.dtype == np.int16:
-        return audio.astype(np.float32) / 32768
-    return audio.astype(np.float32, copy=False)
 
 
 def peak_normalize(audio: np.ndarray) -> np.ndarray:
@@ -70,7 +64,7 @@ def cut_pieces(
       ValueError: another sample rate.
     """
     check_rate(take, features)
-    audio, notes = peak_normalize(as_float(take["audio"])), take_notes(take)
+    audio, notes = peak_normalize(to_float(take["audio"], "a take's audio")), take_notes(take)
     hop, half = features.hop_width, features.fft_size // 2
     length, lead = features.samples_of(frames), round(LEAD_SECONDS * features.sample_rate)
     for _ in range(count):
@@ -141,7 +135,7 @@ def _random_chunk(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return audio [N], onsets and velocities [frames, 88] of a random second of a record."""
     check_rate(take, features)
-    audio, notes = peak_normalize(as_float(take["audio"])), take_notes(take)
+    audio, notes = peak_normalize(to_float(take["audio"], "a take's audio")), take_notes(take)
     length = round(seconds * features.sample_rate)
     audio = np.pad(audio, (0, max(0, length - len(audio))))
     first = int(rng.integers(0, len(audio) - length + 1))

@@ -18,7 +18,7 @@ import gin
 import numpy as np
 
 from mt3.vocabularies import PROGRAM_GRANULARITIES
-from musax.audio import resample
+from musax.audio import resample, to_float
 from musax.events import run_length
 from musax.events.codec import Codec
 from musax.events.indexed import IndexedEvents, encode_and_index_events, extract_segment
@@ -47,7 +47,7 @@ FRAME_FEATURES = (
 
 def _audio_of(example: Mapping, config: SpectrogramConfig) -> np.ndarray:
     """Return the example's audio at the rate of the spectrogram, float32 [n]."""
-    audio = np.asarray(example["audio"], np.float32)
+    audio = to_float(example["audio"])
     if audio.ndim != 1:
         raise ValueError(f"audio has shape {audio.shape}; expected mono samples [n]")
     rate = int(example.get("sample_rate", config.sample_rate))
@@ -60,8 +60,8 @@ def tokenize(
     """Add frames of audio, events of all notes, and the index from frames to events.
 
     Args:
-      example: audio float32 [n], sample_rate in Hz (the spectrogram's if missing), notes [N];
-        other features are kept.
+      example: audio [n] (see `musax.audio.to_float`), sample_rate in Hz (the spectrogram's if
+        missing), notes [N]; other features are kept.
 
     Returns:
       inputs float32 [F, hop], input_times float32 [F] (s), targets int32 [E] (unit shifts and
@@ -192,7 +192,7 @@ def random_segment(
     all later notes belong to it, as in the reference.
 
     Args:
-      example: audio float32 [n], sample_rate in Hz, notes [N].
+      example: audio [n] (see `musax.audio.to_float`), sample_rate in Hz, notes [N].
 
     Returns:
       inputs float32 [T, hop], input_times float32 [T] (s), targets int32 [L] as codec ids, not yet

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mt3.segments import SegmentConfig, segment_features
+from musax.audio import to_float
 from musax.datasets.rendered_midi import take_notes
 from musax.events.codec import Codec
 from musax.events.spec import EncodingSpec
@@ -23,8 +24,8 @@ _LOG_OF_DB = np.log(10) / 20
 def augment_take(
     take: dict[str, np.ndarray], rng: np.random.Generator, *, config: AugmentConfig | None
 ) -> dict[str, np.ndarray]:
-    """Convert int16 `audio` to float32; add room, colour, noise and gain if `config` is given."""
-    audio = take["audio"].astype(np.float32) / 32768
+    """Convert `audio` to float32; add room, colour, noise and gain if `config` is given."""
+    audio = to_float(take["audio"], "a take's audio")
     if config is not None:
         audio = augment(audio, int(take["sample_rate"]), rng, config)
     return {**take, "audio": audio}

@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from musax import _audio_headers
 from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, reason
 from musax._audio_writing import audio_writer, normalize_peak, save_audio
 
@@ -33,11 +34,15 @@ __all__ = [
     "resample",
     "save_audio",
     "stream_audio",
+    "to_float",
     "to_mono",
 ]
 
 _BLOCK_FRAMES = 1 << 16
+_SMALL_FRAMES = 16
 _QUALITY = "HQ"
+#: 40 dB above full scale: no recording, but integers that were converted without scaling.
+_LARGEST_PEAK = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,18 +137,16 @@ def _resampled_blocks(path, rate: int, mono: bool) -> Iterator[np.ndarray]:
         resampler = ResampleStream(file.samplerate, rate, 1 if mono else file.channels)
         for block in _decoded_blocks(file, path):
             yield resampler.process(to_mono(block) if mono else block)
-        yield resampler.finish()
+        end = resampler.finish()
+        yield end if mono else end.reshape(len(end), file.channels)
 
 
 def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
     """Yield float32 [frames, channels] blocks of an open file, checked."""
     position, problem = 0, None
-    while True:
-        try:
-            block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except LIBRARY_ERRORS as error:
-            problem, block = error, np.zeros((0, 1), np.float32)
-        if not len(block):
+    for block in _readable_blocks(file, path):
+        if isinstance(block, Exception):
+            problem = block
             break
         if not np.isfinite(block).all():
             bad = position + int(np.argmin(np.isfinite(block).all(axis=1)))
@@ -159,16 +162,46 @@ def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
             + (f" ({problem})" if problem else " (0 samples)")
             + "; export or download the file again"
         )
-    # Frame counts of MP3 files without a header are estimates, so only a real shortfall counts.
-    if problem or position < file.frames - file.samplerate // 4:
+    cut, expected = _cut_short(path, file, position)
+    if problem or cut:
         warnings.warn(
             f"{path}: breaks off after {position / file.samplerate:.2f} s"
-            + (f" of {file.frames / file.samplerate:.2f} s" if file.frames > position else "")
+            + (f" of {expected / file.samplerate:.2f} s" if expected > position else "")
             + (f" ({problem})" if problem else "")
             + "; going on with what could be decoded",
             AudioWarning,
             stacklevel=4,
         )
+
+
+def _readable_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray | Exception]:
+    """Yield blocks up to the end, or to the first bad place, and then the error."""
+    position = 0
+    try:
+        while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            yield block
+            position += len(block)
+    except LIBRARY_ERRORS as error:
+        # The good part of the last block was lost with it, and few formats can seek now.
+        with contextlib.suppress(*LIBRARY_ERRORS), _open(path) as again:
+            for _ in range(position // _BLOCK_FRAMES):
+                again.read(_BLOCK_FRAMES, dtype="float32")
+            while len(block := again.read(_SMALL_FRAMES, dtype="float32", always_2d=True)):
+                yield block
+        yield error
+
+
+def _cut_short(path, file: soundfile.SoundFile, decoded: int) -> tuple[bool, float]:
+    """Return whether a file breaks off after `decoded` frames, and how many it should have."""
+    location = Path(path).expanduser()
+    if location.is_file():
+        extent = _audio_headers.sample_bytes(location)
+        if extent and extent.present < extent.declared:
+            return True, decoded * extent.declared / max(extent.present, 1)
+        if _audio_headers.ogg_breaks_off(location):
+            return True, decoded
+    # Frame counts of MP3 files without a header are estimates, so only a real shortfall counts.
+    return decoded < file.frames - file.samplerate // 4, file.frames
 
 
 @contextlib.contextmanager
@@ -201,6 +234,39 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
 def to_mono(audio: np.ndarray) -> np.ndarray:
     """Average the channels: [samples] or [samples, channels] -> [samples]."""
     return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
+
+
+def to_float(audio: np.ndarray, name: str = "audio") -> np.ndarray:
+    """Convert stored samples to float32 with full scale 1.0; their dtype says what they are.
+
+    Args:
+      audio: int16 or int32 of full scale, uint8 around 128, or floats, which stay as they are.
+      name: what the samples are called in errors.
+
+    Raises:
+      ValueError: another dtype, floats that are not finite, or ones beyond 40 dB above full scale,
+        which were integers once.
+    """
+    audio = np.asarray(audio)
+    if audio.dtype == np.uint8:
+        return (audio.astype(np.float32) - 128) / 128
+    if audio.dtype in (np.int16, np.int32):
+        return audio.astype(np.float32) / -float(np.iinfo(audio.dtype).min)
+    if not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(
+            f"{name}: {audio.dtype} samples; expected floats with full scale 1.0, int16, int32 or "
+            "uint8"
+        )
+    audio = audio.astype(np.float32, copy=False)
+    peak = float(np.abs(audio).max(initial=0.0))
+    if not np.isfinite(peak):
+        raise ValueError(f"{name}: a sample that is not a finite number; see numpy.nan_to_num")
+    if peak > _LARGEST_PEAK:
+        raise ValueError(
+            f"{name}: float samples with a peak of {peak:.0f}; expected full scale 1.0: store "
+            "integers as integers, or divide them by their full scale (32768 for int16)"
+        )
+    return audio
 
 
 def check_audio(audio: np.ndarray, sample_rate: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musax.audio import load_audio, normalize_peak
+from musax.audio import load_audio, normalize_peak, to_float
 from musax.midi import load_midi
 from musax.notes import make_notes, sort_notes, trim_overlapping_notes, validate_notes
 
@@ -134,7 +134,7 @@ def band_set(
         num_takes=pieces, seconds=seconds, sample_rate=RENDER_RATE, vary=False,
     )  # fmt: skip
     return [
-        Recording(f"trio {i}", take["audio"] / np.float32(32768), RENDER_RATE, take_notes(take))
+        Recording(f"trio {i}", to_float(take["audio"]), RENDER_RATE, take_notes(take))
         for i, take in enumerate(takes)
     ]
 

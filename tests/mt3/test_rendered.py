@@ -69,6 +69,14 @@ def test_a_take_becomes_segments_whose_tokens_are_its_notes(takes):
         assert set(np.diff(notes["pitch"])) <= {1, -23}
 
 
+def test_own_recordings_may_be_floats(takes, tmp_path):
+    folder, written = takes
+    as_floats = [{**take, "audio": take["audio"] / np.float32(32768)} for take in written]
+    write_array_record(tmp_path / "train-00000-of-00001.array_record", as_floats)
+    for a, b in zip(*(examples(make_task(x), shuffle=False) for x in (folder, tmp_path))):
+        np.testing.assert_array_equal(a["inputs"], b["inputs"])
+
+
 def test_effects_change_what_is_heard_and_not_what_is_written(takes):
     folder, _ = takes
     dry = examples(make_task(folder), shuffle=False)
