@@ -44,16 +44,33 @@ def make_notes(
 
     Args:
       onset, offset: times in seconds.
-      pitch, velocity, program: MIDI numbers.
+      pitch, velocity, program: MIDI numbers, whole.
       is_drum: True for percussion, whose pitch is the General MIDI drum key.
+
+    Raises:
+      ValueError: columns of another shape, or numbers that are not whole where they must be.
     """
     columns = np.broadcast_arrays(onset, offset, pitch, velocity, program, is_drum)
     notes = np.empty(np.atleast_1d(columns[0]).shape, NOTE_DTYPE)
     if notes.ndim != 1:
         raise ValueError(f"notes are one-dimensional; the columns have shape {notes.shape}")
     for name, column in zip(NOTE_FIELDS, columns):
-        notes[name] = column
+        notes[name] = column if name in ("onset", "offset") else _whole(column, name)
     return notes
+
+
+def _whole(column: np.ndarray, name: str) -> np.ndarray:
+    """Return a column of whole numbers, or raise ValueError: a cast would cut fractions off."""
+    if column.dtype.kind in "biu":
+        return column
+    numbers = np.asarray(column, np.float64)
+    bad = ~((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2**31))
+    if name == "is_drum":
+        bad |= ~np.isin(numbers, (0, 1))
+    if bad.any():
+        wanted = "true or false, 1 or 0" if name == "is_drum" else "a whole number"
+        raise ValueError(f"note {int(np.argmax(bad))}: {name} is {numbers[bad][0]:g}, not {wanted}")
+    return column
 
 
 def empty_notes() -> np.ndarray:
@@ -241,10 +258,13 @@ def notes_equal(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> bool:
 def notes_from_mapping(columns: Mapping[str, Any], source: str = "notes") -> np.ndarray:
     """Return notes of a mapping of columns; `velocity`, `program`, `is_drum` may be missing.
 
-    Raises ValueError naming `source` when a required column is missing.
+    Raises ValueError naming `source` when a required column is missing or not of whole numbers.
     """
     missing = {"onset", "offset", "pitch"} - set(columns)
     if missing:
         raise ValueError(f"{source}: missing column(s) {sorted(missing)}")
     known = {name: columns[name] for name in NOTE_FIELDS if name in columns}
-    return make_notes(**known)
+    try:
+        return make_notes(**known)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error

@@ -2,9 +2,11 @@
 
 CSV has one row a note under the header `onset_s,offset_s,pitch,velocity,program,is_drum`; JSON is
 `{"units": {...}, "notes": [{"onset": ..., ...}]}`. Times are seconds and survive a round trip
-exactly.
+exactly. Files are written as UTF-8; those of spreadsheets, with a byte order mark, UTF-16, or
+semicolons and decimal commas, are read too.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -35,14 +37,22 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
     `onset`/`onset_s`, `offset`/`offset_s` and `pitch` are required, the others default as in
     `make_notes`. Raises ValueError naming the file, the line and the column.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    text = _read_text(path)
+    first_line = text.split("\n", 1)[0]
+    delimiter = next((mark for mark in ";\t" if mark in first_line), ",")
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{path}: not CSV: {error}") from error
     if not rows:
         raise ValueError(f"{path}: empty file; expected the header {','.join(CSV_HEADER)}")
     names = [name.strip().removesuffix("_s") for name in rows[0]]
     unknown = set(names) - set(NOTE_FIELDS)
     if unknown:
         raise ValueError(f"{path}: unknown column(s) {sorted(unknown)}; know {CSV_HEADER}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: two columns for {twice} in {rows[0]}; keep one of them")
     columns: dict[str, list[float]] = {name: [] for name in names}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
@@ -50,7 +60,9 @@ def load_notes_csv(path: str | os.PathLike) -> np.ndarray:
         if len(row) != len(names):
             raise ValueError(f"{path}: line {number}: {len(row)} fields, expected {len(names)}")
         for name, field in zip(names, row):
-            columns[name].append(_number(field, f"{path}: line {number}: column {name!r}"))
+            if delimiter == ";":
+                field = field.replace(",", ".")
+            columns[name].append(_number(field, name, f"{path}: line {number}: column {name!r}"))
     notes = notes_from_mapping(columns, str(path)) if rows[1:] else empty_notes()
     return validate_notes(notes, str(path))
 
@@ -67,8 +79,8 @@ def load_notes_json(path: str | os.PathLike) -> np.ndarray:
     Raises ValueError naming the file and the note.
     """
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        rows = json.loads(_read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     rows = rows.get("notes") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
@@ -83,15 +95,30 @@ def _json_note(row: object, source: str) -> np.ndarray:
     unknown = set(row) - set(NOTE_FIELDS)
     if unknown:
         raise ValueError(f"{source}: unknown field(s) {sorted(unknown)}")
-    bad = [name for name, value in row.items() if not isinstance(value, (int, float))]
+    bad = [
+        name
+        for name, value in row.items()
+        if not isinstance(value, (int, float)) or (isinstance(value, bool) and name != "is_drum")
+    ]
     if bad:
         raise ValueError(f"{source}: field(s) {bad} must be numbers")
     return notes_from_mapping(row, source)
 
 
-def _number(field: str, source: str) -> float:
+def _read_text(path: str | os.PathLike) -> str:
+    """Decode a file as UTF-8, or as UTF-16 if its byte order mark says so."""
+    data = Path(path).read_bytes()
+    wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        name = "UTF-16" if wide else "UTF-8"
+        raise ValueError(f"{path}: not {name} text: {error}; save it as UTF-8") from error
+
+
+def _number(field: str, name: str, source: str) -> float:
     word = field.strip().lower()
-    if word in ("true", "false"):
+    if name == "is_drum" and word in ("true", "false"):
         return float(word == "true")
     try:
         return float(word)

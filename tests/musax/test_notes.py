@@ -203,6 +203,29 @@ def test_csv_columns_may_be_few_and_reordered(tmp_path):
     assert load_notes_csv(tmp_path / "x.csv")["pitch"].tolist() == [60, 61]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_files_of_spreadsheets_are_read(tmp_path, encoding):
+    path, mark = tmp_path / "x.csv", "\ufeff" if encoding == "utf-16-le" else ""
+    for text in ("pitch,onset,offset\r\n60,0.5,1\r\n", "pitch;onset;offset\r\n60;0,5;1\r\n"):
+        path.write_bytes((mark + text).encode(encoding))
+        assert load_notes_csv(path).tolist() == [(0.5, 1.0, 60, 100, 0, False)]
+    path.write_bytes((mark + '[{"onset": 0.5, "offset": 1, "pitch": 60}]').encode(encoding))
+    assert load_notes_json(path).tolist() == [(0.5, 1.0, 60, 100, 0, False)]
+
+
+@pytest.mark.parametrize("load", [load_notes_csv, load_notes_json])
+def test_other_encodings_are_named(tmp_path, load):
+    (tmp_path / "latin.csv").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.csv: not UTF-8 text.*save it as UTF-8"):
+        load(tmp_path / "latin.csv")
+
+
+def test_fractions_are_not_cut_off():
+    with pytest.raises(ValueError, match=r"note 1: velocity is 0\.5, not a whole number"):
+        make_notes([0, 1], [1, 2], [60, 61], [1, 0.5])
+    assert make_notes(0.0, 1.0, 60.0, np.float32(7))["velocity"].tolist() == [7]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -212,6 +235,12 @@ def test_csv_columns_may_be_few_and_reordered(tmp_path):
         ("onset,offset,pitch\n1,2\n", "line 2"),
         ("onset,offset,pitch\n1,2,60\n1,x,60\n", "line 3: column 'offset'"),
         ("onset,offset,pitch\n1,2,300\n", "pitch must be"),
+        ("onset,offset,pitch\n1,2,60.9\n", r"pitch is 60\.9, not a whole number"),
+        ("onset,offset,pitch\n1,2,1e12\n", "pitch is 1e.12, not a whole number"),
+        ("onset,offset,pitch,is_drum\n1,2,60,2\n", "is_drum is 2, not true or false"),
+        ("onset,offset,pitch\n1,2,true\n", "line 2: column 'pitch': 'true' is not a number"),
+        ("onset,onset_s,offset,pitch\n1,1,2,60\n", r"two columns for \['onset'\]"),
+        ("onset,offset,pitch,pitch\n1,2,60,61\n", r"two columns for \['pitch'\]"),
     ],
 )
 def test_csv_errors_name_file_and_place(tmp_path, text, words):
@@ -230,6 +259,9 @@ def test_csv_errors_name_file_and_place(tmp_path, text, words):
         ('[{"onset": 1}]', "note 0: missing"),
         ('[{"onset": 0, "offset": 1, "pitch": "C4"}]', "numbers"),
         ("[7]", "expected an object"),
+        ('[{"onset": 0, "offset": 1, "pitch": 60.9}]', r"note 0: pitch is 60\.9, not a whole"),
+        ('[{"onset": 0, "offset": 1, "pitch": true}]', "numbers"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_json_errors_name_file_and_place(tmp_path, text, words):
