@@ -26,24 +26,27 @@ def dictionary(tmp_path_factory):
     return path
 
 
+def trained(name, dictionary, folder):
+    """MODEL_DIR of a configuration after two steps."""
+    settings = {"DATA_FILE": f"'{dictionary}'", "MODEL_DIR": f"'{folder / name}'"} | SIZES
+    flags = [f"--gin.{key}={value}" for key, value in settings.items()]
+    flags += ["--gin.HEAD_DIM=8"] * name.endswith("_ar")
+    assert train.main([f"--gin_file=configs/cdcd/{name}.gin", *flags]) == 0
+    return folder / name
+
+
 @pytest.fixture(scope="module")
-def runs(dictionary, tmp_path_factory):
-    """MODEL_DIRs of both models after two steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("pronunciation", "pronunciation_ar"):
-        settings = {"DATA_FILE": f"'{dictionary}'", "MODEL_DIR": f"'{folder / name}'"} | SIZES
-        flags = [f"--gin.{key}={value}" for key, value in settings.items()]
-        flags += ["--gin.HEAD_DIM=8"] * name.endswith("_ar")
-        assert train.main([f"--gin_file=configs/cdcd/{name}.gin", *flags]) == 0
-    return folder
+def run_dir(dictionary, tmp_path_factory):
+    """MODEL_DIR of the diffusion model."""
+    return trained("pronunciation", dictionary, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.slow
-def test_runs_are_compared(runs, dictionary, tmp_path, capsys):
-    names = ("pronunciation", "pronunciation_ar")
+def test_runs_are_compared(run_dir, dictionary, tmp_path, capsys):
+    run_dirs = [run_dir, trained("pronunciation_ar", dictionary, tmp_path)]
     status = cli.main(
         [
-            *("evaluate", "pronounce", *(f"--model={runs / name}" for name in names)),
+            *("evaluate", "pronounce", *(f"--model={each}" for each in run_dirs)),
             *("--limit", "6", "--samples", "3", "1", "--utility", "edit_distance", "chrf"),
             *("--steps", "2", "--guidance", "2", "--temperatures", "1", "0.8"),
             *("--beams", "2", "--batch-size", "7", "-o", str(tmp_path / "found.json")),
@@ -66,8 +69,8 @@ def test_runs_are_compared(runs, dictionary, tmp_path, capsys):
         assert row["PER"] > 0
 
 
-def test_words_are_those_of_the_split_and_predictions_scored(runs, dictionary):
-    run = load_run(runs / "pronunciation")
+def test_words_are_those_of_the_split_and_predictions_scored(run_dir, dictionary):
+    run = load_run(run_dir)
     words = evaluation.read_words(run, "test", None)
     examples = examples_of(read_dictionary(dictionary), "test", "evaluate", 16, 16)
     assert words.spoken == [[x["targets"].split()] for x in examples]
@@ -81,16 +84,14 @@ def test_words_are_those_of_the_split_and_predictions_scored(runs, dictionary):
     assert scores["WER"] == pytest.approx(1 / len(right))
 
 
-def test_what_does_not_fit_is_named(tmp_path, runs, capsys):
+def test_what_does_not_fit_is_named(tmp_path, run_dir, capsys):
     def error(status, *arguments):
         assert cli.main(["evaluate", "pronounce", "--model", *map(str, arguments)]) == status
         return capsys.readouterr().err
 
     assert "no config.gin there" in error(2, tmp_path)
-    wrong = error(
-        1, runs / "pronunciation", "--temperatures", "1e-9", "--limit", "2", "--step", "9"
-    )
+    wrong = error(1, run_dir, "--temperatures", "1e-9", "--limit", "2", "--step", "9")
     assert "checkpoint of step 9" in wrong
     with pytest.raises(SystemExit):
-        error(2, runs / "pronunciation", "--samples", "0")
+        error(2, run_dir, "--samples", "0")
     assert "not a whole number of 1 or more" in capsys.readouterr().err
