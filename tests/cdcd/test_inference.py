@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,9 @@ TUNE = make_notes([0.0, 1.0, 2.0, 2.5, 4.0], [0.5, 1.5, 2.5, 3.5, 4.5], [60, 64,
 STEPS = {"steps": 4}
 
 
+@functools.cache
 def make_writer(contents, kind="cdcd", **options):
+    """The same one for the same arguments: tests share its compiled programs."""
     config = tiny_config(contents, kind, **options)
     return Writer(config, tiny_params(config))
 
@@ -100,10 +104,11 @@ def test_a_seed_is_a_text(writer):
 @pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
 def test_a_prompt_is_continued_beyond_a_window(kind):
     options = {} if kind == "ar" else STEPS
-    (made,) = make_writer(Letters(), kind).compose(tokens=37, prompt="Hi, THERE", **options)
-    assert len(made.text) == 45
-    assert made.text.startswith("hi there")
-    assert made.made.tolist() == [False] * 8 + [True] * 37
+    writer = make_writer(Letters(), kind)
+    for made in writer.compose(count=2, tokens=37, prompt="Hi, THERE", **options):
+        assert len(made.text) == 45
+        assert made.text.startswith("hi there")
+        assert made.made.tolist() == [False] * 8 + [True] * 37
 
 
 def test_shorter_than_in_training_is_the_beginning(writer):
@@ -142,12 +147,12 @@ def test_ids_beyond_the_vocabulary_are_not_made():
 @pytest.mark.parametrize("kind", ["cdcd", "mdlm", "ar"])
 def test_blanks_are_filled_in(kind):
     options = {} if kind == "ar" else STEPS
-    found = make_writer(Letters(), kind).infill("To be, ___ to __", count=3, **options)
-    assert len({each.text for each in found}) > 1
+    found = make_writer(Letters(), kind).infill("To be, ____ __ __", count=2, **options)
+    assert len({each.text for each in found}) == 2
     for each in found:
         assert each.text.startswith("to be ")
-        assert each.text[9:13] == " to "
-        assert len(each.text) == 15
+        assert each.text[10] == each.text[13] == " "
+        assert len(each.text) == 16
 
 
 def test_other_blanks_and_bytes():
@@ -158,7 +163,7 @@ def test_other_blanks_and_bytes():
 
 def test_bars_are_made_anew(melodies):
     before = melodies.contents.encode(TUNE, whole_bars=True)
-    found = melodies.infill(TUNE, bars=(2, 2), count=2, **STEPS)
+    found = [melodies.infill(TUNE, bars=(2, 2), seed=seed, **STEPS)[0] for seed in range(2)]
     assert not np.array_equal(found[0].tokens, found[1].tokens)
     for each in found:
         np.testing.assert_array_equal(each.tokens[~each.made], before[~each.made])

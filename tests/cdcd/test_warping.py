@@ -19,13 +19,20 @@ from musax.diffusion import low_discrepancy_uniform
 
 NOISE = NoiseRange(1.0, 300.0)
 PLAIN = Warping(num_bins=20)
-GRID = jnp.linspace(0.0, 1.0, 1001)
+GRID = np.linspace(0.0, 1.0, 1001, dtype=np.float32)
 STEPS = 500
 
 
 def random_params(seed, num_bins=20):
     lt, lu = np.random.default_rng(seed).normal(size=(2, num_bins)).astype(np.float32)
-    return {"lt": jnp.asarray(lt), "lu": jnp.asarray(lu)}
+    return {"lt": lt, "lu": lu}
+
+
+# Op by op, every operation would be a program.
+distribution_of = jax.jit(lambda warp, params: warp.distribution(params), static_argnums=0)
+loss_curve_of = jax.jit(lambda warp, params: warp.loss_curve(params), static_argnums=0)
+at = jax.jit(Curve.__call__)
+slope_at = jax.jit(Curve.slope)
 
 
 # ------------------------------------------------------------------------------------- curves
@@ -36,63 +43,65 @@ def random_params(seed, num_bins=20):
 def test_a_distribution_rises_from_0_to_1_and_has_an_inverse(seed, temperature, uniformity):
     warp = Warping(num_bins=20, temperature=temperature, uniformity=uniformity)
     curve = warp.distribution(random_params(seed))
-    found = curve(GRID)
+    found = np.asarray(at(curve, GRID))
     assert (found[0], found[-1]) == (0.0, 1.0)
     assert np.diff(found).min() > 0
-    np.testing.assert_allclose(curve.inverse(found), GRID, atol=1e-4)
-    np.testing.assert_allclose(curve(curve.inverse(GRID)), GRID, atol=1e-4)
+    np.testing.assert_allclose(at(curve.inverse, found), GRID, atol=1e-4)
+    np.testing.assert_allclose(at(curve, at(curve.inverse, GRID)), GRID, atol=1e-4)
 
 
 def test_a_curve_is_interpolated_and_ends():
     curve = Curve(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 2.0, 3.0]))
-    at = jnp.array([-1.0, 0.25, 0.5, 0.75, 2.0])
-    np.testing.assert_allclose(curve(at), [0.0, 1.0, 2.0, 2.5, 3.0])
-    np.testing.assert_allclose(curve.slope(at), [4.0, 4.0, 2.0, 2.0, 2.0])
+    points = np.array([-1.0, 0.25, 0.5, 0.75, 2.0], np.float32)
+    np.testing.assert_allclose(at(curve, points), [0.0, 1.0, 2.0, 2.5, 3.0])
+    np.testing.assert_allclose(slope_at(curve, points), [4.0, 4.0, 2.0, 2.0, 2.0])
 
 
 def test_slopes_are_derivatives():
-    curve = PLAIN.distribution(random_params(0))
-    inside = GRID[1:-1]
-    np.testing.assert_allclose(curve.slope(inside), jax.vmap(jax.grad(curve))(inside), rtol=1e-4)
-    mass = np.mean(curve.slope(jnp.linspace(0.0, 1.0, 100_001)))
+    curve = distribution_of(PLAIN, random_params(0))
+    fine = np.linspace(0.0, 1.0, 100_001, dtype=np.float32)
+    slopes = np.asarray(slope_at(curve, fine))
+    derivatives = jax.jit(jax.vmap(jax.grad(curve)))(fine)
+    np.testing.assert_allclose(slopes[1:-1], derivatives[1:-1], rtol=1e-4)
+    mass = np.mean(slopes)
     assert mass == pytest.approx(1.0, abs=1e-3)
 
 
 def test_at_first_nothing_is_warped():
     params = warping.initial_params(20)
-    np.testing.assert_allclose(PLAIN.distribution(params)(GRID), GRID, atol=1e-6)
-    np.testing.assert_allclose(PLAIN.loss_curve(params)(GRID), GRID, atol=1e-6)
+    for curve_of in (distribution_of, loss_curve_of):
+        np.testing.assert_allclose(at(curve_of(PLAIN, params), GRID), GRID, atol=1e-6)
 
 
 def test_the_loss_is_not_normalised_and_of_the_same_shape():
     params = random_params(1)
     warp = Warping(num_bins=20, min_size=0.0)
-    whole = jnp.exp(params["lu"]).sum()
-    np.testing.assert_allclose(warp.loss_curve(params)(1.0), whole, rtol=1e-6)
-    np.testing.assert_allclose(
-        warp.loss_curve(params)(GRID) / whole, warp.distribution(params)(GRID), atol=1e-5
-    )
+    whole = np.exp(params["lu"]).sum()
+    losses = np.asarray(at(loss_curve_of(warp, params), GRID))
+    np.testing.assert_allclose(losses[-1], whole, rtol=1e-6)
+    np.testing.assert_allclose(losses / whole, at(warp.distribution(params), GRID), atol=1e-5)
 
 
 def test_manipulations():
     params = random_params(2)
-    plain = PLAIN.distribution(params)
 
     def density(**options):
-        return dataclasses.replace(PLAIN, **options).distribution(params).slope(GRID)
+        curve = dataclasses.replace(PLAIN, **options).distribution(params)
+        return np.asarray(slope_at(curve, GRID))
 
-    np.testing.assert_array_equal(density(temperature=1.0, uniformity=0.0), plain.slope(GRID))
+    plain = density()
+    np.testing.assert_array_equal(density(temperature=1.0, uniformity=0.0), plain)
     for even in ({"uniformity": 1.0}, {"enabled": False}, {"temperature": 1e6}):
         np.testing.assert_allclose(density(**even), 1.0, rtol=1e-4)
     half = density(uniformity=0.5)
-    np.testing.assert_allclose(half, (1 + plain.slope(GRID)) / 2, rtol=1e-4)
+    np.testing.assert_allclose(half, (1 + plain) / 2, rtol=1e-4)
     warm = density(temperature=2.0)  # in proportion to the root of the density
-    np.testing.assert_allclose(warm / warm[0], np.sqrt(plain.slope(GRID) / plain.slope(0.0)), 1e-4)
+    np.testing.assert_allclose(warm / warm[0], np.sqrt(plain / plain[0]), 1e-4)
 
 
 def test_distributions_have_no_gradients_and_the_loss_has():
     for curve, moves in ((PLAIN.distribution, False), (PLAIN.loss_curve, True)):
-        grads = jax.grad(lambda p, curve=curve: curve(p)(0.3))(random_params(3))
+        grads = jax.jit(jax.grad(lambda p, curve=curve: curve(p)(0.3)))(random_params(3))
         assert all((np.abs(g).max() > 0) == moves for g in grads.values())
 
 
@@ -191,32 +200,42 @@ def test_a_beta_distribution_whose_slope_is_infinite_at_its_ends_has_gradients_t
 
 
 def test_rows_without_a_loss_do_not_count_and_nothing_else_has_gradients():
-    params, time, nats = random_params(7), jnp.array([0.2, 0.6, 0.9]), jnp.array([1.0, 2.0, 0.0])
-    drawn = PLAIN.distribution(params)
-    found = PLAIN.fit_loss(params, time, nats, drawn, jnp.array([True, True, False]))
-    np.testing.assert_allclose(found, PLAIN.fit_loss(params, time[:2], nats[:2], drawn), rtol=1e-6)
-    grads = jax.grad(PLAIN.fit_loss, argnums=(1, 2))(params, time, nats, drawn)
+    params, drawn = random_params(7), distribution_of(PLAIN, random_params(7))
+    time, nats = np.array([[0.2, 0.6, 0.9], [1.0, 2.0, 0.0]], np.float32)
+
+    @jax.jit
+    def run(time, nats):
+        counted = PLAIN.fit_loss(params, time, nats, drawn, jnp.array([True, True, False]))
+        first = PLAIN.fit_loss(params, time[:2], nats[:2], drawn)
+        return counted, first, jax.grad(PLAIN.fit_loss, argnums=(1, 2))(params, time, nats, drawn)
+
+    counted, first, grads = run(time, nats)
+    np.testing.assert_allclose(counted, first, rtol=1e-6)
     assert not np.any(grads)
 
 
 # ------------------------------------------------------------------------------------- levels
 
 
+levels_of = jax.jit(spaced_levels, static_argnums=(1, 2))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 100), st.sampled_from([1, 7, 50]), st.floats(0.5, 9.0), st.floats(0.05, 1.0))
 def test_levels_fall_from_the_first_to_the_lowest(seed, steps, rho, share):
     start = time_to_noise(share, NOISE)
-    levels = spaced_levels(PLAIN.distribution(random_params(seed)), steps, NOISE, rho, start)
+    curve = distribution_of(PLAIN, random_params(seed))
+    levels = levels_of(curve, steps, NOISE, np.float32(rho), np.float32(start))
     assert levels.shape == (steps + 1,)
     assert np.diff(levels).max() < 0
     np.testing.assert_allclose([levels[0], levels[-1]], [start, NOISE.low], rtol=1e-3)
 
 
 def test_levels_are_even_in_what_they_are_spaced_by():
-    curve = PLAIN.distribution(random_params(8))
-    even = spaced_levels(evenly(), 4, NOISE)
+    curve = distribution_of(PLAIN, random_params(8))
+    even = levels_of(evenly(), 4, NOISE)
     np.testing.assert_allclose(even, [300.0, 225.25, 150.5, 75.75, 1.0], rtol=1e-5)
-    warped = curve(noise_to_time(spaced_levels(curve, 4, NOISE), NOISE))
+    warped = at(curve, noise_to_time(np.asarray(levels_of(curve, 4, NOISE)), NOISE))
     np.testing.assert_allclose(warped, [1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-5)
-    roots = spaced_levels(evenly(), 4, NOISE, rho=7.0) ** (1 / 7)
+    roots = np.asarray(levels_of(evenly(), 4, NOISE, 7.0)) ** (1 / 7)
     np.testing.assert_allclose(np.diff(roots), (1 - 300 ** (1 / 7)) / 4, rtol=1e-3)

@@ -139,7 +139,8 @@ def marginals(joint, evidence):
     """
     rows = np.indices(joint.shape).reshape(joint.ndim, -1).T  # [V^L, L]
     one_hot = np.eye(joint.shape[0], dtype=np.float32)[rows]
-    posterior = jax.nn.softmax(np.log(joint.ravel()) + jnp.einsum("blv,slv->bs", evidence, one_hot))
+    likelihood = jnp.einsum("blv,slv->bs", evidence, one_hot)
+    posterior = jax.nn.softmax(jnp.log(joint.ravel()) + likelihood)
     return jnp.log(jnp.einsum("bs,slv->blv", posterior, one_hot) + 1e-30)
 
 
