@@ -10,13 +10,11 @@ from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.checkpoints import stack_layers
 from perceiver_ar.feature_converter import PerceiverARFeatureConverter
 from perceiver_ar.generation import generate
-from perceiver_ar.masks import lengths_of
 from perceiver_ar.models import PerceiverARModel
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.optimizers import optimizer
 from perceiver_ar.preprocessors import evaluation_windows, number_positions, take_block
 from perceiver_ar.sampler import Sampler
-from tests.cases import slow_but
 from tests.perceiver_ar.reference import (
     ABSOLUTE,
     config_of,
@@ -28,6 +26,8 @@ from tests.perceiver_ar.reference import (
     tree_of,
 )
 
+#: One layer, and positions beyond the context; most tests share its compiled programs.
+SMALL = {"num_transformers_per_block": 1, "max_wavelength": 60}
 VARIANTS = {
     "rotary": {},
     "absolute": ABSOLUTE,
@@ -47,27 +47,26 @@ VARIANTS = {
 }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _forced(sampler, params, tokens, prompts, start, steps):
+@functools.partial(jax.jit, static_argnums=0)
+def _forced(sampler, params, tokens, prompts, start):
+    length = tokens.shape[1]
+
     def body(cache, i):
         index = start + i
-        token = jnp.take_along_axis(tokens, index[:, None], axis=1)[:, 0]
+        token = jnp.take_along_axis(tokens, index[:, None], axis=1, mode="clip")[:, 0]
+        token = jnp.where(index < length, token, 0)
         logits, cache = sampler.step(params, cache, tokens, index, token)
         return cache, (logits, cache.fill)
 
-    return jax.lax.scan(body, sampler.prefill(params, prompts), jnp.arange(steps))[1]
+    return jax.lax.scan(body, sampler.prefill(params, prompts), jnp.arange(length))[1]
 
 
 def force(sampler, params, tokens, prompts):
-    """Logits [B, L, V] and fills [B, L] after each token from the last of the prompts on.
-
-    Rows are aligned at the ends of their prompts; L is that of the shortest continuation.
-    """
-    start = lengths_of(prompts) - 1
-    steps = int((np.count_nonzero(tokens, axis=1) - np.asarray(start)).min())
-    arrays = (sampler.parameters(params), jnp.asarray(tokens), jnp.asarray(prompts))
-    logits, fills = _forced(sampler, *arrays, jnp.asarray(start), steps)
-    return np.asarray(logits).swapaxes(0, 1), np.asarray(fills).swapaxes(0, 1)
+    """Logits [L, V] and fills [L] of each row after its tokens from the last of its prompt on."""
+    start = np.count_nonzero(prompts, axis=1) - 1
+    rest = np.count_nonzero(tokens, axis=1) - start
+    found = _forced(sampler, sampler.parameters(params), tokens, prompts, start)
+    return [[np.array(x)[:count, row] for row, count in enumerate(rest.tolist())] for x in found]
 
 
 def stateless(config, params, tokens, blocks):
@@ -84,27 +83,43 @@ def stateless(config, params, tokens, blocks):
         rows = [np.asarray(part[name]).reshape(len(part["inputs"]), -1)[:, 0] for part in parts]
         return np.stack([np.pad(row, (0, size - len(row))) for row in rows])
 
-    counts = np.array([part["latent_counts"] for part in parts])
-    logits = logits_of(
-        network, params, padded("inputs"), padded("positions"), count, latent_counts=counts
-    )
+    arrays = padded("inputs"), padded("positions"), np.array([p["latent_counts"] for p in parts])
+    logits = []
+    for first in range(0, len(parts), 8):  # always as many rows, so that one program will do
+        rows = np.arange(first, first + 8).clip(max=len(parts) - 1)
+        inputs, positions, counts = (x[rows] for x in arrays)
+        logits += [*logits_of(network, params, inputs, positions, count, latent_counts=counts)]
     scored = [int(part["loss_weights"].sum()) for part in parts]
     return np.concatenate([row[count - n :] for row, n in zip(logits, scored)])
 
 
-@pytest.mark.parametrize("path", golden("gen_*.npz"))
-def test_logits_tokens_and_fills_of_the_reference(path):
+def reference(path):
+    """(vectors, sampler of the reference's schedule, parameters, prompts)."""
     data = load(path)
     config = config_of(data)
-    params = tree_of(data, config)
-    tokens, start = data["tokens_forced"], int(data["start"])
-    length = tokens.shape[1] - 1
-    sampler = Sampler(config, length, LatentSchedule.reference(config.z_index_dim), block=5)
-    logits, fills = force(sampler, params, tokens[:, :length], tokens[:, :start])
+    length, schedule = data["tokens_forced"].shape[1] - 1, LatentSchedule.reference
+    sampler = Sampler(config, length, schedule(config.z_index_dim), block=5)
+    return data, sampler, tree_of(data, config), data["tokens_forced"][:, : int(data["start"])]
+
+
+@pytest.mark.parametrize("path", golden("gen_*.npz"))
+def test_logits_and_fills_of_the_reference(path):
+    data, sampler, params, prompts = reference(path)
+    logits, fills = force(sampler, params, data["tokens_forced"][:, :-1], prompts)
     np.testing.assert_allclose(logits, data["logits_cached_forced"], atol=1e-5)
     np.testing.assert_allclose(logits, data["logits_stateless_same_fill"], atol=1e-5)
     np.testing.assert_array_equal(fills[0], data["latent_fill"])
-    found, _ = generate(sampler, params, tokens[:, :start], temperature=0.0, never=(), eos_id=-1)
+    greedy = data["tokens_cached_greedy"]
+    logits, _ = force(sampler, params, greedy[:, :-1], prompts)
+    np.testing.assert_allclose(logits, data["logits_cached_greedy"], atol=1e-5)
+    np.testing.assert_array_equal(np.argmax(logits, -1), greedy[:, prompts.shape[1] :])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", golden("gen_*.npz"))
+def test_greedy_tokens_of_the_reference(path):
+    data, sampler, params, prompts = reference(path)
+    found, _ = generate(sampler, params, prompts, temperature=0.0, never=(), eos_id=-1)
     np.testing.assert_array_equal(found[:, 0], data["tokens_cached_greedy"])
 
 
@@ -114,37 +129,47 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("changes", slow_but(["rotary"], VARIANTS))
-@pytest.mark.parametrize("schedule", slow_but(["long"], SCHEDULES))
-def test_cached_is_stateless_with_the_same_latents(changes, schedule):
+def check_cached(changes, schedule, size, atol):
     """Prompts of unequal lengths, one of them longer than the latents; blocks begin row by row."""
     config, _, params = tiny(**changes)
     lengths = [3, 6, 12]
-    tokens = random_tokens([24] * 3)
+    tokens = random_tokens([size] * 3, size)
     prompts = np.where(np.arange(12) < np.array(lengths)[:, None], tokens[:, :12], 0)
-    sampler = Sampler(config, 24, schedule, block=7)
+    sampler = Sampler(config, size, schedule, block=7)
+    assert sampler.slots == 24
     logits, fills = force(sampler, params, tokens, prompts)
     for row, prompt in enumerate(lengths):
-        blocks = list(schedule.blocks(24, 24, prompt))
+        blocks = list(schedule.blocks(size, 24, prompt))
         expected = stateless(config, params, tokens[row], blocks)
-        np.testing.assert_allclose(logits[row], expected[: logits.shape[1]], atol=1e-5)
+        np.testing.assert_allclose(logits[row], expected, atol=atol)
         wanted = [
             latent - block.first_latent + 1
             for block in blocks
             for latent in range(block.first_scored, block.end)
         ]
-        np.testing.assert_array_equal(fills[row], wanted[: fills.shape[1]])
+        np.testing.assert_array_equal(fills[row], wanted)
 
 
-@pytest.mark.parametrize("prompt", slow_but(["5"], {"5": 5, "31": 31}))
-def test_beyond_the_context_a_block_sees_as_much_as_there_was_room_for(prompt):
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_cached_is_stateless_with_the_same_latents(changes, schedule):
+    check_cached(changes, schedule, 24, atol=1e-5)
+
+
+def test_beyond_the_context_a_block_sees_as_much_as_there_was_room_for():
     """60 tokens with a context of 24, kept in a ring."""
-    config, _, params = tiny(max_wavelength=60, num_transformers_per_block=1)
+    check_cached(SMALL, SCHEDULES["long"], 60, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", [5, 31])
+def test_prompts_within_the_context_and_beyond_it(prompt):
+    config, _, params = tiny(**SMALL)
     schedule = LatentSchedule(8)
     tokens = random_tokens([60], 60)
     sampler = Sampler(config, 60, schedule, block=7)
     logits, _ = force(sampler, params, tokens, tokens[:, :prompt])
-    assert sampler.slots == 24
     expected = stateless(config, params, tokens[0], schedule.blocks(60, 24, prompt))
     np.testing.assert_allclose(logits[0], expected, atol=2e-5)
 
@@ -181,18 +206,6 @@ def test_scanned_layers_sample_the_same():
     np.testing.assert_array_equal(plain, found)
 
 
-def test_a_row_does_not_depend_on_its_neighbours():
-    config, _, params = tiny(num_transformers_per_block=1)
-    sampler = Sampler(config, 20, LatentSchedule(5, refill=2))
-    options = {"temperature": 0.0, "eos_id": -1}
-    prompts = [[2, 7, 3, 9, 12, 4, 8], [2, 5, 5, 6, 3]]  # of one width: two programs
-    together, _ = generate(sampler, params, prompts, **options)
-    for row, prompt in enumerate(prompts):
-        alone, _ = generate(sampler, params, [prompt], **options)
-        np.testing.assert_array_equal(together[row], alone[0])
-        np.testing.assert_array_equal(together[row, 0, : len(prompt)], prompt)
-
-
 def biased(params, **logits):
     """The parameters with some logits raised: {"id_5": by how much}."""
     bias = np.array(params["logits"]["bias"])
@@ -201,11 +214,50 @@ def biased(params, **logits):
     return {**params, "logits": {**params["logits"], "bias": bias}}
 
 
+_heard = []
+
+
+def listen(tokens):
+    _heard.append(tokens)
+    return False
+
+
+def sampled(prompts, topk=0, topp=0.0, **logits):
+    """Tokens [2, 8, 21] of a network with some logits raised, and what was streamed.
+
+    With prompts of 5 to 8 tokens it is one program, whatever the arguments.
+    """
+    config, _, params = tiny(**SMALL)
+    _heard.clear()
+    tokens, _ = generate(
+        Sampler(config, 20, LatentSchedule(7, refill=2)),
+        biased(params, **logits),
+        prompts,
+        rng=jax.random.PRNGKey(0),
+        num_decodes=8,
+        topk=np.array(topk, np.int32),
+        topp=np.array(topp, np.float32),
+        stream_fn=listen,
+    )
+    return tokens, np.concatenate(_heard, axis=-1)
+
+
+PROMPTS = [[2, 7, 3, 9, 12, 4, 8], [2, 5, 5, 6, 3]]
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    first, second = PROMPTS
+    greedy = functools.partial(sampled, topk=1, id_1=-60.0)  # never ended
+    together, _ = greedy([first, second])
+    for row, prompt in enumerate(PROMPTS):
+        # Blocks of two rows alike begin at once; with prompts of 5 and 7 tokens they do not.
+        alike, _ = greedy([prompt, prompt])
+        np.testing.assert_array_equal(together[row], alike[0])
+        np.testing.assert_array_equal(together[row, 0, : len(prompt)], prompt)
+
+
 def test_padding_and_sos_are_never_sampled_and_eos_ends_a_row():
-    config, _, params = tiny(num_transformers_per_block=1)
-    sampler = Sampler(config, 20)
-    params = biased(params, id_0=30.0, id_2=30.0)
-    tokens, _ = generate(sampler, params, [[2], [2, 3]], rng=jax.random.PRNGKey(0), num_decodes=8)
+    tokens, _ = sampled([[2], [2, 3, 4, 5, 6]], id_0=30.0, id_2=30.0)
     assert tokens.shape == (2, 8, 21)
     assert (tokens[..., 0] == 2).all()
     assert not (tokens[..., 1:] == 2).any()
@@ -219,22 +271,13 @@ def test_padding_and_sos_are_never_sampled_and_eos_ends_a_row():
 
 
 def test_the_distribution_can_be_cut_and_tokens_streamed():
-    config, _, params = tiny(num_transformers_per_block=1)
-    params = biased(params, id_5=40.0, id_6=39.0)
-    sampler = Sampler(config, 24)
-    seen = []
-
-    def listen(tokens):
-        seen.append(tokens)
-        return False
-
-    options = {"rng": jax.random.PRNGKey(0), "num_decodes": 4}
-    both, _ = generate(sampler, params, [[2, 3]], topk=2, stream_fn=listen, **options)
-    assert set(both[..., 2:].flatten()) == {5, 6}
-    streamed = np.concatenate(seen, axis=-1)
-    assert sorted(map(tuple, streamed[0])) == sorted(map(tuple, both[0, :, 2:]))
-    one, _ = generate(sampler, params, [[2, 3]], topp=np.float32(0.01), **options)
-    assert (one[..., 2:] == one[0, 0, 2]).mean() > 0.5
+    prompts, high = [[2, 3, 4, 5, 6]] * 2, {"id_5": 40.0, "id_6": 39.0}
+    both, streamed = sampled(prompts, topk=2, **high)
+    assert set(both[..., 5:].flatten()) == {5, 6}
+    for row in range(2):
+        assert sorted(map(tuple, streamed[row])) == sorted(map(tuple, both[row, :, 5:]))
+    one, _ = sampled(prompts, topp=0.01, **high)
+    assert (one[..., 5:] == one[0, 0, 5]).mean() > 0.5
 
 
 @pytest.mark.slow
@@ -251,28 +294,33 @@ def test_images_have_the_positions_they_are_given():
     tokens = random_tokens([24])
     logits, _ = force(sampler, params, tokens, tokens[:, :24])
     expected = jax.jit(network.apply)({"params": params}, tokens, positions[None])
-    np.testing.assert_allclose(logits[0, 0], expected[0, -1], atol=1e-5)
+    np.testing.assert_allclose(logits[0][0], expected[0, -1], atol=1e-5)
     with pytest.raises(ValueError, match="1 coordinates, the network 3"):
         Sampler(config, 3)
 
 
 def test_the_model_continues_prompts():
-    config, network, params = tiny()
-    model = PerceiverARModel(network, None, optimizer(), schedule=LatentSchedule(6))
-    tokens = random_tokens([24, 24, 0])
-    batch = {
-        "decoder_input_tokens": tokens,
-        "decoder_prompt_lengths": np.array([4, 9, 0]),  # the last row only fills up the batch
-    }
+    """With the likeliest tokens by the sampler's logits."""
+    config, network, params = tiny(**SMALL)
+    params = biased(params, id_1=-60.0)  # never ended
+    schedule, lengths = SCHEDULES["long"], np.array([4, 12, 0])
+    model = PerceiverARModel(network, None, optimizer(), schedule=schedule)
+    tokens = random_tokens([60, 60, 0], 60)
+    # The last row only fills up the batch.
+    batch = {"decoder_input_tokens": tokens, "decoder_prompt_lengths": lengths}
     found = jax.jit(
         lambda p: model.predict_batch_with_aux(p, batch, decoder_params={"temperature": 0.0})[0]
     )(params)
-    assert found.shape == (3, 24)
-    sampler = Sampler(config, 24, LatentSchedule(6))
-    prompts = [tokens[0, :4], tokens[1, :9]]
-    expected, _ = generate(sampler, params, prompts, temperature=0.0)
-    np.testing.assert_array_equal(found[0, :21], expected[0, 0, 4:])
-    np.testing.assert_array_equal(found[1, :16], expected[1, 0, 9:])
+    assert found.shape == (3, 60)
+    prompts = np.where(np.arange(12) < np.maximum(lengths, 1)[:, None], tokens[:, :12], 0)
+    prompts[2, 0] = 2
+    whole = np.tile(prompts[:, :1], 60)
+    for row, prompt in enumerate(lengths[:2]):
+        whole[row] = np.append(prompts[row, :prompt], found[row, : 60 - prompt])
+    logits, _ = force(Sampler(config, 60, schedule, block=7), params, whole, prompts)
+    for row, prompt in enumerate(lengths[:2]):
+        logits[row][:, [0, 2]] = -np.inf  # padding and SOS are never sampled
+        np.testing.assert_array_equal(found[row, : 61 - prompt], logits[row].argmax(-1))
 
 
 @pytest.mark.slow
