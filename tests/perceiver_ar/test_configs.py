@@ -13,22 +13,30 @@ from t5x.checkpoints import load_params
 from t5x.examples.shakespeare.plays import load_plays
 from tests import running
 
-SYMBOLS, LENGTH = 16, 32
+SYMBOLS, LENGTH = 8, 8
 
 
-def train(run, *options, config="copy"):
+def train(run, *options, config="copy", **settings):
     config = f"configs/perceiver_ar/{config}.gin"
-    return running.train(config, f"--gin.MODEL_DIR='{run}'", *options)
+    return running.train(config, f"--gin.MODEL_DIR='{run}'", *options, **settings)
 
 
 def test_a_trained_model_copies(tmp_path):
     run = tmp_path / "run"
-    options = [
-        f"--gin.NUM_SYMBOLS={SYMBOLS}",
-        "--gin.TRAIN_STEPS=400",
-        "--gin.train_script.train.eval_period=400",
-    ]
-    train(run, *options)
+    settings = {
+        "NUM_SYMBOLS": SYMBOLS,
+        "LENGTH": LENGTH,
+        "NUM_LATENTS": LENGTH // 2,
+        "TASK_FEATURE_LENGTHS": {"inputs": LENGTH, "targets": LENGTH},
+        "config.PerceiverARConfig.input_idx_size": (LENGTH + 1,),
+        "tasks.copy_task.max_position": LENGTH,
+        "BATCH_SIZE": 32,
+        "TRAIN_STEPS": 300,
+        "WARMUP_STEPS": 20,
+        "LEARNING_RATE": 0.005,
+        "train_script.train.eval_period": 300,
+    }
+    train(run, settings=settings)
     lines = (run / "training_eval" / "copy" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["accuracy"] > 0.99
 
@@ -81,7 +89,11 @@ def write_data(config, folder):
 def test_other_configurations(config, data, parameters, batch, tmp_path):
     for split in ("train", "validation"):
         write_data(config, tmp_path / "data" / split)
-    options = [f"--gin.{data}='{tmp_path / 'data'}'", "--gin.BATCH_SIZE=2", "--dry_run"]
-    shown = train(tmp_path / "run", *options, config=config)
+    settings = {
+        data: f"'{tmp_path / 'data'}'",
+        "BATCH_SIZE": 2,
+        "config.PerceiverARConfig.scan_layers": True,  # one layer is traced for all
+    }
+    shown = train(tmp_path / "run", "--dry_run", config=config, settings=settings)
     assert parameters in shown
     assert batch in shown
