@@ -11,8 +11,8 @@ from musax.midi import save_midi
 from musax.notes import make_notes
 from perceiver_ar.export import export
 from perceiver_ar.inference import Composer
-from t5x import train
 from t5x.checkpoints.loading import load_params, run_checkpoint
+from tests import running
 
 SIZES = {
     "pop909": {
@@ -48,31 +48,47 @@ def corpus(tmp_path_factory):
     return folder
 
 
+def train(name, corpus, run, *flags):
+    """Train a configuration of `SIZES` for two steps; return what was printed."""
+    sizes = SIZES[name]
+    settings = sizes | {
+        "DATA_DIR": f"'{corpus}'",
+        "MODEL_DIR": f"'{run}'",
+        "NUM_LATENTS": 32,
+        "TASK_FEATURE_LENGTHS": dict.fromkeys(("inputs", "targets"), sizes["LENGTH"]),
+        "TRAIN_STEPS": 2,
+        "EVAL_STEPS": 1,
+    }
+    return running.train(f"configs/perceiver_ar/{name}.gin", *flags, settings=settings)
+
+
 @pytest.fixture(scope="module")
-def runs(corpus, tmp_path_factory):
-    """MODEL_DIRs of both models after two steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, sizes in SIZES.items():
-        lengths = {"inputs": sizes["LENGTH"], "targets": sizes["LENGTH"]}
-        settings = sizes | {
-            "DATA_DIR": f"'{corpus}'",
-            "MODEL_DIR": f"'{folder / name}'",
-            "NUM_LATENTS": 32,
-            "TASK_FEATURE_LENGTHS": lengths,
-            "TRAIN_STEPS": 2,
-            "EVAL_STEPS": 1,
-        }
-        flags = [f"--gin.{key}={value}" for key, value in settings.items()]
-        assert train.main([f"--gin_file=configs/perceiver_ar/{name}.gin", *flags]) == 0
+def run(corpus, tmp_path_factory):
+    """MODEL_DIR of Perceiver AR."""
+    folder = tmp_path_factory.mktemp("runs") / "pop909"
+    train("pop909", corpus, folder)
     return folder
 
 
+@pytest.fixture(scope="module")
+def decoder_run(corpus, tmp_path_factory):
+    """MODEL_DIR of the plain decoder."""
+    folder = tmp_path_factory.mktemp("runs") / "pop909_decoder"
+    train("pop909_decoder", corpus, folder)
+    return folder
+
+
+def test_a_dry_run_of_the_plain_decoder(corpus, tmp_path):
+    shown = train("pop909_decoder", corpus, tmp_path, "--dry_run")
+    assert "logits_dense" in shown
+
+
 @pytest.mark.slow
-def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
+def test_runs_and_baselines_are_compared(run, decoder_run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     status = cli.main(
         [
-            *("evaluate", "score", *(f"--model={runs / name}" for name in SIZES)),
+            *("evaluate", "score", *(f"--model={x}" for x in (run, decoder_run))),
             *("--context", "16", "--stride", "8", "--limit", "1", "--baselines", "--copies", "2"),
             *("--plot", str(tmp_path / "nats.png"), "-o", str(tmp_path / "nats.json")),
         ]
@@ -97,11 +113,11 @@ def test_runs_and_baselines_are_compared(runs, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_becomes_a_model(runs, corpus, tmp_path):
-    folder = export(runs / "pop909", tmp_path / "model", "# Songs\n", dtype="bfloat16")
+def test_a_run_becomes_a_model(run, corpus, tmp_path):
+    folder = export(run, tmp_path / "model", "# Songs\n", dtype="bfloat16")
     assert (folder / "README.md").read_text() == "# Songs\n"
     composer = Composer.from_pretrained(folder)
-    trained = load_params(run_checkpoint(runs / "pop909"))
+    trained = load_params(run_checkpoint(run))
     rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype(np.float32), trained)
     jax.tree.map(np.testing.assert_array_equal, composer.params, rounded)
     assert composer.config.network.num_z_channels == 16
@@ -109,7 +125,7 @@ def test_a_run_becomes_a_model(runs, corpus, tmp_path):
     # It is scored and samples as its run, but for the rounding.
     written, flags = tmp_path / "found.json", ["--data", str(corpus), "--limit", "1"]
     nats = []
-    for name in (folder, runs / "pop909"):
+    for name in (folder, run):
         model = [f"--model={name}", "--latents", "32", "--stride", "8"]
         assert cli.main(["evaluate", "score", *model, *flags, "-o", str(written)]) == 0
         (row,) = json.loads(written.read_text()).values()
@@ -119,7 +135,7 @@ def test_a_run_becomes_a_model(runs, corpus, tmp_path):
     assert cli.main(["evaluate", "compose", *composed]) == 0
     assert json.loads(written.read_text())["measures"]["samples"]["notes per second"] > 0
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 7; there are"):
-        export(runs / "pop909", tmp_path / "other", "", step=7)
+        export(run, tmp_path / "other", "", step=7)
 
 
 def test_samples_are_compared_with_the_data(corpus, tmp_path, capsys):
@@ -153,14 +169,14 @@ def test_samples_are_compared_with_the_data(corpus, tmp_path, capsys):
         (["compose"], 2, "either --model NAME|DIR"),
         (["compose", "--samples", "{tmp}"], 2, "give --data"),
         (["compose", "--samples", "{tmp}", "--data", "{corpus}"], 1, "no .mid or .midi files"),
-        (["compose", "--model", "{runs}/pop909", "--data", "{corpus}"], 2, "musax export"),
+        (["compose", "--model", "{run}", "--data", "{corpus}"], 2, "musax export"),
         (["score", "--model", "{tmp}"], 2, "config.gin"),
-        (["score", "--model", "{runs}/pop909", "--step", "7"], 1, "checkpoint of step 7"),
-        (["score", "--model", "{runs}/pop909", "--ordered-rows", "1"], 2, "models of cdcd"),
+        (["score", "--model", "{run}", "--step", "7"], 1, "checkpoint of step 7"),
+        (["score", "--model", "{run}", "--ordered-rows", "1"], 2, "models of cdcd"),
     ],
 )
-def test_what_does_not_fit_is_named(runs, corpus, tmp_path, capsys, arguments, status, message):
-    places = {"tmp": tmp_path, "corpus": corpus, "runs": runs}
+def test_what_does_not_fit_is_named(run, corpus, tmp_path, capsys, arguments, status, message):
+    places = {"tmp": tmp_path, "corpus": corpus, "run": run}
     assert cli.main(["evaluate", *(text.format(**places) for text in arguments)]) == status
     error = capsys.readouterr().err
     assert message in error
