@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import jax
@@ -47,11 +48,21 @@ def test_loss_of_the_reference_is_a_sum(path):
         "decoder_target_tokens": data["targets"],
         "decoder_positions": data["input_idxs"],
     }
-    for smoothing, name in ((0.0, "loss_total"), (0.1, "loss_total_ls0p1")):
-        model = model_of(config, label_smoothing=smoothing, loss_normalizing_factor=None)
-        loss, found = jax.jit(lambda p, m=model: m.loss_fn(p, batch, None))(params)
+    names = {0.0: "loss_total", 0.1: "loss_total_ls0p1"}
+    models = [
+        model_of(config, label_smoothing=smoothing, loss_normalizing_factor=None)
+        for smoothing in names
+    ]
+
+    @jax.jit
+    def run(params):
+        return [m.loss_fn(params, batch, None) for m in models], models[0].at_latents(batch)
+
+    losses, at = run(params)
+    for (loss, _), name in zip(losses, names.values()):
         np.testing.assert_allclose(loss, data[name], rtol=1e-5)
-    at = model.at_latents(batch)
+    found = losses[-1][1]
+    at = jax.device_get(at)
     np.testing.assert_array_equal(at["latent_steps"], data["latent_last_steps"])
     np.testing.assert_array_equal(at["decoder_loss_weights"], data["loss_mask"])
     real = data["loss_mask"]
@@ -67,14 +78,18 @@ def test_our_loss_is_a_mean_and_evaluations_have_neither_z_loss_nor_smoothing():
     events = random_tokens([25, 12], 25)
     batch = batch_of(events)
     model = model_of(config, label_smoothing=0.2, z_loss=0.1)
-    loss, found = jax.jit(lambda p: model.eval_fn(p, batch))(params)
+
+    @jax.jit
+    def run(params):
+        trained, _ = model.loss_fn(params, batch, None)
+        return *model.eval_fn(params, batch), trained, model.score_batch(params, batch)
+
+    loss, found, trained, scores = run(params)
     found = metrics.compute(metrics.set_duration(found, 1.0))
     assert float(loss) == pytest.approx(found["nats_per_token"], rel=1e-5)
     assert found["loss"] == pytest.approx(float(loss))
-    trained = float(jax.jit(lambda p: model.loss_fn(p, batch, None)[0])(params))
-    assert trained > float(loss) + 0.1
+    assert float(trained) > float(loss) + 0.1
     assert model._z_loss == 0.1
-    scores = jax.jit(lambda p: model.score_batch(p, batch))(params)
     assert -float(scores.sum()) / 16 == pytest.approx(float(loss), rel=1e-5)
 
 
@@ -146,6 +161,13 @@ def test_microbatches_are_the_whole_batch():
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-5), name
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def smoothed_loss(logits, targets, smoothing, z_loss):
+    soft = losses.smoothed_targets(targets, 50, smoothing)
+    loss, z = losses.cross_entropy_with_logits(logits, soft, z_loss)
+    return loss - losses.smoothing_constant(50, smoothing), z
+
+
 @pytest.mark.parametrize("path", golden("functions*.npz"))
 def test_schedules_and_losses_of_the_reference(path):
     data = load(path)
@@ -155,21 +177,21 @@ def test_schedules_and_losses_of_the_reference(path):
     }
     for name, schedule in known.items():
         if name in data:
-            found = [float(schedule(step)) for step in data[f"{name}_steps"]]
+            found = jax.jit(jax.vmap(schedule))(data[f"{name}_steps"])
             np.testing.assert_allclose(found, data[name], rtol=1e-4, atol=1e-9)
     logits = data["process_logits_in"]
     for name, expected in data.items():
         if name.startswith("process_logits_p"):
             topp, temperature = (float(part[1:]) for part in name.split("_")[2:])
-            kept = np.asarray(topp_mask(logits, topp)) > -1e6 if topp < 1 else np.isfinite(logits)
+            kept = np.isfinite(logits)
+            if topp < 1:
+                kept = np.asarray(jax.jit(topp_mask)(logits, np.float32(topp))) > -1e6
             np.testing.assert_array_equal(kept, expected > -1e20, err_msg=name)
             np.testing.assert_allclose((logits / temperature)[kept], expected[kept], rtol=1e-5)
         if name.startswith("xent_") and name.endswith("_loss"):
             smoothing, z_loss = (float(part.lstrip("lsz")) for part in name.split("_")[1:3])
             stem = name.removesuffix("_loss")
-            targets = losses.smoothed_targets(data[f"{stem}_targets"], 50, smoothing)
-            loss, z = losses.cross_entropy_with_logits(logits, targets, z_loss)
-            loss = loss - losses.smoothing_constant(50, smoothing)
+            loss, z = smoothed_loss(logits, data[f"{stem}_targets"], smoothing, z_loss)
             np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(z, data[f"{stem}_z"], rtol=1e-5)
 
@@ -189,10 +211,10 @@ def test_schedules_rise_and_fall():
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "lamb", "adafactor", "sm3"])
 def test_optimizers_go_downhill(name):
-    rule = optimizer(name)
-    state = rule.create({"w": jnp.full((4, 4), 2.0)})
+    state = optimizer(name).create({"w": jnp.full((4, 4), 2.0)})
+    step = jax.jit(lambda state: state.apply_gradient(state.target, learning_rate=0.01))
     for _ in range(5):
-        state = state.apply_gradient(state.target, learning_rate=0.01)
+        state = step(state)
     assert float(jnp.abs(state.target["w"]).max()) < 2.0
 
 
