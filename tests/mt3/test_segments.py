@@ -13,6 +13,7 @@ def noise(samples):
 
 def test_own_segments_are_the_reference_spectrogram_with_zero_rows():
     config = SegmentConfig(frames=16)
+    assert config.seconds(SPECTROGRAM) == 16 * 256 / 16000
     full = noise(16 * 256)
     np.testing.assert_allclose(
         segment_features(full, config, SPECTROGRAM), compute_spectrogram(full, SPECTROGRAM)
