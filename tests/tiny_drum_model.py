@@ -27,14 +27,32 @@ def tiny_config(**picking):
     return ModelConfig(NETWORK, FEATURES, "18", PickingConfig(**picking))
 
 
+def random_variables(module, bands=16, seed=0):
+    """Random parameters and the initial statistics of a network, without compiling anything."""
+    frames = jax.ShapeDtypeStruct((1, 4, bands), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(seed), frames)
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        name = path[-1].key
+        if name == "moving_variance":
+            return np.ones(x.shape, np.float32)
+        if x.ndim < 2:
+            return np.full(x.shape, name == "gamma", np.float32)
+        scale = np.sqrt(2 / np.prod(x.shape[:-1]))
+        return rng.normal(0, scale, x.shape).astype(np.float32)
+
+    kept = {name: shapes[name] for name in ("params", "batch_stats")}
+    return jax.tree_util.tree_map_with_path(draw, kept)
+
+
 def tiny_variables(config, seed=0):
     """Random parameters that make outputs vary."""
-    frames = jnp.zeros((1, 4, config.features.num_mel_bins))
-    variables = jax.jit(config.module().init)(jax.random.key(seed), frames)
+    variables = random_variables(config.module(), config.features.num_mel_bins, seed)
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda x: np.asarray(x + 0.5 * rng.normal(size=x.shape) * (x.ndim > 1), np.float32),
-        {name: variables[name] for name in ("params", "batch_stats")},
+        variables,
     )
 
 
