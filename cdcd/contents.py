@@ -13,6 +13,7 @@ from cdcd.vocabularies import LettersVocabulary
 from musax.events.melody import (
     MAX_PITCH,
     MIN_PITCH,
+    NO_EVENT,
     STEPS_PER_BAR,
     MelodyVocabulary,
     melody_to_notes,
@@ -197,6 +198,20 @@ class Melody:
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Return a `musax.notes` array, times in s; raise ValueError for ids without an event."""
         return melody_to_notes(self.vocabulary.decode_array(ids), self.steps_per_second)
+
+    def extend(self, ids: np.ndarray, seconds: tuple[float, float] | None) -> np.ndarray:
+        """Return a melody that is long enough for a gap which ends up to two bars after it.
+
+        The last bar of a piece in another metre may end later than one of 4/4.
+        """
+        if seconds is None:
+            return ids
+        more = int(np.ceil(seconds[1] * self.steps_per_second - 1e-6)) - len(ids)
+        if not 0 < more <= 2 * self.steps_per_bar:
+            return ids
+        more += -(len(ids) + more) % self.steps_per_bar
+        rest = self.vocabulary.encode_array(np.full(more, NO_EVENT, np.int32))
+        return np.concatenate([ids, rest])
 
     def gap(
         self,

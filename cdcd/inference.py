@@ -177,8 +177,10 @@ class Writer(PretrainedModel[ModelConfig]):
 
         Args:
           given: text with blanks, one for each symbol, or a note array.
-          bars: for notes, the first and last bar of the gap, counted from 1.
-          seconds: for notes, instead of bars, start and end of the gap.
+          bars: for notes, the first and last bar of the gap, counted from 1, in 4/4 at `tempo`; for
+            those of a file in another metre see `musax.timeline.Timeline.bar`.
+          seconds: for notes, instead of bars, start and end of the gap; it may reach two bars
+            beyond the last.
           blank: the character that stands for a blank.
           tempo: for notes, quarter notes per minute; None for that of the configuration.
           count: number of results, which are filled in together.
@@ -199,6 +201,7 @@ class Writer(PretrainedModel[ModelConfig]):
             tokens, noisy = contents.encode_blanks(_as_text(given, "text"), blank)
         else:
             tokens = contents.encode(_as_notes(given, "notes"), whole_bars=True)
+            tokens = contents.extend(tokens, seconds)
             noisy = contents.gap(len(tokens), bars, seconds)
         return writer._fill(tokens, noisy, count, seed, options)
 

@@ -1,8 +1,9 @@
 """Notes to and from MIDI files, pretty_midi objects and NoteSequences.
 
 A note-off ends every sounding note of its pitch and channel, except one struck at the same tick
-(pretty_midi's rule); a note never ended is dropped. The sustain pedal (CC64) of a channel
-lengthens that channel's notes as in `musax.notes.apply_sustain`.
+(pretty_midi's rule); a note never ended is dropped. The sustain pedal (CC64) of a channel, in
+whichever track it stands, lengthens that channel's notes as in `musax.notes.apply_sustain`. A track
+without program changes of a channel has those of the other tracks.
 """
 
 import functools
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from musax import midi_file
-from musax.midi_file import MidiError
+from musax.midi_file import MidiError, MidiWarning, read_source
 from musax.notes import (
     DRUM_INSTRUMENT,
     apply_sustain,
@@ -26,13 +27,16 @@ from musax.notes import (
     validate_notes,
     voice_keys,
 )
+from musax.timeline import load_timeline
 from t5x.files import write_bytes
 
 __all__ = [
     "MidiError",
+    "MidiWarning",
     "from_note_sequence",
     "from_pretty_midi",
     "load_midi",
+    "midi_tempo",
     "midi_to_bytes",
     "save_midi",
     "to_note_sequence",
@@ -42,45 +46,65 @@ __all__ = [
 _NUM_CHANNELS = 16
 
 
-def load_midi(source: str | os.PathLike | bytes, *, sustain: bool = True) -> np.ndarray:
+def load_midi(
+    source: str | os.PathLike | bytes, *, sustain: bool = True, strict: bool = False
+) -> np.ndarray:
     """Return the notes of a Standard MIDI file, by onset, times in s under its tempo map.
 
     Args:
       source: a path, or the bytes of a file.
       sustain: whether the sustain pedal lengthens notes.
+      strict: refuse a damaged file; otherwise what can be read is, with a `MidiWarning` that says
+        what was skipped.
 
     Raises:
       MidiError: naming the file, where it cannot be read as MIDI.
       OSError: where the file cannot be opened.
     """
-    if isinstance(source, bytes):
-        data, name = source, "MIDI data"
-    else:
-        data, name = Path(source).read_bytes(), os.fspath(source)
-    contents = midi_file.parse(data, name)
-    tables = [_channel_notes(track, i) for i, track in enumerate(contents.tracks)]
-    table = np.concatenate(tables) if tables else np.empty((0, 7), np.int64)
-    start, end, pitch, velocity, program, channel, instrument = table.T
-    notes = make_notes(
-        contents.seconds(start),
-        contents.seconds(end),
-        pitch,
-        velocity,
-        program,
-        channel == DRUM_INSTRUMENT,
-    )
+    contents = midi_file.parse(*read_source(source), strict=strict)
+    tables, seconds = [], []
+    for index, tempo_map in enumerate(contents.tempo_maps):
+        tables.append(_channel_notes(_with_programs(contents, index), index))
+        seconds.append(tempo_map.seconds(tables[-1][:, :2]))
+    _, _, pitch, velocity, program, channel, instrument = np.concatenate(tables).T
+    onset, offset = np.concatenate(seconds).T
+    notes = make_notes(onset, offset, pitch, velocity, program, channel == DRUM_INSTRUMENT)
     if sustain and len(notes):
         notes = apply_sustain(notes, _controls(contents), instrument)
     return sort_notes(notes)
 
 
-def midi_tempo(path: str | os.PathLike) -> float:
-    """Return the tempo with which a Standard MIDI file begins, quarter notes per minute.
+def midi_tempo(source: str | os.PathLike | bytes) -> float:
+    """Return the tempo that lasts longest while a MIDI file's notes sound, quarters per minute.
 
     Raises:
       MidiError, OSError: see `load_midi`.
     """
-    return 6e7 / float(midi_file.parse(Path(path).read_bytes(), os.fspath(path)).tempo_us[0])
+    notes = load_midi(source)
+    begin, end = (notes["onset"].min(), notes["offset"].max()) if len(notes) else (0.0, 0.0)
+    return load_timeline(source).tempo_between(float(begin), float(end))
+
+
+def _with_programs(contents: midi_file.MidiFile, index: int) -> np.ndarray:
+    """Return a track with the program changes of channels for which it has none itself.
+
+    In a file of one piece a channel is an instrument, whichever track sets it up; but tracks that
+    share a channel for want of a seventeenth each begin with their own program.
+    """
+    track = contents.tracks[index]
+    if contents.format == 2 or len(contents.tracks) == 1:
+        return track
+    own = np.unique(track[track[:, 1] == midi_file.PROGRAM, 2])
+    others = np.concatenate([t for i, t in enumerate(contents.tracks) if i != index])
+    used = np.unique(track[track[:, 1] == midi_file.NOTE_ON, 2])
+    others = others[
+        (others[:, 1] == midi_file.PROGRAM) & np.isin(others[:, 2], np.setdiff1d(used, own))
+    ]
+    if not len(others):
+        return track
+    # Changes of a tick come before its notes.
+    merged = np.concatenate([others, track])
+    return merged[np.argsort(merged[:, 0], kind="stable")]
 
 
 def _channel_notes(track: np.ndarray, track_index: int) -> np.ndarray:
@@ -108,13 +132,20 @@ def _channel_notes(track: np.ndarray, track_index: int) -> np.ndarray:
 
 
 def _controls(contents: midi_file.MidiFile) -> np.ndarray:
-    tables = [
-        np.c_[track, np.full(len(track), i)][track[:, 1] == midi_file.CONTROL]
-        for i, track in enumerate(contents.tracks)
-    ]
-    tick, _, channel, number, value, track_index = np.concatenate(tables).T
-    instrument = track_index * _NUM_CHANNELS + channel
-    return make_controls(contents.seconds(tick), number, value, instrument)
+    """Return the control changes of each track, and of the others on the channels that it plays."""
+    tables = [track[track[:, 1] == midi_file.CONTROL] for track in contents.tracks]
+    found = []
+    for index, (track, table) in enumerate(zip(contents.tracks, tables)):
+        if contents.format != 2:
+            played = np.unique(track[track[:, 1] == midi_file.NOTE_ON, 2])
+            others = [other for i, other in enumerate(tables) if i != index]
+            shared = [other[np.isin(other[:, 2], played)] for other in others]
+            table = np.concatenate([table, *shared])
+        tick, _, channel, number, value = table.T
+        seconds = contents.tempo_maps[index].seconds(tick)
+        found.append(make_controls(seconds, number, value, index * _NUM_CHANNELS + channel))
+    controls = np.concatenate(found)
+    return controls[np.argsort(controls["time"], kind="stable")]
 
 
 def save_midi(

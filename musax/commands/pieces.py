@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from musax.commands import numbers, options
 from musax.commands.capabilities import (
@@ -16,6 +16,9 @@ from musax.commands.console import minutes, share_progress
 from musax.commands.files import InputError, is_midi
 from musax.commands.outputs import NOTE_FORMATS, TEXT_FORMATS, Job, Plan, plan_outputs
 from musax.commands.verb import run_verb, save_result
+
+if TYPE_CHECKING:
+    from musax.commands.beats import Beats
 
 FORMATS = (*NOTE_FORMATS, "txt")
 METHODS = ("euler", "heun", "dpmpp-2m", "ancestral")
@@ -115,6 +118,7 @@ def run_pieces(
     settings = given_options(args, names)
     source: Path | None = None
     content: Any = text
+    beats: Beats | None = None
     found: Capabilities
 
     def plan(folder: Path | None) -> Plan:
@@ -125,10 +129,13 @@ def run_pieces(
         return _plan_outputs(args, source, found, model, infix)
 
     def prepare() -> None:
-        nonlocal content
+        nonlocal content, beats
         if source is not None:
             content = read_content(source)
-            settings.update(tempo_options(args, source, found))
+            beats = beats_of(args, source, content, found, model)
+        if beats is not None:
+            content = beats.to_model(content)
+            settings.update(_gap(beats, settings), tempo=beats.tempo)
 
     def work(loaded: Any, job: Job) -> list[str]:
         given = () if content is None else (content,)
@@ -137,6 +144,8 @@ def run_pieces(
             results = getattr(loaded, task)(
                 *given, count=args.count, seed=seed, **shown, **settings
             )
+        if beats is not None:
+            results = [beats.to_file(result) for result in results]
         return _write_results(results, job, seed, args)
 
     return run_verb(args, task, model=model, plan=plan, prepare=prepare, work=work)
@@ -206,13 +215,24 @@ def read_content(source: Path) -> Any:
     return read_text(str(source))
 
 
-def tempo_options(args: argparse.Namespace, source: Path, found: Capabilities) -> dict[str, float]:
-    """Return the tempo of a MIDI file as an option, for models that have it."""
-    if "tempo" not in found.options or args.tempo is not None or not is_midi(source):
-        return {}
-    from musax.midi import midi_tempo
+def beats_of(
+    args: argparse.Namespace, source: Path, content: Any, found: Capabilities, model: str
+) -> "Beats | None":
+    """Return the beats of a MIDI file for a model with a tempo; None for other files and models."""
+    if "tempo" not in found.options or not is_midi(source):
+        return None
+    from musax.commands.beats import Beats
 
-    return {"tempo": midi_tempo(source)}
+    return Beats.of_file(source, content, args.tempo, model)
+
+
+def _gap(beats: "Beats", settings: dict[str, Any]) -> dict[str, Any]:
+    """Take a span of bars or seconds out of `settings`, and return it in the model's time."""
+    bars, seconds = (settings.get(name) for name in ("bars", "seconds"))
+    if isinstance(bars, tuple):
+        del settings["bars"]
+        return {"seconds": beats.bars(*bars)}
+    return {"seconds": beats.model_seconds(seconds)} if isinstance(seconds, tuple) else {}
 
 
 def _write_results(

@@ -114,8 +114,10 @@ def run(args: argparse.Namespace) -> int:
         content, own = args.text, {}
         if job.given is not None:
             content = pieces.read_content(job.given)
-            own = pieces.tempo_options(args, job.given, found)
-        score = loaded.score(content, **settings, **own)
+            beats = pieces.beats_of(args, job.given, content, found, model)
+            if beats is not None:
+                content, own = beats.to_model(content), {"tempo": beats.tempo}
+        score = loaded.score(content, **{**settings, **own})
         rows.append(
             {
                 "file": "(text)" if job.given is None else str(job.given),

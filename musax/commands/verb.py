@@ -5,10 +5,11 @@ with the verb's own functions. Nothing is read or written before every check has
 """
 
 import argparse
+import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def run_verb(
         check_formats(args, planned)
         check_places(planned)
         if prepare is not None:
-            prepare()
+            with _reported_warnings():
+                prepare()
     except Exception as error:
         report_error(describe_exception(error))
         return NOT_STARTED
@@ -85,20 +87,27 @@ def run_jobs(plan: Plan, work: Callable[[Job], Sequence[str]], *, quiet: bool) -
             if not plan.overwrite:
                 check_overwriting(job)
             started = time.monotonic()
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with _reported_warnings():
                 sentences = work(job)
         except Exception as error:
             report_error(describe_exception(error, job.subject))
             failures += 1
             continue
-        for message in dict.fromkeys(str(warning.message) for warning in caught):
-            report_warning(message)
         if not quiet:
             _report(job, sentences, time.monotonic() - started)
     if failures and len(plan.jobs) > 1:
         report_error(f"{failures} of {len(plan.jobs)} inputs failed")
     return FAILED if failures else DONE
+
+
+@contextlib.contextmanager
+def _reported_warnings() -> Iterator[None]:
+    """Print each warning once as a line on stderr, at the end; not if there was an error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        report_warning(message)
 
 
 def _report(job: Job, sentences: Sequence[str], seconds: float) -> None:

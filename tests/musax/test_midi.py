@@ -1,5 +1,6 @@
 import contextlib
 import io
+import warnings
 
 import mido
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from musax.midi import (
     MidiError,
+    MidiWarning,
     from_note_sequence,
     from_pretty_midi,
     load_midi,
@@ -178,7 +180,6 @@ GOOD = midi_bytes([(0, mido.Message("note_on", note=60)), (9, mido.Message("note
         b"",
         b"RIFFxxxxWAVE",
         GOOD[:10],
-        GOOD[:-8],
         GOOD[:12] + b"\x00\x00" + GOOD[14:],
         GOOD[:14],
         b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk\x00\x00\x00\x02\x00\x3c",
@@ -192,13 +193,150 @@ def test_broken_files_are_named(tmp_path, data):
         load_midi(path)
 
 
+HEADER = b"MThd\x00\x00\x00\x06\x00\x01\x00\x01\x01\xe0"
+NOTE = bytes([0, 144, 60, 64, 131, 96, 60, 0])  # from 0 to 0.5 s, by running status
+LATER = bytes([0, 144, 62, 64, 131, 96, 62, 0])
+END = b"\x00\xff\x2f\x00"
+
+
+def chunk(body, length=None):
+    return b"MTrk" + (len(body) if length is None else length).to_bytes(4) + body
+
+
+def with_bytes_after_the_first_note(*more):
+    """A note, other events, and a note-on by running status."""
+    return HEADER + chunk(NOTE + bytes(more) + bytes([0, 62, 64, 131, 96, 62, 0]) + END)
+
+
+DAMAGED = {
+    "running status after a meta event": (with_bytes_after_the_first_note(0, 255, 1, 1, 65), None),
+    "running status after sysex": (with_bytes_after_the_first_note(0, 240, 2, 1, 247), None),
+    "a data byte above 127": (
+        HEADER + chunk(NOTE + bytes([0, 176, 7, 200]) + LATER + END),
+        r"byte 32: an event with a data byte above 127",
+    ),
+    "a track cut at its end": (
+        HEADER + chunk(NOTE + LATER, 99),
+        r"byte 14: the end of a track of 99 bytes; it is cut off",
+    ),
+    "an event cut at its end": (
+        HEADER + chunk(NOTE + LATER + b"\x00\x90\x40", 99),
+        "it is cut off; byte 41: an event that runs past the end",
+    ),
+    "a length three bytes too long": (
+        HEADER + chunk(NOTE + END, len(NOTE + END) + 3) + chunk(LATER + END),
+        r"the length of a track; it ends \+3 bytes from there",
+    ),
+    "a length three bytes too short": (
+        HEADER + chunk(NOTE + END, len(NOTE + END) - 3) + chunk(LATER + END),
+        r"the length of a track; it ends -3 bytes from there",
+    ),
+    "bytes between tracks": (
+        HEADER + chunk(NOTE + END) + b"\xff" * 9 + chunk(LATER + END),
+        "byte 34: no chunk",
+    ),
+    "bytes before the header": (
+        bytes(128) + HEADER + chunk(NOTE + LATER + END),
+        "128 bytes before the header",
+    ),
+    "no status": (
+        HEADER + chunk(NOTE + END) + chunk(LATER + END) + chunk(b"\x00\x3c\x40" + END),
+        "the rest of a track, data without a status byte",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_can_be_read_of_a_damaged_file_is_read(name):
+    data, message = DAMAGED[name]
+    with pytest.warns(MidiWarning, match=message) if message else warnings.catch_warnings():
+        if not message:
+            warnings.simplefilter("error")
+        notes = load_midi(data)
+    assert sorted(notes["pitch"].tolist()) == [60, 62]
+    with pytest.raises(MidiError):
+        load_midi(data, strict=True)
+
+
+@pytest.mark.parametrize(
+    "track", [NOTE + LATER, bytes([0x80, 0x80, 0x80, 0x80, 0]) + NOTE[1:] + LATER]
+)
+def test_missing_ends_and_long_deltas_are_nothing_to_speak_of(track):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notes = load_midi(HEADER + chunk(track))
+    assert notes["pitch"].tolist() == [60, 62]
+
+
+def test_a_riff_file_with_other_chunks_first():
+    data = HEADER + chunk(NOTE + END)
+    other = b"LIST" + (3).to_bytes(4, "little") + b"abc\x00"
+    body = b"RMID" + other + b"data" + len(data).to_bytes(4, "little") + data
+    notes = load_midi(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    assert notes["pitch"].tolist() == [60]
+
+
+def test_a_pause_of_two_days_is_written_so_that_others_read_it():
+    notes = make_notes([0.0, 200_000.0], [1.0, 200_001.0], [60, 62])
+    data = midi_to_bytes(notes)
+    assert notes_equal(load_midi(data), notes)
+    file = mido.MidiFile(file=io.BytesIO(data))
+    assert file.length == pytest.approx(200_001)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 def test_a_damaged_byte_never_raises_anything_else(position, value):
     data = bytearray(GOOD)
     data[position] = value
-    with contextlib.suppress(MidiError):
+    with contextlib.suppress(MidiError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", MidiWarning)
         load_midi(bytes(data))
+
+
+def tracks_of(*tracks, kind=1):
+    """A file of tracks of (tick, message)."""
+    file = mido.MidiFile(type=kind, ticks_per_beat=480)
+    for pairs in tracks:
+        track, now = mido.MidiTrack(), 0
+        for tick, message in pairs:
+            track.append(message.copy(time=tick - now))
+            now = tick
+        file.tracks.append(track)
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+def played(channel, pitch, begin=0, end=480):
+    return [
+        (begin, mido.Message("note_on", channel=channel, note=pitch)),
+        (end, mido.Message("note_off", channel=channel, note=pitch)),
+    ]
+
+
+def test_pedal_and_program_count_in_whichever_track_they_stand():
+    conductor = [
+        (0, mido.Message("program_change", channel=0, program=40)),
+        (0, mido.Message("control_change", channel=0, control=64, value=127)),
+        (960, mido.Message("control_change", channel=0, control=64, value=0)),
+        (960, mido.Message("program_change", channel=0, program=41)),
+    ]
+    data = tracks_of(conductor, played(0, 60), played(1, 62), played(0, 64, 960, 1440))
+    notes = load_midi(data)
+    assert notes["pitch"].tolist() == [62, 60, 64]
+    assert notes["program"].tolist() == [0, 40, 41]
+    assert notes["offset"].tolist() == [0.5, 1.0, 1.5]
+    own = [(0, mido.Message("program_change", channel=0, program=7))]
+    notes = load_midi(tracks_of(conductor, own + played(0, 60), played(0, 72)))
+    assert dict(zip(notes["pitch"].tolist(), notes["program"].tolist())) == {60: 7, 72: 7}
+
+
+def test_tracks_of_format_2_have_tempo_maps_of_their_own():
+    slow = [(0, mido.MetaMessage("set_tempo", tempo=1_000_000))]
+    pedal = [(0, mido.Message("control_change", channel=0, control=64, value=127))]
+    notes = load_midi(tracks_of(slow + played(0, 60), [*pedal, *played(1, 62)], kind=2))
+    assert notes[["pitch", "offset"]].tolist() == [(60, 1.0), (62, 0.5)]
 
 
 def test_missing_file():
@@ -212,10 +350,15 @@ def test_tempo_must_fit_the_format(tempo):
         midi_to_bytes(make_notes(0.0, 1.0, 60), tempo=tempo)
 
 
-def test_the_tempo_that_a_file_begins_with(tmp_path):
+def test_the_tempo_while_notes_sound(tmp_path):
     path = tmp_path / "a.mid"
     path.write_bytes(midi_bytes([], tempos=[(0, 600_000), (480, 300_000)]))
     assert midi_tempo(path) == 100.0
+    note = played(0, 60, 480, 960)
+    path.write_bytes(midi_bytes(note, tempos=[(1, 600_000)]))
+    assert midi_tempo(path) == 100.0
+    path.write_bytes(midi_bytes(note, tempos=[(0, 600_000), (480, 300_000)]))
+    assert midi_tempo(path) == 200.0
     path.write_bytes(midi_bytes([]))
     assert midi_tempo(path) == 120.0
     path.write_bytes(b"no MIDI")
