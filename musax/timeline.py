@@ -75,6 +75,13 @@ class Timeline:
         counts = np.ceil(np.diff(starts) / lengths[:-1] - 1e-9)
         return starts, lengths, np.concatenate([[0.0], np.cumsum(counts)])
 
+    def at_tempo(self, tempo: float) -> "Timeline":
+        """Return the same metres at a constant tempo, quarter notes per minute."""
+        us = np.array([6e7 / tempo])
+        return Timeline(
+            TempoMap(np.zeros(1, np.int64), us, self.tempo_map.ticks_per_quarter), self.signatures
+        )
+
     def to_tempo(self, notes: np.ndarray, tempo: float) -> np.ndarray:
         """Return notes on the same beats of a constant tempo, quarter notes per minute."""
         return self._retimed(notes, lambda times: self.quarters(times) * 60.0 / tempo)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from musax.commands.files import InputError
 from musax.timeline import Timeline, load_timeline
 
 
@@ -19,16 +20,18 @@ class Beats:
       tempo: that of the model, quarter notes per minute.
       follows: whether the model's beats are the file's; otherwise seconds are the same in both.
       end: where the last note of the file ends, s.
+      source: the file, for messages.
     """
 
     timeline: Timeline
     tempo: float
     follows: bool
     end: float
+    source: Path
 
     @classmethod
     def of_file(cls, source: Path, notes: np.ndarray, tempo: float | None, model: str) -> "Beats":
-        """Take a file's beats, at its commonest tempo; or its seconds, on a grid of `tempo`.
+        """Take a file's beats, at its commonest tempo, or those of a `tempo` that replaces it.
 
         Warns of a metre that the model does not know.
         """
@@ -41,9 +44,9 @@ class Beats:
                 stacklevel=2,
             )
         if tempo is not None:
-            return cls(timeline, tempo, False, end)
+            return cls(timeline.at_tempo(tempo), tempo, False, end, source)
         tempo = timeline.tempo_between(float(notes["onset"].min()), end)
-        return cls(timeline, tempo, not timeline.is_steady(0.0, end), end)
+        return cls(timeline, tempo, not timeline.is_steady(0.0, end), end, source)
 
     def to_model(self, notes: np.ndarray) -> np.ndarray:
         """Return the notes in the model's time."""
@@ -57,11 +60,17 @@ class Beats:
         return begin, end
 
     def bars(self, first: int, last: int) -> tuple[float, float]:
-        """Return when a span of bars begins and ends in the model's time, s."""
+        """Return when a span of bars begins and ends in the model's time, s.
+
+        Raises:
+          InputError: the file has not so many.
+        """
         quarters = np.array([self.timeline.bar(first)[0], self.timeline.bar(last)[1]])
         count = self.timeline.bars_until(self.end)
         if last > count:
-            raise ValueError(f"bars {first} to {last}: the file has bars 1 to {count}")
+            raise InputError(
+                f"{self.source}: bars {first} to {last}: expected bars of 1 to {count}"
+            )
         begin, end = self.timeline.seconds(quarters).tolist()
         return self.model_seconds((begin, end))
 

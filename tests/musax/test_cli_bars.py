@@ -78,4 +78,4 @@ def test_bars_that_the_file_has_not_are_named(tmp_path, model, capsys):
     (tmp_path / "a.mid").write_bytes(scale((3, 4), []))
     command = ["infill", str(tmp_path / "a.mid"), "-o", str(tmp_path / "b.mid"), "--model", model]
     assert main([*command, "--bars", "5:7"]) == 2
-    assert "bars 5 to 7: the file has bars 1 to 6" in capsys.readouterr().err
+    assert "a.mid: bars 5 to 7: expected bars of 1 to 6" in capsys.readouterr().err
