@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,14 @@ __all__ = [
 _BLOCK_FRAMES = 1 << 16
 _SMALL_FRAMES = 16
 _QUALITY = "HQ"
+#: Lowest and highest rate of a file, Hz; others make a small file endless, or no sound at all.
+SAMPLE_RATES = (1000, 1_000_000)
 #: 40 dB above full scale: no recording, but integers that were converted without scaling.
 _LARGEST_PEAK = 100.0
+#: Energy of the average of channels, in that of the loudest, below which they cancel (-15 dB). The
+#: average of independent channels has a quarter at least.
+_CANCELLED = 0.03
+_BEGINNING_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,12 +139,30 @@ def _rechunk(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _resampled_blocks(path, rate: int, mono: bool) -> Iterator[np.ndarray]:
+    channel = _channel_to_use(path) if mono else None
     with _open(path) as file:
         resampler = ResampleStream(file.samplerate, rate, 1 if mono else file.channels)
         for block in _decoded_blocks(file, path):
-            yield resampler.process(to_mono(block) if mono else block)
+            yield resampler.process(_mixed(block, channel) if mono else block)
         end = resampler.finish()
         yield end if mono else end.reshape(len(end), file.channels)
+
+
+def _channel_to_use(path) -> int | None:
+    """Return the channel that stands for all if they cancel, by the beginning of the sound."""
+
+    def beginning(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        heard = 0
+        with contextlib.suppress(*LIBRARY_ERRORS):  # reading the samples tells
+            while heard < _BEGINNING_SECONDS * file.samplerate:
+                block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                heard += len(block) if block.any() else 0
+                yield block
+
+    with _open(path) as file:
+        return None if file.channels < 2 else _loudest_of_cancelling(beginning(file), str(path))
 
 
 def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
@@ -225,15 +249,53 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
             f"ffmpeg -i {location.name} {location.stem}.wav"
         ) from error
     with file:
+        low, high = SAMPLE_RATES
+        if not low <= file.samplerate <= high:
+            raise AudioError(
+                f"{path}: a sample rate of {file.samplerate} Hz; expected {low} Hz to "
+                f"{high // 1000} kHz: the header is damaged, or the file is no audio"
+            )
         yield file
 
 
 # ---------------------------------------------------------------------------------- conversions
 
 
-def to_mono(audio: np.ndarray) -> np.ndarray:
-    """Average the channels: [samples] or [samples, channels] -> [samples]."""
-    return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
+def to_mono(audio: np.ndarray, name: str = "audio") -> np.ndarray:
+    """Average the channels: [samples] or [samples, channels] -> [samples].
+
+    Channels in antiphase, of which the average would be nothing, give the loudest one, with an
+    `AudioWarning` that says so.
+    """
+    if audio.ndim == 1:
+        return audio
+    return _mixed(audio, _loudest_of_cancelling([audio], name))
+
+
+def _mixed(audio: np.ndarray, channel: int | None) -> np.ndarray:
+    """Return one channel of [samples, channels], or the average."""
+    return audio.mean(axis=1, dtype=np.float32) if channel is None else audio[:, channel]
+
+
+def _loudest_of_cancelling(blocks: Iterable[np.ndarray], name: str) -> int | None:
+    """Return the loudest channel, with a warning, if the channels cancel each other; else None."""
+    mean_energy, energies = 0.0, np.zeros(1)
+    for block in blocks:
+        if block.shape[1] < 2:
+            return None
+        energies = energies + np.einsum("sc,sc->c", block, block, dtype=np.float64)
+        mean = block.mean(axis=1, dtype=np.float32)
+        mean_energy += float(np.dot(mean, mean))
+    if not mean_energy < _CANCELLED * energies.max():  # nor if not a number, which reading tells
+        return None
+    channel = int(np.argmax(energies))
+    warnings.warn(
+        f"{name}: the channels cancel each other (antiphase: one has the wrong polarity); channel "
+        f"{channel + 1} alone is used instead of their average",
+        AudioWarning,
+        stacklevel=3,
+    )
+    return channel
 
 
 def to_float(audio: np.ndarray, name: str = "audio") -> np.ndarray:

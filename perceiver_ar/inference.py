@@ -6,6 +6,7 @@ composer.compose(musax.midi.load_midi("mine.mid"), prompt_seconds=20, seconds=30
 composer.score(musax.midi.load_midi("mine.mid")).bits_per_token
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from musax.results import Piece, Score
 from perceiver_ar.generation import generate
 from perceiver_ar.model_config import ModelConfig
 from perceiver_ar.models import PerceiverARModel
-from perceiver_ar.music import encode_piece
+from perceiver_ar.music import EmptyPieceError, encode_piece, heard_notes
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.sampler import Sampler
 from perceiver_ar.tasks import SOS
@@ -95,14 +96,22 @@ class Composer(PretrainedModel[ModelConfig]):
           progress: called while sampling.
 
         Raises:
-          EmptyPieceError: the prompt has no notes.
-          ValueError: an option is out of range, or the prompt is longer than the context.
+          EmptyPieceError: the prompt has no notes, or none in its first `prompt_seconds`.
+          ValueError: an option is out of range, or the prompt fills the model's positions. Music
+            that ends early because they are full is a warning.
         """
         _check_options(count, seconds, prompt_seconds, temperature, top_p)
         start, lead, begins = self._prompt_tokens(prompt, prompt_seconds)
+        positions = min(self.config.network.max_positions)
+        if len(start) >= positions:
+            raise ValueError(
+                f"prompt: {len(start)} tokens, and the model has positions for {positions}: use "
+                "less of it with prompt_seconds (--prompt-seconds)"
+            )
         room = len(start) + int(_TOKENS_PER_SECOND * seconds)
         room = max(1 << (room - 1).bit_length(), _MIN_INPUTS)
-        sampler = Sampler(self.config.network, min(room, *self.config.network.max_positions))
+        room = min(room, positions)
+        sampler = Sampler(self.config.network, room)
         self._clock.start(count, seconds, progress)
         # Arrays, unlike numbers, do not compile a program for each value; temperature 0 is greedy.
         numbers: dict[str, Any] = {
@@ -120,7 +129,9 @@ class Composer(PretrainedModel[ModelConfig]):
             constraint=self._grammar,
             **numbers,
         )
-        return [self._piece(row[0], lead, begins, begins + seconds) for row in tokens]
+        pieces = [self._piece(row[0], lead, begins, begins + seconds) for row in tokens]
+        _warn_if_cut_short(pieces, len(start), room, seconds)
+        return pieces
 
     def score(self, notes: np.ndarray) -> Score:
         """Return the exact log-likelihood of the events of a piece, from its first note on.
@@ -156,11 +167,17 @@ class Composer(PretrainedModel[ModelConfig]):
         """Return the tokens of the prompt, the silence before its first note, and its end, s."""
         if prompt is None:
             return np.array([SOS], np.int32), 0.0, 0.0
-        notes = validate_notes(prompt, "prompt")
+        encoding = self.config.encoding
+        notes = heard_notes(validate_notes(prompt, "prompt"), encoding)
+        first = notes["onset"].min()
         if seconds is not None:
             notes = notes[notes["onset"] < seconds]
-        encoding = self.config.encoding
-        tokens, lead = encode_piece(notes, encoding), float(notes["onset"].min())
+        if not len(notes):
+            raise EmptyPieceError(
+                f"prompt: no notes in its first {seconds:g} s, the first begins at {first:.2f} s: "
+                "use more of it with prompt_seconds (--prompt-seconds)"
+            )
+        tokens, lead = encode_piece(notes, encoding), float(first)
         steps = _elapsed_steps(tokens - NUM_SPECIAL_IDS, encoding)
         if seconds is not None:
             end = int(np.searchsorted(steps, (seconds - lead) * encoding.steps_per_second))
@@ -185,6 +202,20 @@ class Composer(PretrainedModel[ModelConfig]):
             prompt_seconds=begins,
             ended=by_model and seconds < ends,
             tokens=row[: length + by_model],
+        )
+
+
+def _warn_if_cut_short(
+    pieces: list[Piece], prompt_tokens: int, positions: int, seconds: float
+) -> None:
+    """Warn of pieces that are shorter than was asked for because all positions are used."""
+    made = [piece.seconds - piece.prompt_seconds for piece in pieces if not piece.ended]
+    if made and min(made) < 0.99 * seconds:
+        warnings.warn(
+            f"the model's {positions} positions were full after {min(made):.1f} s of new music, "
+            f"{seconds:g} were asked for; the prompt takes {prompt_tokens} of them: use less of it "
+            "with prompt_seconds (--prompt-seconds)",
+            stacklevel=3,
         )
 
 

@@ -104,10 +104,8 @@ def vary_notes(
     return {**example, "notes": notes}
 
 
-def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np.ndarray:
-    """Return tokens int32 [n]: SOS and the events of a note array, without EOS.
-
-    The silence before the first note is left out.
+def heard_notes(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np.ndarray:
+    """Return the notes that an encoding can express: all, or those that are not drums.
 
     Raises:
       EmptyPieceError: there are no notes, or none but drums in an encoding without them.
@@ -116,6 +114,18 @@ def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np
     if not len(heard):
         what = "no notes" if not len(notes) else "no notes but those of drums"
         raise EmptyPieceError(f"{what}: a piece needs one at least")
+    return heard
+
+
+def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np.ndarray:
+    """Return tokens int32 [n]: SOS and the events of a note array, without EOS.
+
+    The silence before the first note is left out.
+
+    Raises:
+      EmptyPieceError: see `heard_notes`.
+    """
+    heard = heard_notes(notes, encoding)
     shifted = heard.copy()
     for name in ("onset", "offset"):
         shifted[name] -= heard["onset"].min()

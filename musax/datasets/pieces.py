@@ -231,7 +231,7 @@ def _listed(table: Path, names: Sequence[str]) -> list[Piece]:
 def _midi_piece(path: Path, directory: str | Path | None = None) -> Piece:
     """Return a piece named by its path in a directory, or by its file's name."""
     name = path.with_suffix("").relative_to(directory or path.parent).as_posix()
-    return Piece(name, functools.partial(load_midi, path))
+    return Piece(name, functools.partial(load_midi, path, strict=True))  # no half of a piece
 
 
 def _check_split(split: str) -> None:

@@ -109,7 +109,7 @@ def test_reference_configurations(run, registered, tmp_path):
         )
     bindings = [f"MODEL_DIR = '{tmp_path}'", "BATCH_SIZE = 2"]
     # Each layer is traced, and all are alike.
-    bindings += [f"network.T5Config.num_{stack}_layers = 1" for stack in ("encoder", "decoder")]
+    bindings += [f"mt3.network.T5Config.num_{stack}_layers = 1" for stack in ("encoder", "decoder")]
     if "pretraining" in run:
         bindings.append("TASK_PREFIX = 'mega_notes_ties'")
     try:

@@ -200,6 +200,20 @@ def test_bad_files_are_named_with_a_remedy(tmp_path, kind, message):
             read(path)
 
 
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_rates_of_no_recording_are_refused(tmp_path, rate):
+    path = tmp_path / "odd.wav"
+    save_audio(path, tones(), 44100)
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    for read in (A.audio_info, load_audio, lambda p: next(stream_audio(p, 16000))):
+        with pytest.raises(
+            AudioError, match=rf"odd\.wav: a sample rate of {rate} Hz; expected 1000"
+        ):
+            read(path)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read anything")
 def test_unreadable_file(tmp_path):
     path = tmp_path / "secret.wav"
@@ -266,6 +280,27 @@ def test_mono_files_have_a_channel_if_channels_are_asked_for(tmp_path):
     for rate in (44100, 16000):
         samples, _ = load_audio(tmp_path / "a.wav", rate, mono=False)
         assert samples.shape == (rate, 1)
+
+
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_antiphase_gives_one_side(tmp_path, rate):
+    left = tones()[:, 0]
+    silence = np.zeros((70_000, 2), np.float32)
+    save_audio(tmp_path / "a.wav", np.concatenate([silence, np.c_[left, -0.8 * left]]), 44100)
+    with pytest.warns(AudioWarning, match=r"a\.wav: the channels cancel .* channel 1 alone"):
+        found, _ = load_audio(tmp_path / "a.wav", rate)
+    expected = resample(np.concatenate([silence[:, 0], left]), 44100, rate)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_side_that_is_only_softer_is_averaged(tmp_path):
+    left = tones()[:, 0]
+    for right in (0 * left, -0.5 * left, np.roll(left, 25)):
+        save_audio(tmp_path / "a.wav", np.c_[left, right], 44100, subtype="FLOAT")
+        with warnings.catch_warnings(action="error"):
+            found, _ = load_audio(tmp_path / "a.wav")
+            np.testing.assert_allclose(found, (left + right) / 2, atol=1e-6)
+            np.testing.assert_array_equal(A.to_mono(np.c_[left, right]), found)
 
 
 def test_the_dtype_says_what_stored_samples_are():

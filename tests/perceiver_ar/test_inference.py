@@ -8,6 +8,7 @@ from musax.events.pieces import MULTITRACK
 from musax.midi import load_midi
 from musax.model_config import ModelConfigError
 from musax.notes import empty_notes, make_notes
+from perceiver_ar import inference
 from perceiver_ar.inference import Composer
 from perceiver_ar.model_config import ModelConfig
 from perceiver_ar.music import EmptyPieceError, encode_piece
@@ -59,6 +60,28 @@ def test_a_prompt_is_kept_and_continued(composer):
     np.testing.assert_array_equal(piece.tokens[: len(encode_piece(PROMPT))], encode_piece(PROMPT))
 
 
+def test_drums_before_the_piano_do_not_move_it(composer):
+    drums = make_notes([0.0, 0.5], [0.1, 0.6], [36, 38], 80, 0, True)
+    (piece,) = composer.compose(np.concatenate([drums, PROMPT]), seconds=5)
+    begin = piece.notes[: len(PROMPT)]
+    np.testing.assert_allclose(begin["onset"], PROMPT["onset"])
+    assert piece.prompt_seconds == pytest.approx(3.9)
+
+
+def test_a_prompt_that_leaves_little_room_is_told(composer, monkeypatch):
+    prompt = make_notes(np.arange(1020) / 10, np.arange(1020) / 10 + 0.05, 60)
+    used = len(encode_piece(prompt))
+
+    def fill(sampler, params, prompts, **options):
+        last = np.tile(prompts[:, -2:], (1, 20))  # no end of the piece
+        return np.concatenate([prompts, last], axis=1)[:, None, :4096], None
+
+    monkeypatch.setattr(inference, "generate", fill)
+    with pytest.warns(UserWarning, match=rf"4096 positions were full .*; the prompt takes {used}"):
+        (piece,) = composer.compose(prompt, seconds=20)
+    assert not piece.ended
+
+
 def test_part_of_a_prompt(composer):
     (piece,) = composer.compose(PROMPT, prompt_seconds=3.2, seconds=5)
     assert piece.prompt_seconds == pytest.approx(3.0)
@@ -102,7 +125,14 @@ def test_greedy_needs_no_seed(composer):
         ({"temperature": -1}, "temperature=-1: expected 0 or"),
         ({"top_p": 0}, "top_p=0: expected a probability"),
         ({"prompt": empty_notes()}, "no notes"),
-        ({"prompt": make_notes(np.arange(3000) / 10, np.arange(3000) / 10 + 0.05, 60)}, "tokens"),
+        (
+            {"prompt": make_notes(np.arange(3000) / 10, np.arange(3000) / 10 + 0.05, 60)},
+            r"tokens, and the model has positions for 4096: use less .*\(--prompt-seconds\)",
+        ),
+        (
+            {"prompt": PROMPT, "prompt_seconds": 1.5},
+            r"no notes in its first 1\.5 s, the first begins at 2\.00 s: .*--prompt-seconds",
+        ),
     ],
 )
 def test_arguments_out_of_range(composer, options, message):
