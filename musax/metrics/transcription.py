@@ -273,7 +273,8 @@ def program_scores(
 def tolerance_sweep(
     ref: np.ndarray, est: np.ndarray, tolerances: Sequence[float] = TOLERANCES
 ) -> dict[float, Scores]:
-    """Return onset + offset scores by tolerance (s) of onsets, the least tolerance of offsets."""
+    """Return scores of pitched notes by tolerance (s) of onsets, the least tolerance of offsets."""
+    ref, est = without_drums(ref), without_drums(est)
     return {
         tolerance: note_scores(ref, est, onset_tolerance=tolerance, offset_min_tolerance=tolerance)
         for tolerance in tolerances
@@ -289,7 +290,6 @@ def evaluate(ref: np.ndarray, est: np.ndarray) -> dict[str, float]:
     The reference runs its tolerance sweep on pitched notes that its frame metric has already
     lengthened to 50 ms; so does this (on copies). `tolerance_sweep` scores notes as they are.
     """
-    pitched = without_drums(ref), without_drums(est)
     scores = {
         "Onset {}": onset_scores(ref, est),
         "Onset + offset {}": onset_offset_scores(ref, est),
@@ -302,7 +302,7 @@ def evaluate(ref: np.ndarray, est: np.ndarray) -> dict[str, float]:
         by_name = program_scores(ref, est, granularity)
         named = {f"{name} {{}} ({granularity})": value for name, value in by_name.items()}
         result |= _named(named, ("precision", "recall", "F1"))
-    longer_ref, longer_est = (lengthen_short_notes(notes) for notes in pitched)
+    longer_ref, longer_est = (lengthen_short_notes(notes) for notes in (ref, est))
     sweep = tolerance_sweep(longer_ref, longer_est)
     named = {f"Onset + offset {{}} ({tolerance})": value for tolerance, value in sweep.items()}
     return result | _named(named, ("precision", "recall", "F1"))

@@ -118,7 +118,7 @@ def temperature_sample(
         number, or float [B].
       cache_offset: axis of the batch in the caches.
       initial_index: int32 [B], positions already in the cache: decoding starts there.
-      max_decode_steps: at most so many tokens after the prompt.
+      max_decode_steps: at most so many tokens after the prompt; a number, or int [B].
       max_decode_steps_hard_limit: upper limit of `max_decode_steps`.
       rescale_log_probs: log-probabilities of the distribution sampled from (greedy: 0) instead
         of the model's.
@@ -149,7 +149,7 @@ def temperature_sample(
     state = _initial_state(
         prompts,
         cache_expand(cache, num_decodes, cache_offset),
-        None if initial_index is None else expand(initial_index),
+        None if initial_index is None else expand(jnp.asarray(initial_index)),
         jax.random.PRNGKey(0) if decode_rng is None else decode_rng,
     )
     if constraint is not None:
@@ -201,6 +201,7 @@ def _last_index(inputs: Array, max_steps: int | Array | None, hard_limit: int | 
         return jnp.full((batch,), length - 1, jnp.int32)
     if isinstance(max_steps, int) and max_steps <= 0:
         raise ValueError(f"max_decode_steps must be positive, got {max_steps}")
+    max_steps = jnp.asarray(max_steps)
     if hard_limit is not None and hard_limit > 0:
         max_steps = jnp.minimum(max_steps, hard_limit)
     used = jnp.sum(inputs != 0, axis=1) + max_steps
@@ -215,7 +216,7 @@ def _initial_state(
         index = jnp.zeros((batch,), jnp.int32)
         token = jnp.zeros((batch, 1), jnp.int32)
     else:
-        index = initial_index.astype(jnp.int32)
+        index = jnp.asarray(initial_index, jnp.int32)
         token = jnp.take_along_axis(prompts, index[:, None], axis=1)
     return SamplingLoopState(
         cur_index=index,

@@ -1,7 +1,7 @@
 """How the next token is drawn from logits: temperature, top-k, nucleus, min-p, repetition.
 
 Letters in shapes: B rows (batch times decodes), V vocabulary. Every option is one number, or an
-array [B] with one for each row.
+array or sequence [B] with one for each row.
 """
 
 import dataclasses
@@ -34,7 +34,12 @@ class SamplingOptions:
     rescale_log_probs: bool = True
 
     def __post_init__(self):
-        """Raise ValueError for a penalty that is not positive."""
+        """Take sequences as arrays; raise ValueError for a penalty that is not positive."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (list, tuple)):
+                kind = jnp.int32 if field.name == "topk" else jnp.float32
+                object.__setattr__(self, field.name, jnp.asarray(value, kind))
         penalty = self.repetition_penalty
         if _is_number(penalty) and penalty <= 0:
             raise ValueError(f"repetition_penalty must be positive (1 is none), got {penalty}")

@@ -56,6 +56,8 @@ def test_golden_targets(name, config):
         codec=codec,
         spec=spec,
     )
+    if config not in case["out"]:
+        pytest.skip("this set has no such configuration")
     expected = case["out"][config]
     assert len(whole["inputs"]) == expected["num_frames"]
     for segment in expected["segments"]:

@@ -57,7 +57,8 @@ def program(kind, options):
 
 
 def decode(kind, table, inputs, **kwargs):
-    """Decodes; of the options, arrays are arguments of the program."""
+    """Decodes; of the options, arrays are arguments of the program, lists have one for each row."""
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
     arrays = {k: kwargs.pop(k) for k, v in list(kwargs.items()) if isinstance(v, jax.Array)}
     options = tuple(sorted(kwargs.items(), key=lambda item: item[0]))
     return program(kind, options)(table, jnp.asarray(inputs), arrays)
@@ -251,6 +252,16 @@ def test_options_of_a_row_hold_for_each_of_its_decodes():
         decodes, _ = decode("temperature_sample", table, inputs, num_decodes=8, **options)
         assert (decodes[0] == greedy[0]).all(), name
         assert len(np.unique(decodes[1], axis=0)) > 4, name
+
+
+def test_options_of_rows_may_be_lists():
+    table = random_table(0, scale=0.1)
+    inputs = np.zeros((5, 12), np.int32)
+    options = {"temperature": (0.0,) * 5, "topk": (0, 1, 2, 3, 0), "max_decode_steps": (3,) * 5}
+    decodes, _ = decode("temperature_sample", table, inputs, num_decodes=2, **options)
+    greedy, _ = decode("temperature_sample", table, inputs[:1], topk=1)
+    np.testing.assert_array_equal(decodes[..., :3], np.broadcast_to(greedy[..., :3], (5, 2, 3)))
+    assert not decodes[..., 3:].any()
 
 
 def test_repetition_is_penalised_by_the_formula():

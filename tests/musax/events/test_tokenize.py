@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -105,6 +106,8 @@ def test_reference_order_keeps_notes_that_do_not_overlap(spec, notes, steps):
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", CASES)
 def test_golden_segments(name, config):
+    if config not in CASES[name]["out"]:
+        pytest.skip("this set has no such configuration")
     codec, spec = CONFIGS[config]
     notes, frame_times = golden_notes(CASES[name], config)
     expected = CASES[name]["out"][config]
@@ -112,6 +115,7 @@ def test_golden_segments(name, config):
     for segment in expected["segments"]:
         start, end = segment["start_frame"], segment["end_frame"]
         last = frame_times[end] if end < len(frame_times) else None
+        spec = dataclasses.replace(spec, granularity=segment["granularity"])
         tokens = notes_to_tokens(notes, frame_times[start], last, codec, spec)
         events = event_table(notes, codec, spec).step
         if spec.ties and step_at(frame_times[start], 100) > events[-1]:

@@ -60,6 +60,17 @@ def mir_eval_arguments(ref, est, velocity=False):
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_the_sweep_does_not_count_drums(case):
+    ref, est = golden_notes(case["ref"]), golden_notes(case["est"])
+    drums = make_notes([0.1, 1.0, 2.0], [0.11, 1.01, 2.01], [36, 38, 42], 90, 0, True)
+    sweep = T.tolerance_sweep(np.concatenate([ref, drums[:2]]), np.concatenate([est, drums]))
+    for tolerance, scores in sweep.items():
+        for part in ("precision", "recall", "F1"):
+            expected = case[f"Onset + offset {part} ({tolerance})"]
+            assert getattr(scores, part.lower()) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_equals_the_reference(case):
     ref, est = golden_notes(case["ref"]), golden_notes(case["est"])
     before = ref.copy(), est.copy()
