@@ -19,7 +19,7 @@ from musax.events.melody import (
     melody_to_notes,
     notes_to_melody,
 )
-from musax.notes import validate_notes
+from musax.notes import check_length, validate_notes
 from t5x.data.vocabularies import UNK_ID, ByteVocabulary, Vocabulary, text_vocabulary
 
 
@@ -177,9 +177,10 @@ class Melody:
           whole_bars: up to the end of the last bar.
 
         Raises:
-          ValueError: invalid notes, or no melody notes.
+          ValueError: invalid notes, notes that last for hours, or no melody notes.
         """
         notes = validate_notes(notes, what)
+        check_length(notes, what)
         pitch = notes["pitch"]
         notes = notes[~notes["is_drum"] & (pitch >= MIN_PITCH) & (pitch <= MAX_PITCH)]
         if not len(notes):

@@ -29,6 +29,8 @@ DRUM_INSTRUMENT = 9
 SUSTAIN_CONTROL = 64
 SUSTAIN_THRESHOLD = 64
 
+LONGEST_PIECE_HOURS = 6.0
+
 _RANGES = {"pitch": (0, 127), "velocity": (1, 127), "program": (0, 127)}
 
 
@@ -108,6 +110,21 @@ def validate_notes(notes: np.ndarray, source: str = "notes") -> np.ndarray:
         inside = (notes[name] >= low) & (notes[name] <= high)
         _require(inside, notes, source, f"{name} must be in {low}..{high}")
     return notes
+
+
+def check_length(notes: np.ndarray, source: str, hours: float = LONGEST_PIECE_HOURS) -> None:
+    """Raise ValueError, naming `source`, for notes so late that what is made of them has no end.
+
+    Damaged files have such notes; a grid, a sequence of events or audio up to them would take all
+    memory.
+    """
+    last = float(notes["offset"].max(initial=0.0)) / 3600
+    if last > hours:
+        index = int(np.argmax(notes["offset"]))
+        raise ValueError(
+            f"{source}: note {index} {_describe(notes[index])} ends after {last:.1f} hours; at "
+            f"most {hours:g} are possible: cut the piece, or check its tempo"
+        )
 
 
 def _require(good: np.ndarray, notes: np.ndarray, source: str, rule: str) -> None:

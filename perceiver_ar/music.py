@@ -13,6 +13,7 @@ import numpy as np
 from musax.datasets.pieces import Piece
 from musax.datasets.splits import TASK_SPLITS
 from musax.events.pieces import PERFORMANCE, PieceEncoding
+from musax.notes import check_length
 from perceiver_ar.tasks import SOS, sequence_task
 from t5x.data.sources import FunctionSource, Source
 from t5x.data.tasks import Task
@@ -124,9 +125,11 @@ def encode_piece(notes: np.ndarray, encoding: PieceEncoding = PERFORMANCE) -> np
 
     Raises:
       EmptyPieceError: see `heard_notes`.
+      ValueError: the notes last for hours, see `musax.notes.check_length`.
     """
     heard = heard_notes(notes, encoding)
     shifted = heard.copy()
+    check_length(heard, "notes")
     for name in ("onset", "offset"):
         shifted[name] -= heard["onset"].min()
     events = music_vocabulary(encoding).encode_array(encoding.encode(shifted))

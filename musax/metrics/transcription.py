@@ -40,6 +40,8 @@ FRAME_VELOCITY_THRESHOLD = 30
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s
 
 _DECIMALS = 4  # mir_eval compares distances rounded to 0.1 ms
+#: Candidates of one pitch; more take gigabytes.
+_MOST_PAIRS = 5_000_000
 
 
 class Scores(NamedTuple):
@@ -119,6 +121,11 @@ def _near_onsets(ref: np.ndarray, est: np.ndarray, tolerance: float):
         first = np.searchsorted(onsets, ref["onset"][rows] - reach)
         last = np.searchsorted(onsets, ref["onset"][rows] + reach, side="right")
         counts = last - first
+        if counts.sum() > _MOST_PAIRS:
+            raise ValueError(
+                f"{counts.sum():,} pairs of notes of pitch {pitch} begin within {tolerance:g} s of "
+                f"each other, {_MOST_PAIRS:,} can be compared: are notes repeated in a file?"
+            )
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         ref_hits.append(np.repeat(rows, counts))
         est_hits.append(columns[np.repeat(first, counts) + within])
@@ -216,15 +223,32 @@ def frame_scores(
     `velocity_threshold` (30, as Cerberus has it), an estimated one if it is above 0.
     """
     validate(ref, est)
-    rolls = [
-        piano_roll(lengthen_short_notes(without_drums(n)), frames_per_second) for n in (ref, est)
-    ]
-    frames = max(roll.shape[1] for roll in rolls)
-    ref_on, est_on = (
-        np.pad(roll, [(0, 0), (0, frames - roll.shape[1])]) > threshold
-        for roll, threshold in zip(rolls, (velocity_threshold, 0))
-    )
-    return Scores.of_counts(int((ref_on & est_on).sum()), int(ref_on.sum()), int(est_on.sum()))
+    sides = [lengthen_short_notes(without_drums(notes)) for notes in (ref, est)]
+    pitch, frame, ref_change, est_change = _sounding_changes(sides[0], sides[1], frames_per_second)
+    # Each pitch ends in silence, so that one running sum serves all.
+    ref_on = np.cumsum(ref_change) > velocity_threshold
+    est_on = np.cumsum(est_change) > 0
+    cells = np.where(np.append(pitch[1:], -1) == pitch, np.append(frame[1:], 0) - frame, 0)
+    hits, refs, ests = (int(cells[on].sum()) for on in (ref_on & est_on, ref_on, est_on))
+    return Scores.of_counts(hits, refs, ests)
+
+
+def _sounding_changes(
+    ref: np.ndarray, est: np.ndarray, frames_per_second: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return pitch, frame and change of the summed velocity of either side, by pitch and frame.
+
+    The cells of `piano_roll`, in memory that does not grow with the length of the piece.
+    """
+    columns = []
+    for notes, is_ref in ((ref, 1), (est, 0)):
+        for time, sign in ((notes["onset"], 1), (notes["offset"], -1)):
+            frame = (time * frames_per_second).astype(np.int64)
+            change = sign * notes["velocity"].astype(np.int64)
+            columns.append((notes["pitch"], frame, change * is_ref, change * (1 - is_ref)))
+    pitch, frame, ref_change, est_change = (np.concatenate(parts) for parts in zip(*columns))
+    order = np.lexsort((frame, pitch))
+    return pitch[order], frame[order], ref_change[order], est_change[order]
 
 
 # ------------------------------------------------------------------------------------- instruments

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from musax.notes import validate_notes
+from musax.notes import check_length, validate_notes
 from musax.rendering.soundfont_file import DRUM_BANK, Generator, Region, SoundfontFile
 from musax.rendering.soundfonts import SoundfontError, find_soundfont
 from musax.rendering.voices import Strike, render_voice
 
+_LONGEST_HOURS = 2.0
 _MAX_TAIL_SECONDS = 8.0
 _DIED_AWAY = 1e-4  # -80 dB of full scale: where a rendering may end
 
@@ -77,7 +78,8 @@ class Synthesizer:
 
         Raises:
           SoundfontError: if the bank lacks a program of `notes`.
-          ValueError: if `notes` are not valid notes or `seconds` is negative.
+          ValueError: if `notes` are not valid notes, last longer than 2 hours without `seconds`, or
+            `seconds` is negative.
         """
         stems = self._stems(notes, seconds, detune_cents, stereo, mix=True)
         audio = next(iter(stems.values()), self._silence(seconds or 0.0, stereo))
@@ -107,6 +109,8 @@ class Synthesizer:
         validate_notes(notes, "Synthesizer.render")
         if seconds is not None and not 0 <= seconds < np.inf:
             raise ValueError(f"seconds={seconds}: must be finite and not negative")
+        if seconds is None:
+            check_length(notes, "Synthesizer.render", _LONGEST_HOURS)
         last = notes["offset"].max(initial=0.0)
         audio = self._silence(last + _MAX_TAIL_SECONDS if seconds is None else seconds, stereo)
         stems, end = {}, 0

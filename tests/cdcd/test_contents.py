@@ -89,6 +89,12 @@ def test_a_melody_is_read_as_written_at_any_tempo():
         np.testing.assert_array_equal(ids, Melody().encode(TUNE))
 
 
+def test_far_notes_are_named_before_a_grid_is_made():
+    far = make_notes([0.0, 1e7], [1.0, 1e7 + 1], 60)
+    with pytest.raises(ValueError, match=r"notes: note 1 .* at most 6 are possible"):
+        Melody().encode(far)
+
+
 def test_whole_bars_end_with_the_last_note_silent():
     ids = Melody().encode(TUNE, whole_bars=True)
     assert len(ids) == 2 * STEPS_PER_BAR

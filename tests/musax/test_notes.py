@@ -10,6 +10,7 @@ from musax.notes import (
     NOTE_DTYPE,
     apply_sustain,
     assign_instruments,
+    check_length,
     empty_notes,
     make_controls,
     make_notes,
@@ -270,6 +271,14 @@ def test_json_errors_name_file_and_place(tmp_path, text, words):
     with pytest.raises(ValueError, match=words) as error:
         load_notes_json(path)
     assert "bad.json" in str(error.value)
+
+
+def test_pieces_that_last_for_hours_are_named():
+    notes = make_notes([0.0, 80_000.0], [1.0, 90_000.0], 60)
+    with pytest.raises(ValueError, match=r"piece: note 1 .* ends after 25\.0 hours; at most 6 are"):
+        check_length(notes, "piece")
+    check_length(notes, "piece", 26)
+    check_length(empty_notes(), "piece")
 
 
 def test_dtype_is_the_contract():

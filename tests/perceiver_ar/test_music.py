@@ -24,6 +24,12 @@ def reader(directory, split):
     return [Piece(f"{directory}{first + i}", lambda i=i: piece(first + i)) for i in range(count)]
 
 
+def test_far_notes_are_named_before_they_are_encoded():
+    far = make_notes([0.0, 1e7], [1.0, 1e7 + 1], 60)
+    with pytest.raises(ValueError, match=r"note 1 .* at most 6 are possible"):
+        music.encode_piece(far)
+
+
 @pytest.mark.parametrize("encoding", [PERFORMANCE, MULTITRACK])
 def test_evaluation_goes_through_each_piece_once(encoding):
     source = music.piece_source(reader, "x")

@@ -59,6 +59,26 @@ def mir_eval_arguments(ref, est, velocity=False):
 # ---------------------------------------------------------------------------------- the reference
 
 
+def test_frames_are_the_cells_of_piano_rolls():
+    for ref, est in pairs(30, drums=0.2):
+        rolls = [T.piano_roll(T.lengthen_short_notes(T.without_drums(n))) for n in (ref, est)]
+        frames = max(roll.shape[1] for roll in rolls)
+        ref_on, est_on = (
+            np.pad(roll, [(0, 0), (0, frames - roll.shape[1])]) > threshold
+            for roll, threshold in zip(rolls, (T.FRAME_VELOCITY_THRESHOLD, 0))
+        )
+        counts = (ref_on & est_on).sum(), ref_on.sum(), est_on.sum()
+        assert T.frame_scores(ref, est) == T.Scores.of_counts(*map(int, counts))
+
+
+def test_late_and_crowded_notes_take_no_memory():
+    late = make_notes([0.0, 1e7], [1.0, 1e7 + 1], 60)
+    assert T.evaluate(late, late)["Frame F1"] == 1.0
+    crowded = make_notes(np.zeros(50_000), np.ones(50_000), 60)
+    with pytest.raises(ValueError, match=r"pairs of notes of pitch 60 begin within 0\.05 s"):
+        T.evaluate(crowded, crowded)
+
+
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_the_sweep_does_not_count_drums(case):
     ref, est = golden_notes(case["ref"]), golden_notes(case["est"])
