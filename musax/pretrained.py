@@ -188,6 +188,15 @@ def resolve(name_or_dir: str | os.PathLike) -> Path:
     )
 
 
+def weights_path(name_or_dir: str) -> str:
+    """Return the path of a model's parameters, for training that begins with them.
+
+    Raises:
+      PretrainedError: no such model; see `resolve`.
+    """
+    return str(resolve(name_or_dir) / PARAMS_NAME)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name that is closest, or "." if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)

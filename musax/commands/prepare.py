@@ -36,6 +36,9 @@ examples:
   musax prepare egmd-mini --groove data/groove --kit GMRockKit --kit FluidR3_GM \\
       --split test --limit 10 -o data/egmd_mini
 
+  # your own recordings, each with its notes beside it: song.wav and song.mid, song.csv, ...
+  musax prepare pairs recordings/ -o data/mine
+
   # the preprocessing of a registered task, done once for use_cached=True
   musax prepare task shakespeare_punctuation --module t5x.examples.shakespeare.tasks -o data/cached
 
@@ -126,6 +129,8 @@ def add_parser(verbs: Any) -> None:
     )
     egmd.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     egmd.set_defaults(runner=None)
+    pairs = datasets.add_parser("pairs", help="a folder of recordings with their notes")
+    _add_pairs(pairs)
     task = datasets.add_parser("task", help="a registered task, preprocessed once")
     task.add_argument("name", metavar="NAME", help="name of the task")
     task.add_argument("--module", metavar="MODULE", help="Python module that registers the task")
@@ -141,7 +146,7 @@ def add_parser(verbs: Any) -> None:
     text.set_defaults(runner=None)
     for command in (midi, bands, drums, task):
         command.add_argument("--runner", help="Apache Beam runner, such as DirectRunner")
-    for command in (midi, bands, drums, egmd, task):
+    for command in (midi, bands, drums, egmd, pairs, task):
         command.add_argument(
             "-j",
             "--workers",
@@ -150,7 +155,7 @@ def add_parser(verbs: Any) -> None:
             metavar="N",
             help="number of processes; default: one per processor",
         )
-    for command in (midi, bands, drums, egmd, task, text):
+    for command in (midi, bands, drums, egmd, pairs, task, text):
         command.add_argument(
             "-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write into"
         )
@@ -195,6 +200,33 @@ def _add_groove(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "directory",
+        metavar="DIR",
+        help="folder, with folders in it, of recordings; beside each its notes under the same name "
+        "(.mid, .csv, .json, .tsv)",
+    )
+    add(
+        "--hold-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the recordings for validation, at least one; default: %(default)g",
+    )
+    add("--seconds", type=float, default=16.0, metavar="S", help="length of a take; default: 16")
+    add(
+        "--sample-rate",
+        type=int,
+        metavar="HZ",
+        help="samples per second; default: 16000, with --drums 44100",
+    )
+    add("--drums", action="store_true", help="all notes are of drums, whatever the files say")
+    add("--seed", type=int, default=0, metavar="N", help="which are held out; default: 0")
+    parser.set_defaults(runner=None)
+
+
 def _add_rendering(parser: argparse.ArgumentParser, *, seconds: float, sample_rate: int) -> None:
     add = parser.add_argument
     add(
@@ -230,8 +262,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(
                 f"unrecognized arguments: {' '.join(args.rest)} (options for Beam need --runner)"
             )
-        write = {"text": _text, "task": _task, "egmd-mini": _egmd_mini}.get(args.dataset, _takes)
-        for line in write(args):
+        own = {"text": _text, "task": _task, "egmd-mini": _egmd_mini, "pairs": _pairs}
+        for line in own.get(args.dataset, _takes)(args):
             print(line)
     except (ValueError, OSError, ImportError) as error:
         report_error(error)
@@ -286,6 +318,23 @@ def _egmd_mini(args: argparse.Namespace) -> list[str]:
         progress=_progress("recordings", count),
     )
     return [f"{args.output}: {len(rows)} recordings of {args.split}"]
+
+
+def _pairs(args: argparse.Namespace) -> list[str]:
+    from musax.datasets.pairs import write_pairs
+
+    written = write_pairs(
+        args.directory,
+        args.output,
+        hold_out=args.hold_out,
+        seed=args.seed,
+        sample_rate=args.sample_rate,
+        seconds=args.seconds,
+        drums=args.drums,
+        workers=args.workers,
+        progress=_progress,
+    )
+    return [line for info in written for line in _counts(args, info)]
 
 
 def _text(args: argparse.Namespace) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from musax.audio import load_audio, normalize_peak, to_float
 from musax.midi import load_midi
 from musax.notes import make_notes, sort_notes, trim_overlapping_notes, validate_notes
+from musax.notes_io import load_notes_csv, load_notes_json
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".aif", ".aiff")
-TRUTH_SUFFIXES = (".tsv", ".mid", ".midi")
 RENDER_RATE = 16000
 _SHORTEST_NOTE_S = 0.012  # what trimming leaves of unisons
 
@@ -37,7 +37,7 @@ class Recording:
 def folder_set(directory: str | Path) -> list[Recording]:
     """Read the audio files of a folder that have their notes beside them, by name.
 
-    The notes of `x.flac` are `x.tsv` (see `load_note_table`) or `x.mid`.
+    The notes of `x.flac` are in `x` with one of `NOTE_SUFFIXES`, `x.tsv` before the others.
 
     Raises:
       FileNotFoundError: no such folder, or no audio file with its truth in it.
@@ -49,17 +49,30 @@ def folder_set(directory: str | Path) -> list[Recording]:
     for path in sorted(directory.iterdir()):
         if path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
-        truth = next((t for s in TRUTH_SUFFIXES if (t := path.with_suffix(s)).is_file()), None)
+        truth = next(iter(note_files(path)), None)
         if truth is not None:
             audio, sample_rate = load_audio(path)
-            notes = load_note_table(truth) if truth.suffix == ".tsv" else load_midi(truth)
-            recordings.append(Recording(path.stem, audio, sample_rate, notes))
+            recordings.append(Recording(path.stem, audio, sample_rate, load_notes(truth)))
     if not recordings:
         raise FileNotFoundError(
             f"{directory}: no audio file ({', '.join(AUDIO_SUFFIXES)}) with its notes beside it; "
-            f"expected the same name with {' or '.join(TRUTH_SUFFIXES)}"
+            f"expected the same name with {' or '.join(NOTE_SUFFIXES)}"
         )
     return recordings
+
+
+def note_files(audio: Path) -> list[Path]:
+    """Return the files of notes beside a recording, under its name."""
+    return [path for s in NOTE_SUFFIXES if (path := audio.with_suffix(s)).is_file()]
+
+
+def load_notes(path: Path) -> np.ndarray:
+    """Return the notes of a file of one of `NOTE_SUFFIXES`, by onset.
+
+    Raises:
+      ValueError: the file cannot be read as what its suffix says; names it.
+    """
+    return sort_notes(_NOTE_READERS[path.suffix.lower()](path))
 
 
 def load_note_table(path: str | Path) -> np.ndarray:
@@ -153,3 +166,14 @@ def middle_excerpt(notes: np.ndarray, seconds: float) -> np.ndarray:
     notes["program"] = 0
     notes = trim_overlapping_notes(sort_notes(notes))
     return sort_notes(notes[notes["offset"] - notes["onset"] > _SHORTEST_NOTE_S])
+
+
+_NOTE_READERS = {
+    ".tsv": load_note_table,
+    ".mid": load_midi,
+    ".midi": load_midi,
+    ".csv": load_notes_csv,
+    ".json": load_notes_json,
+}
+#: Files of notes: a table of numbers, MIDI, and those of `musax.notes_io`.
+NOTE_SUFFIXES = tuple(_NOTE_READERS)
