@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _NUM_CHANNELS = 16
+_FASTEST_LEAD = 960.0  # quarters per minute
 
 
 def load_midi(
@@ -166,7 +167,8 @@ def save_midi(
         60 / (tempo * ticks_per_quarter) s (0.5 ms by default).
       first_beat: when the first quarter ends that the file counts, s; it gets a tempo of its own,
         so that later beats fall on the grid of a sequencer while notes keep their times. 0 for
-        the same tempo from the beginning.
+        the same tempo from the beginning. Where that tempo would be above 960, which sequencers
+        do not take, the first quarter ends a beat later.
 
     A note lasts at least one tick and ends where its pitch is next struck, so that a reader
     finds the same notes again.
@@ -195,6 +197,8 @@ def midi_to_bytes(
     tempo_us = round(6e7 / tempo) if tempo > 0 else 0
     if not 0 < tempo_us < 1 << 24:
         raise ValueError(f"tempo {tempo} quarter notes per minute cannot be written (3.6 to 6e7)")
+    if 0 < first_beat < 60.0 / _FASTEST_LEAD:
+        first_beat += 60.0 / tempo
     lead_us = round(first_beat * 1e6)
     if not 0 <= lead_us < 1 << 24:
         raise ValueError(f"first_beat={first_beat} s cannot be written (0 to 16.7 s)")

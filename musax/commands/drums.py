@@ -1,7 +1,6 @@
 """`musax drums`: recordings of drums to hits with velocities."""
 
 import argparse
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from musax.commands.capabilities import check_options, given_options, read_capab
 from musax.commands.console import audio_progress
 from musax.commands.files import expand_inputs
 from musax.commands.outputs import Job, Plan, plan_outputs
+from musax.commands.tempo import add_tempo, find_tempo
 from musax.commands.verb import STATUS_HELP, describe_transcription, run_verb, save_result
 
 TASK = "drums"
@@ -17,7 +17,6 @@ CLASSES = ("3-hit", "5", "8-hit", "9", "18")
 MAPS = ("gm", "roland")
 #: Options of the command line, and what models call them.
 OPTIONS = {"classes": "level", "threshold": "threshold", "map": "pitch_map"}
-_DEFAULT_TEMPO = 120.0
 
 _EPILOG = f"""\
 examples:
@@ -40,9 +39,9 @@ classes:
   9       kick, snare, three toms, closed and open hi-hat, crash, ride
   18      every stroke that the model distinguishes
 
-The recording should contain drums only; separate them from a mix first. The estimated tempo (extra
-`tempo`) is written into the MIDI file. The time before the first beat becomes one quarter note, so
-that beats fall on the grid and hits keep their times.
+The recording should contain drums only; separate them from a mix first. The estimated tempo is
+written into the MIDI file. The time before the first beat becomes one quarter note, so that beats
+fall on the grid and hits keep their times.
 
 {STATUS_HELP}
 """
@@ -82,23 +81,10 @@ def add_parser(verbs: Any) -> None:
         help="onset probability from which a hit is reported, between 0 and 1: lower values report "
         "more hits; default: one for each drum, tuned on validation data",
     )
-    add(
-        "--tempo",
-        default="auto",
-        type=_tempo,
-        metavar="BPM",
-        help="quarter notes per minute in the MIDI file: a number, auto (estimate it) or none "
-        f"({_DEFAULT_TEMPO:g}); default: %(default)s",
-    )
+    add_tempo(parser)
     options.add_overwrite(parser)
     options.add_quiet(parser)
     parser.set_defaults(run=run)
-
-
-def _tempo(text: str) -> str | float:
-    if text in ("auto", "none"):
-        return text
-    return numbers.real("auto, none or a tempo from 4 to 1000", 4.0, 1000.0)(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,36 +107,9 @@ def run(args: argparse.Namespace) -> int:
         with audio_progress(job.subject, enabled=not args.quiet) as progress:
             settings = given_options(args, OPTIONS)
             result = loaded.transcribe_file(job.source, progress=progress, **settings)
-        tempo, first_beat, sentence = _find_tempo(result.notes, args.tempo)
-        save_result(
-            result,
-            job.outputs,
-            source=job.source,
-            tempo=tempo,
-            first_beat=first_beat,
-            soundfont=args.soundfont,
-            kit=kit,
-        )
+        beat, sentence = find_tempo(result.notes, args.tempo)
+        given = {"source": job.source, "soundfont": args.soundfont, "kit": kit}
+        save_result(result, job.outputs, **given, **beat)
         return [describe_transcription(result, "hits", sentence)]
 
     return run_verb(args, TASK, model=model, plan=plan, prepare=prepare, work=work)
-
-
-def _find_tempo(notes: Any, asked: str | float) -> tuple[float, float, str]:
-    """Return the tempo, the time of the first beat in s, and words on an estimate."""
-    if asked == "none":
-        return _DEFAULT_TEMPO, 0.0, ""
-    if not isinstance(asked, str):
-        return asked, 0.0, ""
-    from drums.tempo import estimate_tempo
-
-    try:
-        found = estimate_tempo(notes)
-    except ImportError as error:
-        warnings.warn(
-            f"{error}; the MIDI file has {_DEFAULT_TEMPO:g} bpm", UserWarning, stacklevel=2
-        )
-        return _DEFAULT_TEMPO, 0.0, ""
-    if found is None:
-        return _DEFAULT_TEMPO, 0.0, ""
-    return found.bpm, found.first_beat, f", {found.bpm:.1f} bpm"

@@ -15,6 +15,7 @@ from typing import Any
 
 from musax.commands.console import describe_exception, minutes, report_error, report_warning
 from musax.commands.outputs import (
+    AUDIO_FORMATS,
     Job,
     Plan,
     check_formats,
@@ -22,6 +23,8 @@ from musax.commands.outputs import (
     check_places,
 )
 
+#: Formats that are made of the notes.
+_DERIVED = ("png", *AUDIO_FORMATS)
 DONE, FAILED, NOT_STARTED = 0, 1, 2
 STATUS_HELP = (
     "exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started"
@@ -122,9 +125,22 @@ def _report(job: Job, sentences: Sequence[str], seconds: float) -> None:
 
 
 def save_result(result: Any, files: Mapping[str, Path], **options: Any) -> None:
-    """Write a result of `musax.results` in every format of a job."""
-    for path in files.values():
-        result.save(path, **options)
+    """Write a result of `musax.results` in every format of a job.
+
+    Notes and texts come before pictures and audio, which take more memory and may fail: what can
+    be written is.
+
+    Raises:
+      Exception: the first error of a format, once the others are written.
+    """
+    failed = None
+    for fmt in sorted(files, key=_DERIVED.__contains__):
+        try:
+            result.save(files[fmt], **options)
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def describe_transcription(result: Any, kind: str, more: str = "") -> str:

@@ -60,9 +60,35 @@ def test_a_folder_beside_itself_and_no_overwriting(model, loop, tmp_path, capsys
 
 
 def test_the_tempo_is_estimated(model, loop, capsys):
-    pytest.importorskip("librosa")
     assert drums(loop, "--model", model) == 0
     assert " bpm" in capsys.readouterr().out
+
+
+def test_an_estimate_that_fails_loses_nothing(model, loop, capsys, monkeypatch):
+    def fail(notes, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("musax.tempo.estimate_tempo", fail)
+    assert drums(loop, "--model", model) == 0
+    assert "the tempo could not be estimated (MemoryError" in capsys.readouterr().err
+    assert len(load_midi(loop.with_suffix(".mid")))
+
+
+def test_a_picture_that_fails_loses_no_notes(model, loop, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def fail(figure, path):
+        raise MemoryError
+
+    monkeypatch.setattr("musax.plots.save_figure", fail)
+    picture = loop.with_name("groove.png")
+    assert drums(loop, "--model", model, "-o", picture, "--format", "mid,csv") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "out of memory" in error
+    assert not picture.exists()
+    assert len(load_midi(loop.with_name("groove.mid")))
+    assert loop.with_name("groove.csv").is_file()
 
 
 def test_silence_is_said_and_written(model, tmp_path, capsys):
