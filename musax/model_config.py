@@ -368,7 +368,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def place_params(params: Any, expected: Any, source: Any = "model") -> Any:
-    """Return parameters on the device, in float32, after a check of their names and shapes.
+    """Return parameters on the device, in float32, after a check of names, shapes and numbers.
 
     Args:
       params: nested dicts of arrays, of any floating type: half precision makes smaller files.
@@ -376,13 +376,14 @@ def place_params(params: Any, expected: Any, source: Any = "model") -> Any:
       source: the file, for messages.
 
     Raises:
-      CheckpointError: arrays are missing, unknown, or of other shapes; lists which.
+      CheckpointError: arrays are missing, unknown, of other shapes, or not finite; lists which.
     """
     import jax
 
-    from t5x.checkpoints import check_params
+    from t5x.checkpoints import check_finite, check_params
 
     check_params(params, expected, source)
+    check_finite(params, source)
     return jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), dict(params)))
 
 

@@ -357,14 +357,16 @@ def save_model_folder(
 
     Raises:
       PretrainedError: `config` names no known system, or `folder` is a file.
+      CheckpointError: a parameter is not finite, such as in half precision one above 65504.
     """
-    from t5x.checkpoints import save_safetensors
+    from t5x.checkpoints import check_finite, save_safetensors
     from t5x.files import atomic_path, write_bytes, write_text
 
     folder = Path(folder)
     check_system(config.get("system"), f"{folder}: config")
     if folder.exists() and not folder.is_dir():
         raise PretrainedError(f"{folder}: is a file; choose the path of a folder")
+    check_finite(params, f"{folder}: params")
     text = json.dumps(dict(config), indent=2) + "\n"
 
     def write_files(target: Path) -> None:

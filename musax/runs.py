@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
+from t5x.checkpoints.loading import check_finite, checkpoint_step, load_params, run_checkpoint
 from t5x.run_config import read_macros
 
 
@@ -56,14 +56,17 @@ def load_trained_run(
     Raises:
       FileNotFoundError: no `config.gin`, or no such checkpoint.
       ValueError: the configuration lacks a macro.
+      CheckpointError: the checkpoint is damaged, or its parameters are not finite.
     """
     checkpoint = run_checkpoint(run_dir, step)
     names = ("MODEL", "TRAIN_TASK", "EVALUATE_TASK", "TASK_FEATURE_LENGTHS")
     model, train_task, evaluate_task, lengths = read_macros(run_dir, *names)
+    params = read_params(checkpoint)
+    check_finite(params, checkpoint)
     found = checkpoint_step(checkpoint)
     return TrainedRun(
         model,
-        read_params(checkpoint),
+        params,
         train_task,
         evaluate_task,
         lengths["targets"],

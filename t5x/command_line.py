@@ -13,8 +13,9 @@ from typing import Any
 
 from t5x import gin_utils
 from t5x.extras import how_to_install
+from t5x.training.errors import TrainingError
 
-STATUS_OK, STATUS_MISTAKE = 0, 2
+STATUS_OK, STATUS_FAILED, STATUS_MISTAKE = 0, 1, 2
 
 
 def make_parser(
@@ -170,8 +171,8 @@ def run(
       arguments: arguments of `entry` that those flags override.
 
     Returns:
-      The exit status: 0, or 2 for a mistake in flags, configuration, checkpoint or mesh, which is
-      told without a traceback.
+      The exit status: 0; 1 for a run that could not go on; 2 for a mistake in flags, configuration,
+      checkpoint or mesh. Both are told without a traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = make_parser(entry, program, description, example, command)
@@ -188,6 +189,9 @@ def run(
         if args.dry_run:
             overrides["dry_run"] = True
         _call(configured, overrides)
+    except TrainingError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return STATUS_FAILED
     except _mistakes() as error:
         print(f"{program}: {error}", file=sys.stderr)
         return STATUS_MISTAKE

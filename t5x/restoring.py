@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from t5x.checkpoints import CheckpointError, CheckpointManager, check_params, load_state
+from t5x.checkpoints import (
+    CheckpointError,
+    CheckpointManager,
+    check_finite,
+    check_params,
+    load_state,
+)
 from t5x.checkpoints.loading import (
     all_checkpoints,
     check_tree,
@@ -98,9 +104,10 @@ class TrainStateInitializer:
         """The state of checkpoint `step` of a run of this very model.
 
         Raises:
-          CheckpointError: the checkpoint does not fit the model.
+          CheckpointError: the checkpoint does not fit the model, or holds NaN.
         """
         restored = manager.restore(step, self.expected)
+        check_finite(restored["target"], manager.path(step))
         return self.global_train_state_shape.restore_state(restored)
 
     def from_checkpoint(
@@ -134,7 +141,7 @@ class TrainStateInitializer:
             get False, those with `train_state` get `global_train_state_shape`.
 
         Raises:
-          CheckpointError: lists what is missing, unknown or of another shape.
+          CheckpointError: lists what is missing, unknown, of another shape, or not finite.
           ValueError: something is initialized and there is no key, or configurations mean several
             checkpoints.
         """
@@ -146,7 +153,9 @@ class TrainStateInitializer:
             found = self._transformed(load_state(path, "target"), transformations)
             check_params(found["target"], expected["target"], path)
             fresh = self.from_scratch(rng)
-            return fresh.replace_params(place(_cast(found, dtype), expected)["target"])
+            found = _cast(found, dtype)
+            check_finite(found["target"], path)
+            return fresh.replace_params(place(found, expected)["target"])
         found = self._transformed(self._read(path), transformations)
         found = flax.traverse_util.flatten_dict(found, sep="/")
         wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
@@ -163,8 +172,9 @@ class TrainStateInitializer:
             chosen |= {name: fresh[name] for name in absent}
             check_tree(chosen, _arrays(wanted), path)
         chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
-        tree = flax.traverse_util.unflatten_dict(chosen, sep="/")
-        return self.global_train_state_shape.restore_state(place(_cast(tree, dtype), expected))
+        tree = _cast(flax.traverse_util.unflatten_dict(chosen, sep="/"), dtype)
+        check_finite(tree["target"], path)
+        return self.global_train_state_shape.restore_state(place(tree, expected))
 
     def from_config(self, cfg: RestoreConfig, path: str | Path, rng: jax.Array | None) -> Any:
         """Return the state of checkpoint `path`, read with the options of `cfg`.

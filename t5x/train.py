@@ -60,6 +60,7 @@ def train(
     verify_matching_vocabs_fn: Callable[..., None] | None = utils.verify_matching_vocabs,
     gc_period: int = 0,
     profile_steps: Sequence[int] | None = None,
+    end_when_diverged: bool = True,
     dry_run: bool = False,
 ) -> tuple[int, Any]:
     """Train to `total_steps`, from where MODEL_DIR stands.
@@ -94,6 +95,8 @@ def train(
       gc_period: collect garbage only every so many steps; 0 leaves it to Python.
       profile_steps: (first, last) step, counted from the start of this process, whose trace goes
         to MODEL_DIR/profile, for TensorBoard or Perfetto.
+      end_when_diverged: raise TrainingError, and save nothing more, once a state is NaN or
+        infinite. False trains on; such states are not saved either.
       dry_run: build everything, print it, and train nothing.
 
     Returns:
@@ -101,6 +104,7 @@ def train(
 
     Raises:
       ValueError: something in the configuration does not fit; the message says what.
+      TrainingError: the run cannot go on; the message says from where it can be continued.
     """
     del concurrent_metrics, use_orbax
     start_time = time.perf_counter()
@@ -208,6 +212,7 @@ def train(
         eval_period=eval_period,
         stats_period=stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD),
         gc_period=gc_period,
+        end_when_diverged=end_when_diverged,
     )
     step = loop.train(first, evaluate_first=run_eval_before_training)
     return step, trainer.train_state

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from t5x import metrics as metrics_lib
 from t5x.partitioning import BasePartitioner, PartitioningError, with_sharding_constraint
 from t5x.training.actions import ActionMode, BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.training.errors import TrainingError
 from t5x.training.weight_metrics import WeightMetricsComputer
 from t5x.unsupported import unsupported_names
 
@@ -31,6 +32,8 @@ __all__ = [
     "Trainer",
     "WeightMetricsComputer",
 ]
+
+_NEVER = -1
 
 Batch = Mapping[str, jax.Array]
 MetricsMap = dict[str, metrics_lib.Metric]
@@ -59,6 +62,8 @@ class Trainer:
       compile_seconds: time spent compiling training steps.
       flops: floating-point operations of the training steps so far, as XLA counts them.
       model_flops: the same by formula (`t5x.training.flops`); 0 where there is none.
+      diverged_step: the first step after which the state was not finite, see `is_finite`; None if
+        all were. Known once the metrics of that step are read.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Trainer:
         self.compile_seconds = 0.0
         self.flops = 0.0
         self.model_flops = 0.0
+        self.diverged_step: int | None = None
         self._base_rng = np.asarray(jax.random.PRNGKey(0) if rng is None else rng)
         self._weight_metrics = weight_metrics_computer
         self._axes = partitioner.get_mesh_axes(train_state)
@@ -96,6 +102,7 @@ class Trainer:
         self._compiled_steps: dict[Any, Any] = {}
         self._totals: MetricsMap | None = None
         self._first = jnp.asarray(True)
+        self._diverged = jnp.asarray(_NEVER, jnp.int32)
         self._compiled_eval: dict[Any, Any] = {}
 
     # ------------------------------------------------------------------ the pure functions
@@ -138,10 +145,13 @@ class Trainer:
     # ------------------------------------------------------------------ driving them
 
     def _accumulating_step(
-        self, state: Any, totals: MetricsMap, first: jax.Array, batch: Batch
-    ) -> tuple[Any, MetricsMap, jax.Array]:
+        self, state: Any, totals: MetricsMap, first: jax.Array, diverged: jax.Array, batch: Batch
+    ) -> tuple[Any, MetricsMap, jax.Array, jax.Array]:
         state, metrics = self.train_step(state, batch)
-        return state, metrics_lib.accumulate(totals, metrics, first), jnp.zeros_like(first)
+        totals = metrics_lib.accumulate(totals, metrics, first)
+        fine = (diverged != _NEVER) | is_finite(state)
+        step = jnp.asarray(state.step, jnp.int32)
+        return state, totals, jnp.zeros_like(first), jnp.where(fine, diverged, step)
 
     def compile_train(self, batch: Batch) -> None:
         """Compile the step for batches like `batch`; add to compile_seconds."""
@@ -152,7 +162,9 @@ class Trainer:
             self._totals = jax.device_put(
                 metrics_lib.empty_like(shapes), self.partitioner.replicated
             )
-            self._first = jax.device_put(self._first, self.partitioner.replicated)
+            self._first, self._diverged = jax.device_put(
+                (self._first, self._diverged), self.partitioner.replicated
+            )
         whole = PartitionSpec()
         step = self.partitioner.partition(
             self._accumulating_step,
@@ -160,13 +172,14 @@ class Trainer:
                 self._axes,
                 whole,
                 whole,
+                whole,
                 self.partitioner.data_partition_spec,
             ),
-            out_axis_resources=(self._axes, whole, whole),
-            donate_argnums=(0, 1, 2),
+            out_axis_resources=(self._axes, whole, whole, whole),
+            donate_argnums=(0, 1, 2, 3),
         )
         compiled = self.partitioner.compile(
-            step, self.train_state, self._totals, self._first, batch
+            step, self.train_state, self._totals, self._first, self._diverged, batch
         )
         by_formula = self.model.train_step_flops(self.train_state.params, batch) or 0.0
         # XLA counts the body of a loop once.
@@ -180,8 +193,8 @@ class Trainer:
         if shapes not in self._compiled_steps:
             self.compile_train(batch)
         run, by_xla, by_formula = self._compiled_steps[shapes]
-        self.train_state, self._totals, self._first = run(
-            self.train_state, self._totals, self._first, batch
+        self.train_state, self._totals, self._first, self._diverged = run(
+            self.train_state, self._totals, self._first, self._diverged, batch
         )
         self.flops += by_xla
         self.model_flops += by_formula
@@ -190,16 +203,26 @@ class Trainer:
         """Wait for the started steps; return their merged metrics, on the host, and reset them."""
         if self._totals is None:
             raise ValueError("No training step has run, so there are no metrics.")
-        metrics = jax.device_get(self._totals)
+        metrics, diverged = jax.device_get((self._totals, self._diverged))
+        self.diverged_step = None if diverged == _NEVER else int(diverged)
         self._first = jax.device_put(jnp.asarray(True), self.partitioner.replicated)
         return metrics
 
     def train(self, batch_iter: Iterator[Batch], num_steps: int) -> dict[str, float]:
-        """Run `num_steps` steps and return their metrics."""
+        """Run `num_steps` steps and return their metrics.
+
+        Raises:
+          TrainingError: the state is no longer finite.
+        """
         compiling, start = self.compile_seconds, time.perf_counter()
         for _ in range(num_steps):
             self.step(self.to_device(next(batch_iter)))
         metrics = self.read_metrics()
+        if self.diverged_step is not None:
+            raise TrainingError(
+                f"The state is NaN or infinite since step {self.diverged_step}: lower the learning "
+                "rate, warm it up or clip the gradients."
+            )
         seconds = time.perf_counter() - start - (self.compile_seconds - compiling)
         return metrics_lib.compute(metrics_lib.set_duration(metrics, seconds))
 
@@ -260,6 +283,18 @@ def global_norm(tree: Tree) -> jax.Array:
     """L2 norm of all arrays of `tree` together, float32."""
     squares = [jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
+
+
+def is_finite(state: Any) -> jax.Array:
+    """Return whether a train state can be used: a bool scalar.
+
+    That is, the L2 norm of its parameters is finite in float32 (so that 1e20 counts as diverged,
+    one step before its products overflow), and nothing else of it is NaN. Infinities elsewhere may
+    be meant, such as the best loss so far.
+    """
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    nan = jnp.stack([jnp.isnan(x).any() for x in floats]).any() if floats else False
+    return jnp.isfinite(global_norm(state.params)) & ~jnp.asarray(nan)
 
 
 def _flops(compiled: Any) -> float:

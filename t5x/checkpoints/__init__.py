@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from t5x.checkpoints.huggingface import load_hugging_face, save_hugging_face
 from t5x.checkpoints.loading import (
     CheckpointError,
+    check_finite,
     check_params,
     checkpoint_kind,
     latest_checkpoint,
@@ -41,6 +42,7 @@ __all__ = [
     "SaveBestCheckpointer",
     "SaveStateTransformationFn",
     "all_steps",
+    "check_finite",
     "check_params",
     "checkpoint_kind",
     "get_checkpoint_dir",

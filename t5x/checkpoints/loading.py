@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
@@ -196,6 +197,34 @@ def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint"
       CheckpointError: lists what is missing, unknown, or of another shape.
     """
     check_tree(params, expected, source)
+
+
+def check_finite(params: Tree, source: str | Path = "checkpoint") -> None:
+    """Check that no parameter is NaN or infinite.
+
+    Args:
+      params: nested or flat dicts of arrays, on the host or on devices.
+      source: the file, for messages.
+
+    Raises:
+      CheckpointError: names the first such array, and says how many there are.
+    """
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(dict(params), sep="/")
+    broken = [name for name, x in flat.items() if not _finite(x)]
+    if broken:
+        raise CheckpointError(
+            f"{source}: {len(broken)} of {len(flat)} arrays hold NaN or infinite numbers, such as "
+            f"{broken[0]}: the training run diverged before this was saved, or the file is "
+            "damaged. Take an earlier checkpoint, or copy the file again."
+        )
+
+
+def _finite(array: Any) -> bool:
+    """Whether all numbers are finite, of a device array in several processes those held here."""
+    shards = getattr(array, "addressable_shards", None)
+    parts = [array] if shards is None else [s.data for s in shards if s.replica_id == 0]
+    numbers = map(np.asarray, parts)
+    return all(bool(np.isfinite(x).all()) for x in numbers if jnp.issubdtype(x.dtype, jnp.inexact))
 
 
 def check_tree(found: Tree, expected: Tree, source: str | Path) -> None:

@@ -79,6 +79,10 @@ class CheckpointManager:
         """The newest step, or None."""
         return self._manager.latest_step()
 
+    def path(self, step: int) -> Path:
+        """Return the folder of checkpoint `step`."""
+        return self.directory / f"{STEP_PREFIX}_{step}"
+
     def save(
         self,
         step: int,

@@ -12,6 +12,7 @@ from t5x.data.prefetch import Prefetcher
 from t5x.loggers import Console, MetricWriter
 from t5x.trainer import Trainer
 from t5x.training.actions import BaseAction
+from t5x.training.errors import TrainingError
 from t5x.training.evaluations import Evaluations
 from t5x.training.preemption import StopRequest
 from t5x.training.profiling import Profiler
@@ -37,6 +38,7 @@ class Loop:
       eval_period: steps between evaluations; 0 never evaluates.
       stats_period: steps between reports.
       gc_period: collect garbage only every so many steps; 0 leaves it to Python.
+      end_when_diverged: raise when the state is not finite; otherwise go on, without saving.
     """
 
     run: Run
@@ -52,6 +54,7 @@ class Loop:
     eval_period: int
     stats_period: int
     gc_period: int
+    end_when_diverged: bool = True
 
     def train(self, first: int, evaluate_first: bool = False) -> int:
         """Train until `total_steps`, a stop request, or an action that ends the run; then save.
@@ -62,6 +65,9 @@ class Loop:
 
         Returns:
           The step reached.
+
+        Raises:
+          TrainingError: the state is not finite; see `t5x.trainer.is_finite`.
         """
         step, stopping, ended_by = first, False, []
         with StopRequest() as stop, _managed_garbage(self.gc_period), self._closing():
@@ -83,6 +89,8 @@ class Loop:
                 stopping = stop.requested if jax.process_count() == 1 else report and stop.agreed()
                 if report or stopping:
                     ended_by += self._report(step)
+                    if self.end_when_diverged and not ended_by:
+                        self._check_finite(step)
                 if self.run.is_save_step(step) and all(action.saves for action in ended_by):
                     with self.stats.aside("checkpoint"):
                         self._save(step)
@@ -127,8 +135,22 @@ class Loop:
         """Return the actions of `mode` that end the run. All are asked, since they keep count."""
         return [action for action in self.actions.get(mode, ()) if action.run(step, metrics)]
 
+    def _check_finite(self, step: int) -> None:
+        diverged = self.trainer.diverged_step
+        if diverged is None:
+            return
+        self.run.wait()
+        raise TrainingError(
+            f"{self.run.folder}: the state is NaN or infinite since step {diverged} (seen at step "
+            f"{step}), and is not saved; {self.run.last_checkpoint()}. Lower the learning rate, "
+            "warm it up or clip the gradients, then start the run again: it continues from the "
+            "last checkpoint. (train.end_when_diverged = False goes on all the same.)"
+        )
+
     def _save(self, step: int) -> None:
-        self.run.save(step, self.trainer.train_state, self.batches)
+        """Save the state unless it is not finite; every save comes after a report of its step."""
+        if self.trainer.diverged_step is None:
+            self.run.save(step, self.trainer.train_state, self.batches)
 
     @contextlib.contextmanager
     def _closing(self) -> Iterator[None]:

@@ -151,6 +151,11 @@ class Run:
         state = transform_saved(state, self._cfg.save.state_transformation_fns)
         return self._manager.save(step, state, run, batches.get_state())
 
+    def last_checkpoint(self) -> str:
+        """Say which checkpoint is the last whole one."""
+        step = None if self._manager is None else self._manager.latest_step()
+        return "no checkpoint was saved" if step is None else f"checkpoint_{step} is the last one"
+
     def wait(self) -> None:
         """Wait until checkpoints are whole; raise what went wrong in writing them."""
         if self._manager is not None:

@@ -1,13 +1,15 @@
 """Model folders: finding, loading and writing them."""
 
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from musax import pretrained
 from musax.pretrained import PretrainedError
-from t5x.checkpoints import load_safetensors
+from t5x.checkpoints import CheckpointError, load_safetensors, save_safetensors
 
 CONFIG = {"system": "mt3", "network": {}}
 PARAMS = {"encoder": {"scale": np.arange(3, dtype=np.float32)}}
@@ -192,3 +194,22 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PretrainedError, match="is a file"):
         pretrained.save_model_folder(tmp_path / "file", PARAMS, CONFIG, "card")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("model", pretrained.list_models(), ids=lambda model: model.name)
+def test_models_that_are_not_finite_are_refused(model, value, tmp_path):
+    folder = tmp_path / model.name
+    shutil.copytree(model.path, folder)
+    params, metadata = load_safetensors(folder / "model.safetensors")
+    params = jax.tree.map(lambda x: np.full_like(x, value), params)
+    save_safetensors(folder / "model.safetensors", params, metadata)
+    with pytest.raises(CheckpointError, match=f"{folder}: .* hold NaN or infinite numbers"):
+        pretrained.load(folder)
+
+
+def test_models_that_are_not_finite_are_not_written(tmp_path):
+    params = {"encoder": {"scale": np.float16([1, 2, np.inf])}}
+    with pytest.raises(CheckpointError, match=r"1 of 1 arrays .* such as encoder/scale"):
+        pretrained.save_model_folder(tmp_path / "model", params, CONFIG, "")
+    assert not list(tmp_path.iterdir())

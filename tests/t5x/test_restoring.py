@@ -47,6 +47,26 @@ def test_whole_state_from_orbax(initializer, state, saved):
     assert int(restored.step) == 17
 
 
+def test_parameters_that_are_not_finite_are_refused(initializer, state, tmp_path):
+    params = jax.tree.map(np.array, state.params)
+    params["wi"][0, 0] = np.nan
+    checkpoints.save_safetensors(tmp_path / "model.safetensors", params)
+    manager = checkpoints.CheckpointManager(tmp_path)
+    manager.save(3, state.replace_params(params).state_dict())
+    manager.wait()
+    message = r"{}: 1 of 4 arrays hold NaN or infinite numbers, such as wi"
+    for name in ("model.safetensors", "checkpoint_3"):
+        with pytest.raises(CheckpointError, match=message.format(tmp_path / name)):
+            initializer.from_checkpoint(tmp_path / name, KEY)
+    with pytest.raises(CheckpointError, match=message.format(tmp_path / "checkpoint_3")):
+        initializer.from_manager(manager, 3)
+    manager.close()
+    params["wi"][0, 0] = 1e5
+    checkpoints.save_safetensors(tmp_path / "model.safetensors", params)
+    with pytest.raises(CheckpointError, match="such as wi"):  # above float16's largest, 65504
+        initializer.from_checkpoint(tmp_path / "model.safetensors", KEY, dtype="float16")
+
+
 def test_parameters_from_safetensors(initializer, state, tmp_path):
     path = tmp_path / "model.safetensors"
     checkpoints.save_safetensors(path, jax.device_get(state.params))

@@ -19,6 +19,7 @@ from t5x.loggers import read_metrics
 from t5x.partitioning import PjitPartitioner
 from t5x.trainer import Trainer
 from t5x.training.actions import BaseAction, EarlyStoppingAction, TerminateOnNanAction
+from t5x.training.errors import TrainingError
 from tests.t5x import toy
 
 LENGTHS = {"targets": 8}
@@ -217,6 +218,36 @@ def test_a_state_that_is_nan_replaces_no_checkpoint(tmp_path, capsys):
     assert "ended at step 15 of 40, by TerminateOnNanAction" in capsys.readouterr().out
 
 
+def growing(rate):
+    """A trainer whose learning rate is `rate` from step 12 on."""
+
+    def make_trainer(**kwargs):
+        return Trainer(learning_rate_fn=lambda step: jnp.where(step < 12, 0.05, rate), **kwargs)
+
+    return make_trainer
+
+
+@pytest.mark.parametrize("period", [1, 5])
+def test_a_run_that_diverges_ends_with_its_last_finite_checkpoint(whole, tmp_path, period):
+    save = utils.CheckpointConfig(utils.SaveCheckpointConfig(period=period, keep=1))
+    options = {"checkpoint_cfg": save, "eval_period": 0}
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path, 40, trainer_cls=growing(1e30), **options)
+    last = 12 if period == 1 else 10
+    message = str(error.value)
+    assert f"{tmp_path}: the state is NaN or infinite since step 13 (seen at step" in message
+    assert f"checkpoint_{last} is the last one" in message
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == [f"checkpoint_{last}"]
+    assert_same(run(tmp_path, 25, **options)[1], whole[1])
+
+
+def test_a_run_told_to_go_on_saves_no_state_that_is_not_finite(tmp_path):
+    save = utils.CheckpointConfig(utils.SaveCheckpointConfig(period=5, keep=1))
+    options = {"trainer_cls": growing(float("nan")), "checkpoint_cfg": save}
+    assert run(tmp_path, 25, end_when_diverged=False, **options)[0] == 25
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_10"]
+
+
 def test_evaluations_that_cannot_be_stop_the_run_before_it_starts(tmp_path):
     absent = utils.DatasetConfig(toy.TASK, LENGTHS, "absent", 8, False, seed=42)
     for dry_run in (False, True):
@@ -279,6 +310,13 @@ def test_dry_run_says_what_a_run_starts_from(whole, tmp_path, capsys):
     other = toy.ToyModel(optimizers.sgd(0.1))
     with pytest.raises(checkpoints.CheckpointError, match="does not fit the model"):
         run(folder, 30, dry_run=True, model=other)
+
+
+def test_divergence_ends_the_process_with_status_1(command_line, tmp_path, capsys):
+    rate = "--gin.utils.create_learning_rate_scheduler.base_learning_rate=1e30"
+    flags = ("--gin.TRAIN_STEPS=50", "--gin.EVAL_PERIOD=0", rate)
+    assert command_line(f"--gin.MODEL_DIR={tmp_path}/run", *flags) == 1
+    assert "NaN or infinite since step 1 (seen at step 10)" in capsys.readouterr().err
 
 
 def test_mistake_on_the_command_line_is_told_in_one_line(command_line, capsys):
