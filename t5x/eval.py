@@ -186,7 +186,8 @@ class DoneCheckpoints:
         self._file = file
         self._paths: list[Path] = []
         if file.is_file():
-            self._paths = [Path(line) for line in file.read_text().splitlines() if line.strip()]
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            self._paths = [Path(line) for line in lines if line.strip()]
 
     def __contains__(self, path: Path) -> bool:
         return Path(path).absolute() in self._paths

@@ -61,13 +61,15 @@ class MetricWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of a `metrics.jsonl`; a last one cut off by a kill is left out."""
+    """The whole lines of a `metrics.jsonl`; one cut off by a kill, or damaged, is left out."""
     lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for text in Path(path).read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and type(line.get("step")) is int:
+            lines.append(line)
     return lines
 
 

@@ -291,7 +291,8 @@ def _cast(state: Tree, dtype: Any) -> Tree:
     def cast(x: Any) -> Any:
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-    return {**state, "target": jax.tree.map(cast, state["target"])}
+    with np.errstate(over="ignore"):  # numbers that become infinite are refused later
+        return {**state, "target": jax.tree.map(cast, state["target"])}
 
 
 def place(state: Tree, expected: Tree) -> Tree:

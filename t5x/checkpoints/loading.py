@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.integrity import continue_before, damaged, reading, whole_before
 from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
 from t5x.checkpoints.safetensors import load_safetensors
 from t5x.checkpoints.transformations import transform_restored
@@ -33,6 +34,8 @@ def checkpoint_kind(path: str | Path) -> str:
         return "legacy"
     if _orbax_state(path) is not None:
         return "orbax"
+    if path.is_dir() and (whole_before(path) or any(path.glob("*/commit_success.txt"))):
+        raise damaged(path, "neither a file `checkpoint` nor a whole folder `state` in it")
     raise CheckpointError(
         f"{path}: no checkpoint here. Expected a `.safetensors` file, or a checkpoint_<step> "
         "folder with a file `checkpoint` (T5X) or a folder `state` (Orbax)"
@@ -128,13 +131,25 @@ def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
     """
     path = find_checkpoint(path)
     kind = checkpoint_kind(path)
+    if kind == "safetensors":
+        if subtree != "target":
+            raise CheckpointError(f"{path}: a .safetensors file holds parameters only.")
+        return {"target": load_safetensors(path)[0]}
     if kind == "legacy":
+        try:
+            return read_state(path, subtree)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} {continue_before(path)}".strip()) from error
+    part = (_orbax_state(path) or path).relative_to(path).name
+    with reading(path, part):
+        return read_state(path, subtree)
+
+
+def read_state(path: Path, subtree: str = "") -> dict[str, Tree]:
+    """Read a checkpoint folder of T5X or Orbax as it is, whatever is raised on the way."""
+    if checkpoint_kind(path) == "legacy":
         return read_legacy_checkpoint(path, subtree)
-    if kind == "orbax":
-        return _read_orbax(_orbax_state(path) or path, subtree)
-    if subtree != "target":
-        raise CheckpointError(f"{path}: a .safetensors file holds parameters only.")
-    return {"target": load_safetensors(path)[0]}
+    return _read_orbax(_orbax_state(path) or path, subtree)
 
 
 def load_t5x_checkpoint(

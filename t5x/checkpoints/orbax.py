@@ -3,6 +3,7 @@
     MODEL_DIR/checkpoint_<step>/state/     parameters, optimizer, mutables (the state_dict)
                                /run/       JSON: seed, random keys, anything small of the run
                                /dataset/   JSON: one data iterator state per process
+                               /files.json sizes and checksums (see `integrity`)
 
 A run that is killed while saving leaves a folder that Orbax takes for unfinished, and the last
 whole checkpoint before it.
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.integrity import damaged, reading, write_file_list
 from t5x.checkpoints.retention import Checkpointer
 from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
 
@@ -53,7 +55,9 @@ class CheckpointManager:
         self.directory = Path(directory).absolute()
         self._policy = keep if isinstance(keep, Checkpointer) else Checkpointer(keep=keep)
         self._read_only = read_only
+        self._saving: int | None = None
         self._save_dtype = None if save_dtype is None else jnp.dtype(save_dtype)
+        listing = ocp.options.AsyncOptions(post_finalization_callback=self._list_files)
         options = ocp.CheckpointManagerOptions(
             step_prefix=STEP_PREFIX,
             create=not read_only,
@@ -61,6 +65,7 @@ class CheckpointManager:
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
             save_root_metadata=False,
+            async_options=None if read_only else listing,
         )
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(use_ocdbt=True),
@@ -111,8 +116,22 @@ class CheckpointManager:
         }
         if dataset is not None:
             items["dataset"] = ocp.args.JsonSave({"processes": _gather_json(dataset)})
+        self._saving = step
         with self._explaining():
             return self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _list_files(self) -> None:
+        """Write the list of files of the checkpoint that Orbax is about to rename."""
+        if jax.process_index() == 0:
+            for folder in self.directory.glob(
+                f"{STEP_PREFIX}_{self._saving}.orbax-checkpoint-tmp*"
+            ):
+                write_file_list(folder)
+
+    def _reading(self, step: int, part: str) -> contextlib.AbstractContextManager[None]:
+        """Check the files of `part`, shared among the processes, before they are read."""
+        share = (jax.process_index(), jax.process_count())
+        return reading(self.path(step), part, share)
 
     def _save_args(self, state: Tree) -> Tree:
         def args(path: tuple[Any, ...], leaf: Any) -> Any:
@@ -134,26 +153,34 @@ class CheckpointManager:
           The same tree of arrays.
 
         Raises:
-          CheckpointError: the checkpoint's arrays are not those expected; the message lists them.
+          CheckpointError: the checkpoint's arrays are not those expected, which the message lists,
+            or it is damaged.
         """
         from t5x.checkpoints.loading import check_tree
 
-        where = f"{self.directory}/{STEP_PREFIX}_{step}"
-        check_tree(self.array_shapes(step), expected, where)
-        restore_args = self._ocp.checkpoint_utils.construct_restore_args(expected)
-        restored = self._manager.restore(
-            step,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.PyTreeRestore(item=expected, restore_args=restore_args)
-            ),
-        )
+        with self._reading(step, "state"):
+            check_tree(self.array_shapes(step), expected, self.path(step))
+            restore_args = self._ocp.checkpoint_utils.construct_restore_args(expected)
+            restored = self._manager.restore(
+                step,
+                args=self._ocp.args.Composite(
+                    state=self._ocp.args.PyTreeRestore(item=expected, restore_args=restore_args)
+                ),
+            )
         return restored["state"]
 
     def array_shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """'/'-joined names -> shape and dtype of the arrays of checkpoint `step`."""
-        metadata = self._manager.item_metadata(step)["state"]
+        """'/'-joined names -> shape and dtype of the arrays of checkpoint `step`.
+
+        Raises:
+          CheckpointError: they cannot be read.
+        """
+        try:
+            metadata = self._manager.item_metadata(step)["state"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise damaged(self.path(step), f"state: {error}") from error
         if metadata is None:
-            raise CheckpointError(f"{self.directory}/{STEP_PREFIX}_{step}: holds no `state`.")
+            raise damaged(self.path(step), "no folder `state` that Orbax can read")
         tree = getattr(metadata, "tree", metadata)
         flat = flax.traverse_util.flatten_dict(tree, sep="/")
         return {
@@ -166,16 +193,18 @@ class CheckpointManager:
         """The JSON of `run`, or this process's `dataset` state; None when there is none.
 
         Raises:
-          CheckpointError: the run had another number of processes, so the states do not fit.
+          CheckpointError: the run had another number of processes, so the states do not fit, or
+            the checkpoint is damaged.
         """
-        folder = self.directory / f"{STEP_PREFIX}_{step}" / item
-        if not folder.is_dir():
-            return None
+        folder = self.path(step) / item
         args = self._ocp.args.Composite(**{item: self._ocp.args.JsonRestore()})
-        content = self._manager.restore(step, args=args)[item]
-        if item != "dataset":
-            return content
-        states = content["processes"]
+        with self._reading(step, item):
+            if not folder.is_dir():
+                return None
+            content = self._manager.restore(step, args=args)[item]
+            if item != "dataset":
+                return dict(content)
+            states = list(content["processes"])
         if len(states) != jax.process_count():
             raise CheckpointError(
                 f"{folder}: data iterator states of {len(states)} processes, but this run has "

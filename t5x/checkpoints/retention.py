@@ -119,4 +119,5 @@ def _read_metric(path: Path, metric: str) -> dict[int, float]:
             f"SaveBestCheckpointer: {path} has no metric {metric!r}, only {', '.join(known)}."
         )
     values = {line["step"]: line.get(metric) for line in lines}
-    return {step: v for step, v in values.items() if v is not None and math.isfinite(v)}
+    numbers = {step: v for step, v in values.items() if isinstance(v, int | float)}
+    return {step: v for step, v in numbers.items() if math.isfinite(v)}

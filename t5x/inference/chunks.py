@@ -70,13 +70,25 @@ class Chunks:
         elif self.writer:
             write_json(settings, self.settings)
         while (marker := self._marker(self.count)).is_file():
-            state = json.loads(marker.read_text(encoding="utf-8"))
-            self.position, self.examples = state["position"], state["examples"]
+            state = self._read(marker)
+            self.position, self.examples = state.get("position"), state.get("examples", 0)
             self.count += 1
         return True
 
+    def _read(self, file: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(file.read_bytes())
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise GinError(
+                f"{file}: damaged, expected a JSON object. Remove {self.output} with its marker "
+                f"and {self.work} to start over."
+            )
+        return value
+
     def _check(self, file: Path) -> None:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = self._read(file)
         now = json.loads(json.dumps(self.settings))
         different = [
             f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"

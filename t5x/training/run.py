@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from t5x.checkpoints import CheckpointError, CheckpointManager
+from t5x.checkpoints.integrity import damaged
 from t5x.checkpoints.loading import (
     check_tree,
     checkpoint_kind,
@@ -42,7 +43,10 @@ class Run:
         self.resume_step = None if manager is None else manager.latest_step()
         self._saved: dict[str, Any] = {}
         if manager is not None and self.resume_step is not None:
-            self._saved = manager.restore_json(self.resume_step, "run") or {}
+            saved = manager.restore_json(self.resume_step, "run")
+            if saved is None:
+                raise damaged(manager.path(self.resume_step), "no folder `run`, with its seed")
+            self._saved = saved
             self.first_step = self._saved.get("first_step")
         self.trained_seconds = float(self._saved.get("trained_seconds", 0.0))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,39 @@ def test_seed_that_was_drawn_is_kept(tmp_path):
     saved = checkpoints.CheckpointManager(tmp_path / "a", read_only=True).restore_json(4, "run")
     resumed = run(tmp_path / "a", 8, random_seed=None)[1]
     assert_same(resumed, run(tmp_path / "b", 8, random_seed=saved["seed"])[1])
+
+
+def test_a_damaged_checkpoint_stops_a_resumed_run_until_it_is_moved(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint_25" / "run" / "metadata").write_bytes(b"")
+    shutil.rmtree(tmp_path / "checkpoint_20" / "state")
+    for option in (True, False):
+        with pytest.raises(checkpoints.CheckpointError, match="checkpoint_10 before it is whole"):
+            run(tmp_path, 25, dry_run=option)
+    for step in (20, 25):
+        shutil.rmtree(tmp_path / f"checkpoint_{step}")
+    assert_same(run(tmp_path, 25)[1], whole[1])
+
+
+def test_a_resumed_run_takes_no_other_seed_for_want_of_its_own(whole, tmp_path):
+    folder = tmp_path / "checkpoint_25"
+    shutil.copytree(whole[0] / "checkpoint_25", folder)
+    shutil.rmtree(folder / "run")
+    for name in ("files.json", "commit_success.txt", "*/commit_success.txt"):
+        for path in folder.glob(name):
+            path.unlink()
+    with pytest.raises(checkpoints.CheckpointError, match="no folder `run`, with its seed"):
+        run(tmp_path, 30)
+
+
+def test_damaged_logs_do_not_stop_a_run(whole, tmp_path):
+    run(tmp_path, 7)
+    log = tmp_path / "train" / "metrics.jsonl"
+    kept = log.read_bytes()
+    log.write_bytes(b"\x00\x00\xff\n[1]\n7\nnull\n{}\n" + kept + b'{"step": "x"}\n\x80{"st')
+    assert_same(run(tmp_path, 25)[1], whole[1])
+    assert log.read_bytes().startswith(kept)
+    assert [line["step"] for line in read_metrics(log)] == [5, 7, 10, 15, 20, 25]
 
 
 def test_relative_steps_count_from_the_first_step_also_after_a_resume(whole, tmp_path):
