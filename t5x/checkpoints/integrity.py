@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.folders import all_checkpoints, checkpoint_step, read_state
 from t5x.files import write_json
 
 FILES_NAME = "files.json"
@@ -138,8 +139,6 @@ def continue_before(folder: Path) -> str:
 
 def whole_before(folder: Path) -> Path | None:
     """Return the checkpoint of the highest step below that of `folder` which is whole, if any."""
-    from t5x.checkpoints.loading import all_checkpoints, checkpoint_step
-
     step = checkpoint_step(folder)
     before = [path for path in all_checkpoints(folder.parent) if checkpoint_step(path) < step]
     return next((path for path in reversed(before) if _is_whole(path)), None)
@@ -147,8 +146,6 @@ def whole_before(folder: Path) -> Path | None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether nothing is damaged; a checkpoint without a list is read as a trial."""
-    from t5x.checkpoints.loading import read_state
-
     try:
         why, listed = find_damage(folder)
         if why is None and not listed:

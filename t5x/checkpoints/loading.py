@@ -1,7 +1,6 @@
 """Read parameters and states whatever their format, and check that they fit a model."""
 
 import difflib
-import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.folders import (
+    all_checkpoints,
+    checkpoint_step,
+    get_checkpoint_step,
+    orbax_state,
+    read_state,
+)
 from t5x.checkpoints.integrity import continue_before, damaged, reading, whole_before
-from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
+from t5x.checkpoints.legacy import is_legacy_checkpoint
 from t5x.checkpoints.safetensors import load_safetensors
 from t5x.checkpoints.transformations import transform_restored
 
 Tree = Any
-_STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
 _MAX_LISTED = 20
+
+__all__ = [
+    "CheckpointError",
+    "all_checkpoints",
+    "check_finite",
+    "check_params",
+    "check_tree",
+    "checkpoint_kind",
+    "checkpoint_step",
+    "find_checkpoint",
+    "get_checkpoint_step",
+    "latest_checkpoint",
+    "load_params",
+    "load_state",
+    "load_t5x_checkpoint",
+    "run_checkpoint",
+]
 
 
 def checkpoint_kind(path: str | Path) -> str:
@@ -32,7 +54,7 @@ def checkpoint_kind(path: str | Path) -> str:
         return "safetensors"
     if is_legacy_checkpoint(path):
         return "legacy"
-    if _orbax_state(path) is not None:
+    if orbax_state(path) is not None:
         return "orbax"
     if path.is_dir() and (whole_before(path) or any(path.glob("*/commit_success.txt"))):
         raise damaged(path, "neither a file `checkpoint` nor a whole folder `state` in it")
@@ -43,36 +65,9 @@ def checkpoint_kind(path: str | Path) -> str:
     )
 
 
-def _orbax_state(path: Path) -> Path | None:
-    """The folder of an Orbax pytree in checkpoint `path`."""
-    for folder in (path / "state", path / "default", path):
-        if (folder / "_METADATA").is_file() or (folder / "manifest.ocdbt").is_file():
-            return folder
-    return None
-
-
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """The `checkpoint_<step>` folder with the highest step in `folder`, or None."""
     return max(all_checkpoints(folder), key=checkpoint_step, default=None)
-
-
-def all_checkpoints(folder: str | Path) -> list[Path]:
-    """Whole `checkpoint_<step>` folders in `folder`, by step."""
-    folder = Path(folder)
-    found = folder.iterdir() if folder.is_dir() else ()
-    steps = [p for p in found if p.is_dir() and _STEP_FOLDER.fullmatch(p.name)]
-    return sorted(steps, key=checkpoint_step)
-
-
-def get_checkpoint_step(ckpt_dir: str | Path) -> int | None:
-    """Return the step in the name of a `checkpoint_<step>` folder; None for other names."""
-    match = _STEP_FOLDER.fullmatch(Path(ckpt_dir).name)
-    return int(match.group(1)) if match else None
-
-
-def checkpoint_step(path: str | Path) -> int:
-    """Return the step in the name of a `checkpoint_<step>` folder; 0 for other names."""
-    return get_checkpoint_step(path) or 0
 
 
 def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
@@ -92,7 +87,7 @@ def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
 def find_checkpoint(path: str | Path) -> Path:
     """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
     path = Path(path).expanduser()
-    if path.is_dir() and not is_legacy_checkpoint(path) and _orbax_state(path) is None:
+    if path.is_dir() and not is_legacy_checkpoint(path) and orbax_state(path) is None:
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"
         return latest_checkpoint(path) or path
@@ -140,16 +135,9 @@ def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
             return read_state(path, subtree)
         except CheckpointError as error:
             raise CheckpointError(f"{error} {continue_before(path)}".strip()) from error
-    part = (_orbax_state(path) or path).relative_to(path).name
+    part = (orbax_state(path) or path).relative_to(path).name
     with reading(path, part):
         return read_state(path, subtree)
-
-
-def read_state(path: Path, subtree: str = "") -> dict[str, Tree]:
-    """Read a checkpoint folder of T5X or Orbax as it is, whatever is raised on the way."""
-    if checkpoint_kind(path) == "legacy":
-        return read_legacy_checkpoint(path, subtree)
-    return _read_orbax(_orbax_state(path) or path, subtree)
 
 
 def load_t5x_checkpoint(
@@ -186,23 +174,6 @@ def load_t5x_checkpoint(
         )
     state = load_state(path if step is None else run_checkpoint(path, step))
     return transform_restored(state, state_transformation_fns, state, is_resuming=False)
-
-
-def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
-    import jax
-    import orbax.checkpoint as ocp
-    from etils import epath
-
-    directory = epath.Path(folder.absolute())
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-    metadata = handler.metadata(directory)
-    tree: Any = getattr(metadata, "tree", metadata)
-    if subtree:
-        tree = {k: v for k, v in tree.items() if k == subtree}
-    arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    item = jax.tree.map(lambda leaf: 0, tree)
-    args = ocp.args.PyTreeRestore(item=item, restore_args=arrays, partial_restore=True)
-    return handler.restore(directory, args=args)
 
 
 def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:
