@@ -11,7 +11,9 @@ import numpy as np
 
 from musax.model_config import BaseModelConfig
 from musax.pretrained import SYSTEMS, save_model_folder
+from musax.trust import add_trust
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
+from t5x.gin_limits import trusting
 
 
 class ExportedRun(NamedTuple):
@@ -77,7 +79,12 @@ def export_run(
         np.dtype(dtype)
     except TypeError as error:
         raise ValueError(f"dtype={dtype!r}: expected such as float32 or bfloat16") from error
-    found = read(run_dir, step)
+    try:
+        found = read(run_dir, step)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run_dir}/config.gin: not the configuration of a model of this package ({error})"
+        ) from error
     params = jax.tree.map(lambda x: np.asarray(x, dtype), found.params)
     metadata = {"step": str(found.step)}
     return save_model_folder(out_dir, params, found.config.to_json(), card, metadata, found.files)
@@ -115,6 +122,7 @@ def make_parser(**options: Any) -> argparse.ArgumentParser:
     add("--card", metavar="FILE", help="Markdown file that becomes the folder's README.md")
     add("--step", type=int, metavar="N", help="step of the checkpoint; default: the last")
     add("--dtype", default="float32", help="dtype of the stored arrays; default: %(default)s")
+    add_trust(parser)
     return parser
 
 
@@ -143,7 +151,9 @@ def run_export(
     try:
         card = options.pop("card")
         text = Path(card).read_text("utf-8") if card else f"# {Path(options['out_dir']).name}\n"
-        print(export(card=text, **options))
+        with trusting(options.pop("trust")):
+            folder = export(card=text, **options)
+        print(folder)
     except (ValueError, OSError, ImportError) as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +13,33 @@ from typing import Any
 
 import numpy as np
 
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
+_HOW_TO_COPY = {
+    "gs": "gcloud storage cp -r {} FOLDER",
+    "s3": "aws s3 cp --recursive {} FOLDER",
+    "hf": "hf download NAME --local-dir FOLDER",
+    "file": "give the path without file://",
+}
 _TOKEN_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def check_local(path: Any, what: str = "path") -> None:
+    """Raise ValueError for an address such as gs://bucket/run; says how to copy it.
+
+    Args:
+      path: any value; only strings and paths are looked at.
+      what: the field or flag, for messages.
+    """
+    match = _REMOTE.match(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
+    if match is None:
+        return
+    scheme = match.group(1).lower()
+    address = f"{match.group(1)}://{os.fspath(path)[match.end() :]}"
+    how = _HOW_TO_COPY.get(scheme, "curl -O {}" if scheme.startswith("http") else "copy it here")
+    raise ValueError(
+        f"{what}: {address} is no folder or file of this machine, where all is read and written; "
+        f"copy it ({how.format(address)}) or mount it, and give the local path"
+    )
 
 
 @contextlib.contextmanager

@@ -10,30 +10,29 @@ all stop the run before it starts.
 """
 
 import argparse
+import ast
 import contextlib
 import difflib
 import inspect
-import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import gin
-from gin import resource_reader
 
-from t5x.files import write_text
+from t5x import gin_limits
+from t5x.files import check_local, write_text
+from t5x.gin_files import quietly_read, searching
 from t5x.gin_types import type_problems
 from t5x.unsupported import UNSUPPORTED, explanation
 
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
-#: Built-in search paths; the wheel has a checkout's `configs/` in the second (see hatch_build.py).
-_OWN_FOLDERS = (_PACKAGE_ROOT, _PACKAGE_ROOT / "t5x/_shipped", _PACKAGE_ROOT / "t5x/configs")
 _MACRO_LINE = re.compile(r"^\s*([A-Za-z_]\w*)\s*=")
-_PLAIN_TEXT = re.compile(r"[\w./~:+-]+")
+_REFERRED_SCOPES = re.compile(r"@((?:[\w.]+/)+)")
+_DYNAMIC = "from __gin__ import dynamic_registration"
 
 
 class GinError(ValueError):
@@ -46,7 +45,7 @@ class GinError(ValueError):
 def rewrite_gin_args(args: Sequence[str]) -> list[str]:
     """Turn `--gin.X.y=v` into `--gin_bindings=X.y = v`.
 
-    A value that is neither a gin literal nor a reference, such as a path, is taken as a string.
+    A value that is neither a literal nor a reference, such as a path or `a,b`, is a string.
 
     Raises:
       GinError: a `--gin.` argument without `=`.
@@ -58,12 +57,21 @@ def _rewrite(arg: str) -> str:
     name, equals, value = arg.removeprefix("--gin.").partition("=")
     if not equals:
         raise GinError(f"{arg}: expected --gin.NAME=VALUE.")
-    if value and not value.startswith(("@", "%")) and _PLAIN_TEXT.fullmatch(value):
-        try:
-            gin.config.parse_value(value)
-        except (SyntaxError, ValueError):
-            value = repr(value)
-    return f"--gin_bindings={name} = {value}"
+    if not value.strip():
+        raise GinError(f"{arg}: has no value; for an empty string give --gin.{name}=\"''\".")
+    return f"--gin_bindings={name} = {value if _is_gin_value(value.strip()) else repr(value)}"
+
+
+def _is_gin_value(text: str) -> bool:
+    """Is this a reference, a container, a quoted string or a literal, and no bare string?"""
+    if text[0] in "@%[({'\"":
+        return True
+    if "#" in text:  # Python and gin take it for a comment
+        return False
+    try:
+        return isinstance(ast.literal_eval(text), int | float | str | bytes | None)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -178,42 +186,21 @@ def _read(
     bindings: Sequence[str],
     main: ModuleType,
     skip_unknown: bool | Sequence[str] = False,
-) -> list[Path]:
-    """Read files, then bindings; return the names of all files read, includes too."""
-    _search_packages_safely()
-    _add_search_paths(search_paths)
-    read: list[Path] = []
-    with _quiet_search():
+) -> dict[Path, str]:
+    """Read files, then bindings; return all files read, includes too, with their names."""
+    with searching(search_paths) as read:
         try:
             for file in files:
-                parsed = gin.parse_config_file(str(file), skip_unknown=skip_unknown)
-                read += _file_names(parsed)
+                check_local(file, "--gin_file")
+                gin.parse_config_file(str(file), skip_unknown=skip_unknown)
             lines = [_without_alias(binding, main) for binding in bindings]
             gin.parse_config(lines, skip_unknown=skip_unknown)  # type: ignore[arg-type]
+        except gin_limits.ForbiddenError as error:
+            raise gin_limits.ForbiddenError(first_line(error)) from error
         except Exception as error:
-            raise GinError(f"{error}\n {_suggestion(str(error))}".rstrip()) from error
+            message = _told(error)
+            raise GinError(f"{message}\n {_suggestion(message)}".rstrip()) from error
     return read
-
-
-def _search_packages_safely() -> None:
-    """gin takes a folder without `__init__.py` for a package, and fails before it looks further."""
-    readers = gin.config._FILE_READERS
-    for i, (reader, exists) in enumerate(readers):
-        if exists is resource_reader.system_path_file_exists:
-            readers[i] = (reader, _is_in_a_package)
-
-
-def _is_in_a_package(file: str) -> bool:
-    try:
-        return resource_reader.system_path_file_exists(file)
-    except TypeError:
-        return False
-
-
-def _add_search_paths(first: Sequence[str | os.PathLike[str]]) -> None:
-    """Search `first`, then what gin searches already (the working directory), then our own."""
-    folders = [*map(str, first), *gin.config._LOCATION_PREFIXES, *map(str, _OWN_FOLDERS)]
-    gin.config._LOCATION_PREFIXES[:] = dict.fromkeys(folders)
 
 
 def _register(entry: Callable[..., Any]) -> None:
@@ -250,23 +237,6 @@ def _standing_for_main(module: ModuleType) -> Iterator[None]:
         sys.modules["__main__"] = before
 
 
-@contextlib.contextmanager
-def _quiet_search() -> Iterator[None]:
-    """gin logs an error for every folder where it does not find a file, found elsewhere or not."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _file_names(parsed: Any) -> list[Path]:
-    names = [Path(parsed.filename)]
-    for include in parsed.includes:
-        names += _file_names(include)
-    return names
-
-
 # ---------------------------------------------------------------------- checks
 
 
@@ -291,7 +261,7 @@ def _is_required(value: Any) -> bool:
     return (value.configurable.selector, value.scopes) == ("gin.constant", ["gin.REQUIRED"])
 
 
-def _check(files: Iterable[Path], bindings: Sequence[str]) -> None:
+def _check(files: Mapping[Path, str], bindings: Sequence[str]) -> None:
     values, used = _macro_values(), set(_references("gin.macro"))
     where = _declarations(files)
     problems = [
@@ -318,6 +288,7 @@ def _check(files: Iterable[Path], bindings: Sequence[str]) -> None:
         close = difflib.get_close_matches(name, used, n=1, cutoff=0.85)
         if close and close[0] not in where:
             problems.append(f"Macro {name} ({where[name]}) is never used; did you mean {close[0]}?")
+    problems += _scope_problems(files, bindings)
     if not problems:
         problems += type_problems(values, {n: p for n, p in where.items() if n not in flags})
     if problems:
@@ -333,36 +304,74 @@ def _close(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(close)}?" if close else ""
 
 
-def _declarations(files: Iterable[Path]) -> dict[str, str]:
+def _declarations(files: Mapping[Path, str]) -> dict[str, str]:
     """Macro name -> the place that first gives it, as `file:line`."""
     where: dict[str, str] = {}
-    for file in files:
-        text = _locate(file).read_text(encoding="utf-8")
-        for number, line in enumerate(text.splitlines(), start=1):
+    for path, file in files.items():
+        for number, line in enumerate(quietly_read(path).splitlines(), start=1):
             match = _MACRO_LINE.match(line)
             if match:
                 where.setdefault(match.group(1), f"{file}:{number}")
     return where
 
 
-def _locate(file: Path) -> Path:
-    candidates = (Path(prefix) / file for prefix in gin.config._LOCATION_PREFIXES)
-    return next((path for path in candidates if path.is_file()), file)
+def _told(error: BaseException) -> str:
+    """Return the message of an error of gin's; a KeyError's is in quotes."""
+    message = str(error)
+    return (
+        re.sub(r"\A\"(.*?)\"(?=$|\n)", r"\1", message) if isinstance(error, KeyError) else message
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without gin's account of where it was."""
+    return next(iter(_told(error).strip().splitlines()), type(error).__name__)
+
+
+def _scope_problems(files: Mapping[Path, str], bindings: Sequence[str]) -> Iterator[str]:
+    """One sentence for each scope of a binding that nothing enters, such as a misspelt `trian/`.
+
+    A scope is entered by a macro of its name and by references such as @train/f(), also by those
+    that a later file or flag replaces.
+    """
+    texts = [*map(quietly_read, files), *bindings]
+    entered = set(_macro_values())
+    for text in texts:
+        for scopes in _REFERRED_SCOPES.findall(text):
+            entered.update(scopes.split("/"))
+    for scope, selector in gin.config._CONFIG:
+        if selector == "gin.macro":
+            continue
+        for part in filter(None, scope.split("/")):
+            if part not in entered:
+                yield (
+                    f"{scope}/{selector}: nothing enters the scope {part}/, so this binding has no "
+                    f"effect; a reference such as @{part}/... would.{_close(part, entered)}"
+                )
 
 
 def _suggestion(message: str) -> str:
-    """« Did you mean » for the unknown name in one of gin's error messages."""
+    """What to do about one of gin's error messages: « Did you mean », or the line that lacks."""
+    if "malformed node" in message or "Expected newline" in message:
+        return "A value is a Python literal, a reference @name or a macro %NAME; text needs quotes."
+    if found := re.match(r"'(\w+)' was not provided by an import statement", message):
+        return f"Import it in that file, such as `from t5x import {found.group(1)}`."
+    if "should be enabled before any other modules" in message:
+        return f"Put `{_DYNAMIC}` before the other imports."
+    if found := re.search(r"Ambiguous selector '([\w.]+)'", message):
+        return f"Write more of the name, such as {_longer_name(found.group(1))}."
     found = re.search(r"doesn't have a parameter named '(\w+)'", message)
     owner = re.search(r"onfigurable '([\w.]+)'", message)
     if found and owner:
-        configurable = gin.config._REGISTRY.get_match(owner.group(1)).wrapped
-        return _close(found.group(1), inspect.signature(configurable).parameters)
+        return _close(found.group(1), _parameters(owner.group(1)))
     found = re.search(r"<(?:module|class) '([\w.]+)'.*has no attribute (\w+)", message)
     if found:
         if (full := ".".join(found.groups())) in UNSUPPORTED:
             return explanation(full)
         return _close(found.group(2), dir(_find_object(found.group(1))))
     found = re.search(r"No configurable matching (?:reference )?'@?(?:\w+/)*([\w.]+)", message)
+    if found and (lacking := _without_registration(message)):
+        return lacking
     if found and (close := _close_in_module(found.group(1))):
         return close
     if found:
@@ -371,6 +380,37 @@ def _suggestion(message: str) -> str:
         depth = wanted.count(".") + 1
         return _close(wanted, {".".join(s.split(".")[-depth:]) for s in selectors})
     return ""
+
+
+def _locate(file: Path) -> Path:
+    candidates = (Path(prefix) / file for prefix in gin.config._LOCATION_PREFIXES)
+    return next((path for path in candidates if path.is_file()), file)
+
+
+def _without_registration(message: str) -> str:
+    """What to do if the file that a message names imports modules without dynamic registration."""
+    place = re.search(r'In file "(.*)", line', message)
+    file = _locate(Path(place.group(1))) if place else None
+    if file is None or not file.is_file():
+        return ""
+    text = quietly_read(file)
+    if re.search(r"^from __gin__ import dynamic_registration", text, re.MULTILINE):
+        return ""
+    return f"The file does not begin with `{_DYNAMIC}`, without which its imports give no names."
+
+
+def _parameters(selector: str) -> Collection[str]:
+    """Names of the parameters of a configurable that an error names; none if it is ambiguous."""
+    matches = gin.config._REGISTRY.matching_selectors(selector)
+    if len(matches) != 1:
+        return ()
+    return inspect.signature(gin.config._REGISTRY[matches[0]].wrapped).parameters
+
+
+def _longer_name(selector: str) -> str:
+    """The shortest names that tell apart what a selector matches."""
+    matches = gin.config._REGISTRY.matching_selectors(selector)
+    return " or ".join(sorted(gin.config._REGISTRY.minimal_selector(match) for match in matches))
 
 
 def _close_in_module(selector: str) -> str:

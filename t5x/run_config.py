@@ -6,11 +6,14 @@ from typing import Any
 
 import gin
 
-from t5x import gin_utils, train
+from t5x import gin_limits, gin_utils, train
 
 
 def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
     """The values of macros of a run, made by what they refer to.
+
+    A gin file is code, and a run may be another's: unless in a block of
+    `t5x.gin_limits.trusting`, its file is read within limits.
 
     Args:
       run_dir: MODEL_DIR of the run.
@@ -18,14 +21,15 @@ def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
 
     Raises:
       FileNotFoundError: there is no `config.gin`.
-      ValueError: it has no such macro.
+      ValueError: it is wrong, has no such macro, or imports or calls what it may not.
     """
     path = Path(run_dir) / "config.gin"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; RUN_DIR must be the MODEL_DIR of a training run"
         )
-    return read_configuration([path], [], *names)
+    with gin_limits.limits(path):
+        return read_configuration([path], [], *names)
 
 
 def read_configuration(
@@ -53,5 +57,16 @@ def _value(macro: str, path: str | Path) -> Any:
         raise ValueError(f"{path}: the model needs macro {macro}, which is not set") from error
     if not hasattr(value, "scoped_configurable_fn"):
         return value
-    with gin.config_scope(macro):  # the operative configuration records values under their macro
-        return value.scoped_configurable_fn()
+    gin_limits.check_reachable(macro)
+    try:
+        with gin.config_scope(macro):  # the operative configuration has values under their macro
+            return value.scoped_configurable_fn()
+    except (OSError, ImportError):
+        raise
+    except gin_limits.ForbiddenError as error:
+        raise gin_limits.ForbiddenError(gin_utils.first_line(error)) from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: macro {macro} refers to itself") from error
+    except Exception as error:
+        message = gin_utils.first_line(error)
+        raise ValueError(f"{path}: macro {macro} cannot be made: {message}") from error

@@ -12,6 +12,7 @@ from flax.core import unfreeze
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from t5x import gin_limits
 from t5x.checkpoints.retention import Checkpointer
 from t5x.compilation_cache import enable_compilation_cache
 from t5x.data.lookup import find_provider
@@ -198,7 +199,9 @@ def import_module(module: str) -> None:
 
     Raises:
       ImportError: names the module, and where it was looked for.
+      ForbiddenError: the configuration of a run folder asks for it, see `t5x.gin_limits`.
     """
+    gin_limits.check_import(module)
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -29,11 +29,13 @@ def run(args: argparse.Namespace) -> int:
 
     from musax.commands.console import report_error
     from musax.exporting import make_parser, package_of_run
+    from t5x.gin_limits import trusting
 
     parser = make_parser(prog="musax export", description=_DESCRIPTION, epilog=_EPILOG)
     known, _ = parser.parse_known_args(args.rest)
     try:
-        package = package_of_run(known.run_dir)
+        with trusting(known.trust):
+            package = package_of_run(known.run_dir)
     except (ValueError, OSError) as error:
         report_error(error)
         return 2

@@ -9,6 +9,7 @@ import pytest
 
 from t5x import eval as eval_script
 from t5x import export_lib, gin_utils, infer, partitioning, train
+from tests.running import own_gin
 
 BASE = """
 from __gin__ import dynamic_registration
@@ -23,6 +24,8 @@ train_script.train:
   partitioner = @partitioning.PjitPartitioner()
 partitioning.PjitPartitioner.num_partitions = %PARTS
 """
+
+SET = "--gin.MODEL_DIR=/tmp/x"
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_rewrites_flags():
     ) == [
         "--gin_file=a.gin",
         "--gin_bindings=A.b = 3",
-        "--gin_bindings=DIR = /tmp/a b",
+        "--gin_bindings=DIR = '/tmp/a b'",
         "--gin_bindings=D = '/tmp/x'",
         "--gin_bindings=C = @f()",
     ]
@@ -56,6 +59,145 @@ def test_rewrites_flags():
     ]
     with pytest.raises(gin_utils.GinError, match=r"--gin.X: expected --gin.NAME=VALUE"):
         gin_utils.rewrite_gin_args(["--gin.X"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "runs/my run",
+        "a,b",
+        "1,2",
+        "lr=0.1",
+        "2024-01-01",
+        "8k",
+        "12#3",
+        "it's",
+        "é",
+        "1-2j",
+        "...",
+        "x\ny",
+    ],
+)
+def test_text_needs_no_quotes_on_the_command_line(value, parse):
+    parse(BASE + "TEXT = 'x'\ntrain_script.train.model = %TEXT", SET, f"--gin.TEXT={value}")
+    assert gin.query_parameter("TEXT/macro.value") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8", 8),
+        ("-1e-3", -1e-3),
+        ("None", None),
+        ("'8'", "8"),
+        ("(1, 'a')", (1, "a")),
+        ("true", "true"),
+    ],
+)
+def test_literals_stay_what_they_are(text, value, parse):
+    parse(BASE + "VALUE = 1\ntrain_script.train.model = %VALUE", SET, f"--gin.VALUE={text}")
+    assert gin.query_parameter("VALUE/macro.value") == value
+
+
+def test_a_value_that_is_empty_is_refused():
+    with pytest.raises(gin_utils.GinError, match=r"has no value; .* give --gin.X=\"''\""):
+        gin_utils.rewrite_gin_args(["--gin.X="])
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("", ["--gin.trian/train.eval_steps=3"], r"enters the scope trian/.*Did you mean train"),
+        ("trian/train_script.train.eval_steps = 3", [], r"scope trian/.*Did you mean train\?"),
+        ("MODEL_DIR = runs/x", [], r"(?s)run.gin.*text needs quotes"),
+        ("train_script.train.model = @utils.f()", [], r"`from t5x import utils`"),
+    ],
+)
+def test_scopes_and_names_that_nothing_has(text, flags, message, parse):
+    used = "\ntrain_script.train.checkpoint_cfg = @train/partitioning.PjitPartitioner()\n"
+    with pytest.raises(gin_utils.GinError, match=message):
+        parse(BASE + used + text, SET, *flags)
+
+
+def test_a_scope_whose_reference_is_replaced_is_no_mistake(parse):
+    parse(
+        BASE
+        + "train_script.train.infer_eval_dataset_cfg = @infer_eval/partitioning.PjitPartitioner()\n"
+        "infer_eval/partitioning.PjitPartitioner.num_partitions = 2",
+        SET,
+        "--gin.train.infer_eval_dataset_cfg=None",
+    )
+
+
+def test_an_ambiguous_name_is_told(parse):
+    networks = (
+        "from t5x.examples.t5 import network\n"
+        "from t5x.examples.scalable_t5 import network as scalable\n"
+        "network.T5Config.num_heads = 4\nscalable.T5Config.num_heads = 4"
+    )
+    message = r"(?s)Ambiguous.*Write more of the name, such as .*T5Config or"
+    with pytest.raises(gin_utils.GinError, match=message):
+        parse(BASE + networks, SET, "--gin.T5Config.num_head=3")
+    message = "Configurable 'T5Config' doesn't have a parameter named 'num_head'."
+    assert gin_utils._suggestion(message) == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_encodings_of_editors(encoding, parse, tmp_path):
+    (tmp_path / "named.gin").write_bytes(
+        "# Übung\nBATCH_SIZE = 3\nMODEL_DIR = 'é'".encode(encoding)
+    )
+    text = BASE + "include 'named.gin'"
+    if encoding == "latin-1":
+        with pytest.warns(
+            UserWarning, match=r"named.gin:1: is not UTF-8; read as Latin-1: '# Übung'"
+        ):
+            parse(text)
+    else:
+        parse(text)
+    assert gin.query_parameter("MODEL_DIR/macro.value") == "é"
+
+
+def test_binary_files_are_refused(parse, tmp_path):
+    (tmp_path / "named.gin").write_bytes(b"X = 1\n\0\0")
+    with pytest.raises(gin_utils.GinError, match=r"named.gin: has zero bytes"):
+        parse(BASE + "include 'named.gin'")
+
+
+def test_a_file_without_dynamic_registration_is_told(parse, tmp_path):
+    (tmp_path / "plain.gin").write_text(
+        "from t5x import partitioning as parts\nparts.PjitPartitioner.num_partitions = 4"
+    )
+    with pytest.raises(gin_utils.GinError, match=r"plain.gin.*(?s:.)*__gin__ import dynamic_reg"):
+        parse(BASE + "include 'plain.gin'", SET)
+
+
+def test_an_include_lies_beside_the_file_that_includes_it(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (elsewhere, tmp_path / "mine/deeper"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    (tmp_path / "mine/run.gin").write_text(BASE + "include 'deeper/part.gin'\n")
+    (tmp_path / "mine/deeper/part.gin").write_text("include 'size.gin'\nMODEL_DIR = 'x'")
+    (tmp_path / "mine/deeper/size.gin").write_text("BATCH_SIZE = 5")
+    (elsewhere / "size.gin").write_text("BATCH_SIZE = 7")
+    with own_gin():
+        gin_utils.parse([tmp_path / "mine/run.gin"], [], [], train.train)
+        assert gin.query_parameter("BATCH_SIZE/macro.value") == 5
+        assert gin.config._LOCATION_PREFIXES[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "how"),
+    [
+        ("gs://bucket/run.gin", "gcloud storage cp -r gs://bucket/run.gin FOLDER"),
+        ("s3://bucket/run.gin", "aws s3 cp --recursive"),
+        ("https://host/run.gin", "curl -O https://host/run.gin"),
+    ],
+)
+def test_addresses_are_no_paths(address, how):
+    with own_gin(), pytest.raises(gin_utils.GinError, match=how):
+        gin_utils.parse([address], [], [], train.train)
 
 
 def test_own_files_are_found_from_anywhere_after_the_users(tmp_path, monkeypatch):
@@ -93,9 +235,6 @@ def test_required_macro_names_file_line_and_flag(parse):
         parse('include "base.gin"')
     assert "MODEL_DIR is required (base.gin:5)" in str(error.value)
     assert "--gin.MODEL_DIR=VALUE" in str(error.value)
-
-
-SET = "--gin.MODEL_DIR=/tmp/x"
 
 
 @pytest.mark.parametrize(

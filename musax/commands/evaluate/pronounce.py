@@ -7,6 +7,7 @@ from musax.commands import numbers
 from musax.commands.evaluate.running import is_run
 from musax.commands.evaluate.score import SPLITS
 from musax.commands.outputs import InputError
+from musax.trust import add_trust
 
 NAME, HELP = "pronounce", "phonemes of written words, by training runs"
 DESCRIPTION = """\
@@ -34,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="MODEL_DIR of a training run; may be repeated",
     )
+    add_trust(parser)
     add("--step", type=int, metavar="N", help="step of the checkpoints; default: the last")
     add("--split", default="test", choices=SPLITS, help="split of the words; default: %(default)s")
     add("--limit", type=numbers.count, metavar="N", help="words of the split; default: all")

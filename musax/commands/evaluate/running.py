@@ -11,6 +11,7 @@ from typing import Any
 from musax.commands.console import describe_exception, report_error
 from musax.commands.outputs import InputError
 from musax.commands.verb import DONE, FAILED, NOT_STARTED
+from musax.trust import add_trust
 
 _FORMATS = ("text", "markdown", "json")
 
@@ -51,6 +52,13 @@ def add_task(tasks: Any, module: Any) -> argparse.ArgumentParser:
 
 def run_task(module: Any, args: argparse.Namespace) -> int:
     """Run an evaluation, print its report and write it; return the exit status."""
+    from t5x.gin_limits import trusting
+
+    with trusting(getattr(args, "trust", False)):
+        return _run_task(module, args)
+
+
+def _run_task(module: Any, args: argparse.Namespace) -> int:
     try:
         _check_output(args.output)
         module.check(args)
@@ -115,6 +123,8 @@ def add_models(
         help=f"{what}a name that `musax models --task {task}` lists, or a folder with a model; may "
         "be repeated",
     )
+    if runs:
+        add_trust(parser)
 
 
 def named(argument: str) -> tuple[str, str]:
