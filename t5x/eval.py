@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
-from t5x.files import write_text
+from t5x.files import check_local, write_text
 from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
 from t5x.training.dry_run import describe_inference
@@ -78,6 +78,7 @@ def evaluate(
       GinError: the task has nothing to evaluate, or its vocabulary is not the model's.
     """
     del use_orbax
+    check_local(output_dir, "evaluate.output_dir")
     folder = Path(os.path.expanduser(output_dir)).absolute()
     log_folder = folder if jax.process_index() == 0 and not dry_run else None
     partitioner.get_data_layout(dataset_cfg.batch_size)  # raises if the mesh does not divide it

@@ -17,7 +17,7 @@ import numpy as np
 from t5x import utils
 from t5x.checkpoints import save_safetensors
 from t5x.data import lookup
-from t5x.files import atomic_path, write_json
+from t5x.files import atomic_path, check_local, write_json
 from t5x.gin_utils import GinError
 from t5x.inference.data import BatchMaker
 from t5x.inference.states import FeatureSpec, InferenceStates
@@ -115,6 +115,7 @@ def save(
     modes = [inference_mode] if isinstance(inference_mode, str) else list(inference_mode)
     if not modes or set(modes) - set(_MODES):
         raise GinError(f"save.inference_mode is {inference_mode!r}; use some of {list(_MODES)}.")
+    check_local(output_dir, "export.output_dir")
     folder = Path(os.path.expanduser(output_dir)).absolute() / model_name
     if folder.exists() and not dry_run:
         raise GinError(f"{folder} exists; remove it, or choose another output_dir or model_name.")

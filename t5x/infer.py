@@ -17,6 +17,7 @@ import jax
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
+from t5x.files import check_local
 from t5x.inference.chunks import Chunks, MergeFn, merge_chunks_to_file
 from t5x.inference.data import BatchMaker, make_readers, take
 from t5x.inference.examples import infer_examples
@@ -105,6 +106,7 @@ def infer(
     """
     del checkpoint_ds_iter, use_orbax
     _check(mode, checkpoint_period, dataset_cfg)
+    check_local(output_dir, "infer.output_dir")
     folder = Path(os.path.expanduser(output_dir)).absolute()
     first_process = jax.process_index() == 0
     partitioner.get_data_layout(dataset_cfg.batch_size)  # raises if the mesh does not divide it

@@ -23,6 +23,7 @@ from t5x.checkpoints import (
 )
 from t5x.checkpoints.loading import (
     all_checkpoints,
+    check_local_checkpoint,
     check_tree,
     checkpoint_kind,
     checkpoint_step,
@@ -320,6 +321,8 @@ def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list
       CheckpointError: an unknown mode, or a folder without checkpoints.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
+    for each in paths:
+        check_local_checkpoint(each)
     if mode == "specific":
         return paths
     if mode not in ("latest", "all"):

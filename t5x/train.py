@@ -17,6 +17,7 @@ import jax
 
 from t5x import command_line, gin_utils, utils
 from t5x.data.prefetch import Prefetcher
+from t5x.files import check_local
 from t5x.loggers import Console, MetricWriter
 from t5x.partitioning import BasePartitioner
 from t5x.trainer import Trainer
@@ -111,6 +112,7 @@ def train(
     _check_actions(actions)
     if use_hardware_rng:
         utils.set_hardware_rng_ops()
+    check_local(model_dir, "train.model_dir")
     folder = Path(os.path.expanduser(model_dir)).absolute()
     log_folder = folder if jax.process_index() == 0 else None
 

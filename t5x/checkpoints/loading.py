@@ -21,6 +21,7 @@ from t5x.checkpoints.integrity import continue_before, damaged, reading, whole_b
 from t5x.checkpoints.legacy import is_legacy_checkpoint
 from t5x.checkpoints.safetensors import load_safetensors
 from t5x.checkpoints.transformations import transform_restored
+from t5x.files import check_local
 
 Tree = Any
 _MAX_LISTED = 20
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "all_checkpoints",
     "check_finite",
+    "check_local_checkpoint",
     "check_params",
     "check_tree",
     "checkpoint_kind",
@@ -49,6 +51,7 @@ def checkpoint_kind(path: str | Path) -> str:
     Raises:
       CheckpointError: none of them; the message says what was looked for.
     """
+    check_local_checkpoint(path)
     path = Path(path)
     if path.is_file() and path.suffix == ".safetensors":
         return "safetensors"
@@ -65,6 +68,14 @@ def checkpoint_kind(path: str | Path) -> str:
     )
 
 
+def check_local_checkpoint(path: str | Path) -> None:
+    """Raise CheckpointError for an address such as gs://bucket/run; says how to copy it."""
+    try:
+        check_local(path, "checkpoint")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """The `checkpoint_<step>` folder with the highest step in `folder`, or None."""
     return max(all_checkpoints(folder), key=checkpoint_step, default=None)
@@ -76,6 +87,7 @@ def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
     Raises:
       FileNotFoundError: the run has no such checkpoint.
     """
+    check_local_checkpoint(run_dir)
     found = {checkpoint_step(path): path for path in all_checkpoints(run_dir)}
     chosen = max(found, default=None) if step is None else step
     if chosen not in found:
@@ -86,6 +98,7 @@ def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
 
 def find_checkpoint(path: str | Path) -> Path:
     """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
+    check_local_checkpoint(path)
     path = Path(path).expanduser()
     if path.is_dir() and not is_legacy_checkpoint(path) and orbax_state(path) is None:
         if (path / "model.safetensors").is_file():

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from t5x.data.features import Example
 from t5x.data.records import deserialize_example
+from t5x.files import check_local
 
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(\.[a-z_]+)?$")
 
@@ -105,6 +106,7 @@ def expand_patterns(patterns: str | os.PathLike | Sequence, what: str) -> list[s
         patterns = [patterns]
     found: set[str] = set()
     for pattern in patterns:
+        check_local(pattern, what)
         pattern = os.path.expanduser(os.fspath(pattern))
         matches = [p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p)]
         if not matches:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from t5x.extras import how_to_install
+from t5x.files import check_local
 
 PAD_ID = 0
 EOS_ID = 1
@@ -248,6 +249,7 @@ def _load_sentencepiece(path: str, extra_ids: int, reverse: bool) -> Any:
         raise ImportError(
             f"SentencePieceVocabulary needs sentencepiece: {how_to_install('sentencepiece')}"
         ) from e
+    check_local(path, "SentencePiece model")
     try:
         model = Path(path).expanduser().read_bytes()
     except OSError as e:
