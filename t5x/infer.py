@@ -233,6 +233,7 @@ def _settings(
         "mode": mode,
         "task": reader.name,
         "split": cfg.split,
+        "data": reader.data,
         "task_feature_lengths": dict(cfg.task_feature_lengths or {}),
         "shuffle": cfg.shuffle,
         "seed": cfg.seed,

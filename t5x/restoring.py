@@ -30,12 +30,15 @@ from t5x.checkpoints.loading import (
     find_checkpoint,
     latest_checkpoint,
 )
+from t5x.checkpoints.orbax import BEGIN_ANEW
 from t5x.checkpoints.transformations import transform_restored
 from t5x.partitioning import BasePartitioner
 from t5x.state_utils import AssignmentMap, assign
 from t5x.train_state import FlaxOptimTrainState, InferenceState
 
 Tree = Any
+#: Key of what a run saves of its data, see `t5x.data.fingerprint`.
+FINGERPRINTS = "data_fingerprints"
 RestoreConfig = Any  # t5x.utils.RestoreCheckpointConfig; that module imports this one
 
 
@@ -357,17 +360,55 @@ def _existing(cfg: RestoreConfig) -> list[Path]:
 
 
 def restore_data(ds_iter: Any, path: str | Path) -> None:
-    """Continue a data iterator where that of an Orbax checkpoint stood, if it was saved.
+    """Continue a data iterator where that of an Orbax checkpoint stood.
 
     Raises:
-      CheckpointError: the run had another number of processes.
+      CheckpointError: see `continue_data`.
     """
     path = find_checkpoint(path)
     manager = CheckpointManager(path.parent, read_only=True)
-    state = manager.restore_json(checkpoint_step(path), "dataset")
-    manager.close()
-    if state is not None:
+    try:
+        continue_data(ds_iter, manager, checkpoint_step(path))
+    finally:
+        manager.close()
+
+
+def continue_data(ds_iter: Any, manager: CheckpointManager, step: int) -> None:
+    """Continue a data iterator where that of checkpoint `step` stood.
+
+    Raises:
+      CheckpointError: the checkpoint has no place in the data, or one in other data, or of another
+        number of processes.
+    """
+    path = manager.path(step)
+    state = manager.restore_json(step, "dataset")
+    if state is None:
+        if not hasattr(ds_iter, "get_state") or ds_iter.get_state() is None:
+            return
+        raise CheckpointError(
+            f"{path}: has no folder `dataset` with the place in the data, which would start from "
+            f"its beginning. Copy the checkpoint again if it had one; otherwise {BEGIN_ANEW}"
+        )
+    try:
         ds_iter.set_state(state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}/dataset: {error}; or {BEGIN_ANEW}") from error
+    run = manager.restore_json(step, "run") or {}
+    _check_same_data(ds_iter, run.get(FINGERPRINTS) or {}, path)
+
+
+def _check_same_data(ds_iter: Any, saved: Mapping[str, str], path: Path) -> None:
+    if not saved or not hasattr(ds_iter, "fingerprints"):
+        return
+    now = ds_iter.fingerprints()
+    other = [name for name, digest in saved.items() if now.get(name, digest) != digest]
+    if other:
+        name = other[0]
+        raise CheckpointError(
+            f"{path}: task {name!r} reads other examples than those the run was trained on "
+            f"(fingerprint {now[name]}, saved {saved[name]}). Give it the data of then; or "
+            f"{BEGIN_ANEW}"
+        )
 
 
 def _is_checkpoint(path: Path) -> bool:

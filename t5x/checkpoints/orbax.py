@@ -29,6 +29,11 @@ from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
 
 Tree = Any
 STEP_PREFIX = "checkpoint"
+#: The way out when the place in the data cannot be taken up.
+BEGIN_ANEW = (
+    "begin a new run (another MODEL_DIR) from this checkpoint (RestoreCheckpointConfig.path, "
+    "restore_dataset=False), which starts the data from its beginning."
+)
 
 
 class CheckpointManager:
@@ -208,9 +213,7 @@ class CheckpointManager:
         if len(states) != jax.process_count():
             raise CheckpointError(
                 f"{folder}: data iterator states of {len(states)} processes, but this run has "
-                f"{jax.process_count()}. Use as many, or begin a new run (another MODEL_DIR) from "
-                "this checkpoint (RestoreCheckpointConfig.path, restore_dataset=False), which "
-                "starts the data from its beginning."
+                f"{jax.process_count()}. Use as many, or {BEGIN_ANEW}"
             )
         return states[jax.process_index()]
 

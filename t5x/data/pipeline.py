@@ -17,6 +17,7 @@ import numpy as np
 from t5x.data import batching, caching, lookup, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.examples import ExampleMaker
+from t5x.data.fingerprint import fingerprint
 from t5x.data.packing import axis_limits
 from t5x.data.prefetch import Prefetcher
 from t5x.data.tasks import Mixture, Task
@@ -42,6 +43,7 @@ class _Settings:
     num_shards: int
     num_epochs: int | None
     cached: str | None = None  # names of the tasks that are read from a cache
+    examples: dict[str, int | None] | None = None  # task -> examples in the split
 
 
 class _OffsetPlaces(Sequence[order.Place]):
@@ -123,6 +125,8 @@ class BatchIterator:
                 f"data state has version {state.get('version')!r}, expected {STATE_VERSION}"
             )
         mine = dataclasses.asdict(self._settings)
+        if "examples" not in state["settings"]:  # states of earlier versions
+            del mine["examples"]
         different = [
             f"{k}: saved {state['settings'].get(k)!r}, now {mine[k]!r}"
             for k in mine
@@ -155,9 +159,11 @@ class DatasetIterator:
       model_feature_lengths: {model feature: length} of a full batch.
       batch_size: rows in a batch of this shard.
       lookahead: batches whose examples are read together: a window with length buckets, else 1.
+      source: the raw examples: {task: sequence}; empty where seqio reads them.
     """
 
     def __init__(self, make_batches, seed: int | None, prefetch: int):
+        self.source: dict[str, Sequence[Any]] = {}
         self._make_batches = make_batches
         self._seed = seed
         self._prefetch = prefetch
@@ -202,6 +208,10 @@ class DatasetIterator:
                 shape = (self.batch_size, *limits, *value.shape[1 + len(limits) :])
             spec[name] = (shape, value.dtype)
         return spec
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return {task: digest of its raw examples}; reads three of each task."""
+        return {name: fingerprint(examples) for name, examples in self.source.items()}
 
     def get_state(self) -> dict[str, Any]:
         return self._peeked[1] if self._peeked is not None else self._inner.get_state()
@@ -291,11 +301,13 @@ def get_dataset(
             "length_buckets gives each shard its own batch shapes; use it with num_shards=1"
         )
     source = lookup.find(task_or_mixture)
+    raw: dict[str, Sequence[Any]] = {}
 
     def make_batches(seed: int) -> BatchIterator:
         settings = _Settings(source.name, split, shuffle, seed, shard_index, num_shards, num_epochs)
         batcher.seed = seed
         if not isinstance(source, Task | Mixture):
+            settings = dataclasses.replace(settings, examples=source.num_examples(split))
             elements = source.elements(
                 settings, lengths, converter, trim_output_features, use_cached
             )
@@ -303,6 +315,9 @@ def get_dataset(
         tasks = source.tasks if isinstance(source, Mixture) else [source]
         tasks, settings = _from_caches(tasks, settings, use_cached)
         sequences = [task.sequence(split) for task in tasks]
+        raw.update((task.name, each) for task, each in zip(tasks, sequences))
+        sizes = {name: len(each) for name, each in raw.items()}
+        settings = dataclasses.replace(settings, examples=sizes)
         places = _order(source, tasks, [len(s) for s in sequences], settings)
         maker = ExampleMaker(tasks, sequences, lengths, converter, seed, trim_output_features)
         elements = GrainElements(places, maker, num_workers, num_read_threads)
@@ -312,6 +327,7 @@ def get_dataset(
 
     lookahead = bucket_window if length_buckets else 1
     iterator = DatasetIterator(make_batches, seed, prefetch and max(prefetch, lookahead))
+    iterator.source = raw
     iterator.lookahead = lookahead
     iterator.batch_size = rows
     iterator.model_feature_lengths = dict(converter.get_model_feature_lengths(lengths))

@@ -92,7 +92,7 @@ class Chunks:
         now = json.loads(json.dumps(self.settings))
         different = [
             f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
-            for key in sorted(before.keys() | now.keys())
+            for key in sorted(before)  # earlier versions noted less
             if before.get(key) != now.get(key)
         ]
         if different:

@@ -11,6 +11,7 @@ from t5x.data.batching import START, ExampleStream
 from t5x.data.caching import read_by
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.examples import ExampleMaker
+from t5x.data.fingerprint import fingerprint
 from t5x.data.order import TaskOrder
 from t5x.data.seqio.bridge import NativeSource
 from t5x.data.tasks import Mixture, Task
@@ -37,6 +38,7 @@ class TaskReader:
         sequence = task.sequence(cfg.split)
         self.name = task.name
         self.output_features = task.output_features
+        self.data = {"examples": len(sequence), "fingerprint": fingerprint(sequence)}
         seed = cfg.seed or 0
         self._order = TaskOrder(len(sequence), cfg.shuffle, seed, 0, shard_id, num_shards)
         self._maker = ExampleMaker(
@@ -76,6 +78,7 @@ class SeqioReader:
     def __init__(self, task: Any, cfg: Any, shard_id: int, num_shards: int):
         self.name: str = task.name
         self.output_features = task.output_features
+        self.data = {"examples": task.num_input_examples(cfg.split)}
         self._task, self._cfg, self._shard = task, cfg, (shard_id, num_shards)
 
     def read(self, position: Position | None = None) -> Iterator[tuple[Example, Position]]:

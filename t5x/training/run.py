@@ -17,7 +17,7 @@ from t5x.checkpoints.loading import (
     find_checkpoint,
 )
 from t5x.checkpoints.transformations import transform_saved
-from t5x.restoring import checkpoint_paths, restore_data
+from t5x.restoring import FINGERPRINTS, checkpoint_paths, continue_data, restore_data
 from t5x.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
 
 
@@ -42,6 +42,7 @@ class Run:
         self._manager = manager
         self.resume_step = None if manager is None else manager.latest_step()
         self._saved: dict[str, Any] = {}
+        self._fingerprints: dict[str, str] = {}
         if manager is not None and self.resume_step is not None:
             saved = manager.restore_json(self.resume_step, "run")
             if saved is None:
@@ -84,17 +85,19 @@ class Run:
     # ------------------------------------------------------------------ reading
 
     def restore_data(self, batches: Iterator[Any]) -> None:
-        """Put the data iterator where the run, or the one it starts from, stood."""
+        """Put the data iterator where the run, or the one it starts from, stood.
+
+        Raises:
+          CheckpointError: it stood in other data, or its place was not saved.
+        """
         manager, step = self._manager, self.resume_step
+        self._fingerprints = batches.fingerprints() if hasattr(batches, "fingerprints") else {}
         restore = self._cfg.restore
         if step is None and restore and restore.restore_dataset and restore.path:
             restore_data(batches, checkpoint_paths(restore.path, restore.mode)[-1])
             return
-        if manager is None or step is None:
-            return
-        state = manager.restore_json(step, "dataset")
-        if state is not None:
-            batches.set_state(state)  # type: ignore[attr-defined]
+        if manager is not None and step is not None:
+            continue_data(batches, manager, step)
 
     def restore_or_create(self, initializer: Any, rng: jax.Array) -> Any:
         """The run's own latest state, else that of the restore configuration, else a new one.
@@ -150,6 +153,7 @@ class Run:
             "rng": self._rng,
             "first_step": self.first_step,
             "trained_seconds": self.trained_seconds,
+            FINGERPRINTS: self._fingerprints,
         }
         state = train_state.state_dict()
         state = transform_saved(state, self._cfg.save.state_transformation_fns)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from t5x import checkpoints, optimizers, train, utils
+from t5x.data import TaskRegistry
 from t5x.loggers import read_metrics
 from t5x.partitioning import PjitPartitioner
 from t5x.trainer import Trainer
@@ -162,11 +163,60 @@ def test_a_resumed_run_takes_no_other_seed_for_want_of_its_own(whole, tmp_path):
     folder = tmp_path / "checkpoint_25"
     shutil.copytree(whole[0] / "checkpoint_25", folder)
     shutil.rmtree(folder / "run")
+    remove_lists(folder)
+    with pytest.raises(checkpoints.CheckpointError, match="no folder `run`, with its seed"):
+        run(tmp_path, 30)
+
+
+@pytest.fixture
+def half(whole, tmp_path):
+    """A copy of the run as it was at step 10, with a task to be changed."""
+    shutil.copytree(whole[0] / "checkpoint_10", tmp_path / "checkpoint_10")
+    yield tmp_path
+    TaskRegistry.remove(toy.TASK)
+    toy.register()
+
+
+def remove_lists(folder):
+    """Make a checkpoint one of earlier versions, which say less of what they hold."""
     for name in ("files.json", "commit_success.txt", "*/commit_success.txt"):
         for path in folder.glob(name):
             path.unlink()
-    with pytest.raises(checkpoints.CheckpointError, match="no folder `run`, with its seed"):
-        run(tmp_path, 30)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_run_does_not_begin_its_data_again_in_silence(half, listed):
+    shutil.rmtree(half / "checkpoint_10" / "dataset")
+    if not listed:
+        remove_lists(half / "checkpoint_10")
+    with pytest.raises(checkpoints.CheckpointError, match=r"checkpoint_10: .*dataset"):
+        run(half, 25)
+    restore = utils.RestoreCheckpointConfig(f"{half}/checkpoint_10", restore_dataset=True)
+    start = utils.CheckpointConfig(restore=restore)
+    with pytest.raises(checkpoints.CheckpointError, match=r"checkpoint_10: .*dataset"):
+        run(half / "new", 25, checkpoint_cfg=start)
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (toy.examples(65, 0), "examples: saved {'toy_counting': 64}, now {'toy_counting': 65}"),
+        (toy.examples(64, 7), "task 'toy_counting' reads other examples than those"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data_of_the_same_name(half, whole, examples, message):
+    task = TaskRegistry.get(toy.TASK)
+    TaskRegistry.remove(toy.TASK)
+    features, source = task.output_features, {"train": examples}
+    TaskRegistry.add(toy.TASK, source=source, output_features=features)
+    with pytest.raises(checkpoints.CheckpointError) as error:
+        run(half, 25)
+    assert message in str(error.value)
+    assert f"{half}/checkpoint_10" in str(error.value)
+    assert "begin a new run (another MODEL_DIR)" in str(error.value)
+    TaskRegistry.remove(toy.TASK)
+    TaskRegistry.add(task)
+    assert_same(run(half, 25)[1], whole[1])
 
 
 def test_damaged_logs_do_not_stop_a_run(whole, tmp_path):

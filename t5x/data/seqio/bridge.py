@@ -154,6 +154,12 @@ class NativeSource:
         self.provider = provider
         self.name: str = provider.name
 
+    def num_examples(self, split: str) -> dict[str, int | None]:
+        """Return {task: examples in a split}, None where seqio does not know."""
+        tasks = getattr(self.provider, "tasks", [self.provider])
+        known = [task for task in tasks if split in task.splits]
+        return {task.name: task.num_input_examples(split) for task in known}
+
     def elements(
         self,
         settings,

@@ -311,6 +311,10 @@ def test_state_of_another_stream_is_refused():
     state = _dataset(seed=7).get_state()
     with pytest.raises(ValueError, match="seed: saved 7, now 8"):
         _dataset(seed=8).set_state(state)
+    with pytest.raises(ValueError, match=r"examples: saved .'numbers': 40., now .'numbers': 41"):
+        _dataset(_task(n=41)).set_state(state)
+    del state["settings"]["examples"]  # as earlier versions saved it
+    _dataset(_task(n=41)).set_state(state)
     with pytest.raises(ValueError, match="version"):
         _dataset().set_state({})
     inside = _dataset(length_buckets=(5,), bucket_window=4)
