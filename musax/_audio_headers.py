@@ -115,7 +115,10 @@ def _chunks(
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, offset of the content, its declared size) of the chunks from `at` on."""
     header = name_bytes + struct.calcsize(size_format)
+    end = os.fstat(file.fileno()).st_size
     for _ in range(_MOST_CHUNKS):
+        if at >= end:
+            return
         file.seek(at)
         name, size_field = file.read(name_bytes), file.read(header - name_bytes)
         (size,) = struct.unpack(size_format, size_field)

@@ -275,6 +275,17 @@ def test_sizes_that_stand_for_unknown_are_no_break(tmp_path):
     assert len(samples) == 44100
 
 
+def test_sizes_beyond_any_file_are_no_error(tmp_path):
+    path = tmp_path / "huge.w64"
+    soundfile.write(path, tones(), 44100, format="W64")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"fmt ") + 16
+    data[at : at + 8] = b"\xff" * 7 + b"\x7f"
+    path.write_bytes(data)
+    with contextlib.suppress(AudioError):
+        load_audio(path)
+
+
 def test_mono_files_have_a_channel_if_channels_are_asked_for(tmp_path):
     save_audio(tmp_path / "a.wav", tones()[:, 0], 44100)
     for rate in (44100, 16000):
