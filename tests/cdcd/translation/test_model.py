@@ -276,6 +276,7 @@ def test_words_are_written_backwards(trained):
     assert np.mean(np.all(made[:, 0] == made[:, 1], axis=-1)) < 0.8
 
 
+@pytest.mark.slow
 def test_the_right_target_is_the_likeliest(trained):
     model, params = trained
     words = random_words(2, 32)
