@@ -7,6 +7,7 @@ configuration and calls the function that it configures.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -190,10 +191,10 @@ def run(
             overrides["dry_run"] = True
         _call(configured, overrides)
     except TrainingError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_message(error)}", file=sys.stderr)
         return STATUS_FAILED
     except _mistakes() as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_message(error)}", file=sys.stderr)
         return STATUS_MISTAKE
     return STATUS_OK
 
@@ -206,6 +207,11 @@ def _call(configured: Callable[..., Any], overrides: Mapping[str, Any]) -> None:
     enable_compilation_cache()
     configured(**overrides)
     jax.effects_barrier()
+
+
+def _message(error: Exception) -> str:
+    """The message without the calls that gin adds to every error."""
+    return re.sub(r"\n +In call to configurable .*", "", str(error))
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

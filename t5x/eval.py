@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from t5x import command_line, gin_utils, utils
 from t5x.checkpoints.loading import checkpoint_step
+from t5x.checkpoints.locks import FolderLock, lock_folder
 from t5x.files import check_local, write_text
 from t5x.inference.states import InferenceStates
 from t5x.loggers import Console
@@ -75,6 +76,7 @@ def evaluate(
 
     Raises:
       CheckpointError: there is no checkpoint, or it does not fit the model.
+      FolderInUseError: another process evaluates into this folder.
       GinError: the task has nothing to evaluate, or its vocabulary is not the model's.
     """
     del use_orbax
@@ -121,12 +123,13 @@ def evaluate(
         return {}
     console = Console(0, len(todo), quiet=log_folder is None)
     console.say(f"{len(todo)} of {len(states.paths)} checkpoints to evaluate, into {folder}")
-    if summarize_config_fn is not None and log_folder is not None:
-        summarize_config_fn(str(folder), None, done.last_step)
+    lock = None if log_folder is None else _lock(log_folder)
 
     # ------------------------------------------------------------ one after the other
     results: dict[int, Metrics] = {}
     try:
+        if summarize_config_fn is not None and log_folder is not None:
+            summarize_config_fn(str(folder), None, done.last_step)
         for path in todo:
             step = checkpoint_step(path)
             runner.release()
@@ -137,7 +140,14 @@ def evaluate(
     finally:
         evaluations.close()
         console.close()
+        if lock is not None:
+            lock.close()
     return results
+
+
+def _lock(folder: Path) -> FolderLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    return lock_folder(folder, "Wait for its end, or choose another output_dir (EVAL_OUTPUT_DIR).")
 
 
 class _Runner:

@@ -6,6 +6,7 @@ and carry the index of their example.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -145,14 +146,15 @@ def infer(
             settings = _settings(mode, dataset_cfg, reader, path, checkpoint_period)
             chunks = Chunks(where, work, name, settings, first_process)
             outputs.append(str(chunks.output if merge_chunked_results else chunks.work))
-            if not chunks.open():
-                _say(f"{chunks.output}: done before")
-                continue
-            if params is None:
-                params = states.read(path).params
-            vocabulary = _vocabulary(reader, output_vocab_feature_name)
-            job.run(params, reader, chunks, vocabulary)
-            chunks.finish(merge_fn if merge_chunked_results else None)
+            with contextlib.closing(chunks):
+                if not chunks.open():
+                    _say(f"{chunks.output}: done before")
+                    continue
+                if params is None:
+                    params = states.read(path).params
+                vocabulary = _vocabulary(reader, output_vocab_feature_name)
+                job.run(params, reader, chunks, vocabulary)
+                chunks.finish(merge_fn if merge_chunked_results else None)
             _say(f"{outputs[-1]}: {chunks.examples} examples")
     return outputs
 

@@ -117,107 +117,106 @@ def train(
     log_folder = folder if jax.process_index() == 0 else None
 
     # ------------------------------------------------------------ where the run stands, its seed
-    run = Run.open(folder, checkpoint_cfg, read_only=dry_run)
-    run.set_seed(random_seed)
-    init_rng, trainer_rng = run.keys()
+    with Run.open(folder, checkpoint_cfg, read_only=dry_run) as run:
+        run.set_seed(random_seed)
+        init_rng, trainer_rng = run.keys()
 
-    # ------------------------------------------------------------ data
-    if verify_matching_vocabs_fn is not None:
-        verify_matching_vocabs_fn(train_dataset_cfg, model)
-    layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
-    host_batches = get_dataset_fn(
-        run.seeded(train_dataset_cfg),
-        layout.shard_id,
-        layout.num_shards,
-        model.FEATURE_CONVERTER_CLS,
-    )
-    run.restore_data(host_batches)
-    batch_spec = global_batch_spec(host_batches, layout.num_shards)
-
-    # ------------------------------------------------------------ state and trainer
-    initializer = train_state_initializer_cls(
-        optimizer_def=model.optimizer_def,
-        init_fn=model.get_initial_variables,
-        input_shapes={name: x.shape for name, x in batch_spec.items()},
-        input_types={name: x.dtype for name, x in batch_spec.items()},
-        partitioner=partitioner,
-        model=model,
-    )
-    if dry_run:
-        train_state = initializer.global_train_state_shape
-    else:
-        train_state = run.restore_or_create(initializer, init_rng)
-    trainer = trainer_cls(
-        model=model,
-        train_state=train_state,
-        partitioner=partitioner,
-        eval_names=(),
-        summary_dir=str(folder),
-        train_state_axes=initializer.train_state_axes,
-        rng=trainer_rng,
-    )
-    del train_state  # the trainer gives its memory to the next state
-
-    # ------------------------------------------------------------ evaluation and logs
-    first = 0 if dry_run else int(trainer.train_state.step)
-    evaluations = Evaluations(
-        model,
-        trainer,
-        None if dry_run else log_folder,
-        first,
-        eval_steps,
-        train_eval_dataset_cfg and run.seeded(train_eval_dataset_cfg),
-        infer_eval_dataset_cfg and run.seeded(infer_eval_dataset_cfg),
-        train_eval_get_dataset_fn,
-        inference_evaluator_cls,
-    )
-    if dry_run:
-        start = run.start(initializer.expected)
-        host_batches.close()
-        run.close()
-        return _dry_run(trainer, batch_spec, total_steps, start)
-
-    run.first_step = first if run.first_step is None else run.first_step
-    if relative_steps is not None:
-        total_steps = run.first_step + relative_steps
-    console = Console(first, total_steps, quiet=log_folder is None)
-    writer = MetricWriter(log_folder and log_folder / "train", first)
-    if summarize_config_fn is not None and log_folder is not None:
-        summarize_config_fn(str(folder), writer, first)
-    console.say(f"{run.origin}; training from step {first} to {total_steps} in {folder}")
-    if infer_eval_dataset_cfg is not None and not evaluations.predicts:
-        console.say(
-            f"  no inference_eval: no task of {infer_eval_dataset_cfg.name} with metric_fns has "
-            f"the split {infer_eval_dataset_cfg.split!r}"
+        # ------------------------------------------------------------ data
+        if verify_matching_vocabs_fn is not None:
+            verify_matching_vocabs_fn(train_dataset_cfg, model)
+        layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
+        host_batches = get_dataset_fn(
+            run.seeded(train_dataset_cfg),
+            layout.shard_id,
+            layout.num_shards,
+            model.FEATURE_CONVERTER_CLS,
         )
+        run.restore_data(host_batches)
+        batch_spec = global_batch_spec(host_batches, layout.num_shards)
 
-    # ------------------------------------------------------------ loop
-    depth = max(2, getattr(host_batches, "lookahead", 1))
-    batches = Prefetcher(host_batches, depth, partitioner.shard_batch)
-    profiler = Profiler(folder / "profile", profile_steps, first)
-    if not profiler.begins_before(total_steps):
-        console.say(f"  no profile: its steps, counted from {first}, come after the last one")
-    stats = Stats(
-        trainer, batches, train_dataset_cfg.batch_size, first, start_time, run.trained_seconds
-    )
-    loop = Loop(
-        run=run,
-        trainer=trainer,
-        batches=batches,
-        stats=stats,
-        evaluations=evaluations,
-        writer=writer,
-        console=console,
-        profiler=profiler,
-        actions=actions or {},
-        total_steps=total_steps,
-        eval_period=eval_period,
-        stats_period=stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD),
-        gc_period=gc_period,
-        end_when_diverged=end_when_diverged,
-    )
-    step = loop.train(first, evaluate_first=run_eval_before_training)
-    return step, trainer.train_state
+        # ------------------------------------------------------------ state and trainer
+        initializer = train_state_initializer_cls(
+            optimizer_def=model.optimizer_def,
+            init_fn=model.get_initial_variables,
+            input_shapes={name: x.shape for name, x in batch_spec.items()},
+            input_types={name: x.dtype for name, x in batch_spec.items()},
+            partitioner=partitioner,
+            model=model,
+        )
+        if dry_run:
+            train_state = initializer.global_train_state_shape
+        else:
+            train_state = run.restore_or_create(initializer, init_rng)
+        trainer = trainer_cls(
+            model=model,
+            train_state=train_state,
+            partitioner=partitioner,
+            eval_names=(),
+            summary_dir=str(folder),
+            train_state_axes=initializer.train_state_axes,
+            rng=trainer_rng,
+        )
+        del train_state  # the trainer gives its memory to the next state
+
+        # ------------------------------------------------------------ evaluation and logs
+        first = 0 if dry_run else int(trainer.train_state.step)
+        evaluations = Evaluations(
+            model,
+            trainer,
+            None if dry_run else log_folder,
+            first,
+            eval_steps,
+            train_eval_dataset_cfg and run.seeded(train_eval_dataset_cfg),
+            infer_eval_dataset_cfg and run.seeded(infer_eval_dataset_cfg),
+            train_eval_get_dataset_fn,
+            inference_evaluator_cls,
+        )
+        if dry_run:
+            start = run.start(initializer.expected)
+            host_batches.close()
+            return _dry_run(trainer, batch_spec, total_steps, start)
+
+        run.first_step = first if run.first_step is None else run.first_step
+        if relative_steps is not None:
+            total_steps = run.first_step + relative_steps
+        console = Console(first, total_steps, quiet=log_folder is None)
+        writer = MetricWriter(log_folder and log_folder / "train", first)
+        if summarize_config_fn is not None and log_folder is not None:
+            summarize_config_fn(str(folder), writer, first)
+        console.say(f"{run.origin}; training from step {first} to {total_steps} in {folder}")
+        if infer_eval_dataset_cfg is not None and not evaluations.predicts:
+            console.say(
+                f"  no inference_eval: no task of {infer_eval_dataset_cfg.name} with metric_fns "
+                f"has the split {infer_eval_dataset_cfg.split!r}"
+            )
+
+        # ------------------------------------------------------------ loop
+        depth = max(2, getattr(host_batches, "lookahead", 1))
+        batches = Prefetcher(host_batches, depth, partitioner.shard_batch)
+        profiler = Profiler(folder / "profile", profile_steps, first)
+        if not profiler.begins_before(total_steps):
+            console.say(f"  no profile: its steps, counted from {first}, come after the last one")
+        stats = Stats(
+            trainer, batches, train_dataset_cfg.batch_size, first, start_time, run.trained_seconds
+        )
+        loop = Loop(
+            run=run,
+            trainer=trainer,
+            batches=batches,
+            stats=stats,
+            evaluations=evaluations,
+            writer=writer,
+            console=console,
+            profiler=profiler,
+            actions=actions or {},
+            total_steps=total_steps,
+            eval_period=eval_period,
+            stats_period=stats_period or min(_STATS_PERIOD, eval_period or _STATS_PERIOD),
+            gc_period=gc_period,
+            end_when_diverged=end_when_diverged,
+        )
+        step = loop.train(first, evaluate_first=run_eval_before_training)
+        return step, trainer.train_state
 
 
 def global_batch_spec(batches: Any, num_shards: int) -> dict[str, jax.ShapeDtypeStruct]:

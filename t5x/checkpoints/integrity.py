@@ -17,6 +17,7 @@ from typing import Any
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.folders import all_checkpoints, checkpoint_step, read_state
+from t5x.checkpoints.locks import kept
 from t5x.files import write_json
 
 FILES_NAME = "files.json"
@@ -96,14 +97,15 @@ def _crc(path: Path) -> int:
 def reading(folder: Path, part: str = "", share: tuple[int, int] = (0, 1)) -> Iterator[None]:
     """Look for damage first, and tell what goes wrong inside as a `CheckpointError`.
 
-    Arguments as of `find_damage`.
+    A run that is training meanwhile does not delete the checkpoint. Arguments as of `find_damage`.
     """
     listed = False
     try:
-        why, listed = find_damage(folder, part, share)
-        if why is not None:
-            raise damaged(folder, why)
-        yield
+        with kept(folder):
+            why, listed = find_damage(folder, part, share)
+            if why is not None:
+                raise damaged(folder, why)
+            yield
     except CheckpointError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -19,6 +19,7 @@ from t5x.checkpoints.folders import (
 )
 from t5x.checkpoints.integrity import continue_before, damaged, reading, whole_before
 from t5x.checkpoints.legacy import is_legacy_checkpoint
+from t5x.checkpoints.locks import kept
 from t5x.checkpoints.safetensors import load_safetensors
 from t5x.checkpoints.transformations import transform_restored
 from t5x.files import check_local
@@ -145,7 +146,8 @@ def load_state(path: str | Path, subtree: str = "") -> dict[str, Tree]:
         return {"target": load_safetensors(path)[0]}
     if kind == "legacy":
         try:
-            return read_state(path, subtree)
+            with kept(path):
+                return read_state(path, subtree)
         except CheckpointError as error:
             raise CheckpointError(f"{error} {continue_before(path)}".strip()) from error
     part = (orbax_state(path) or path).relative_to(path).name

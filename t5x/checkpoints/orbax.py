@@ -24,6 +24,7 @@ import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.integrity import damaged, reading, write_file_list
+from t5x.checkpoints.locks import FolderLock, lock_folder, may_delete
 from t5x.checkpoints.retention import Checkpointer
 from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
 
@@ -44,6 +45,9 @@ class CheckpointManager:
       keep: which checkpoints are kept: the newest so many (None: all), or a policy.
       save_dtype: dtype of the parameters ("target") on disk; None keeps theirs.
       read_only: never write or delete.
+
+    Raises:
+      FolderInUseError: another process writes there.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class CheckpointManager:
         _quiet_orbax()
         self._ocp = ocp
         self.directory = Path(directory).absolute()
+        self._lock = None if read_only else self._hold()
         self._policy = keep if isinstance(keep, Checkpointer) else Checkpointer(keep=keep)
         self._read_only = read_only
         self._saving: int | None = None
@@ -79,6 +84,16 @@ class CheckpointManager:
         }
         self._manager = ocp.CheckpointManager(
             self.directory, options=options, item_handlers=handlers
+        )
+
+    def _hold(self) -> FolderLock | None:
+        """Make the folder, and keep other processes from writing in it."""
+        if jax.process_index():
+            return None  # the first process has it for all of the run
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return lock_folder(
+            self.directory,
+            "Wait for its end, or end it; for another run choose another folder (MODEL_DIR).",
         )
 
     def all_steps(self) -> list[int]:
@@ -228,6 +243,12 @@ class CheckpointManager:
             return
         for step in self._policy.superfluous(self.all_steps(), self.directory):
             if not is_pinned_checkpoint(get_checkpoint_dir(self.directory, step)):
+                self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        """Delete a checkpoint that nobody reads; later, if somebody does."""
+        with may_delete(self.path(step)) as free:
+            if free or jax.process_count() > 1:  # where all must do the same
                 self._manager.delete(step)
 
     @contextlib.contextmanager
@@ -248,8 +269,12 @@ class CheckpointManager:
             ) from error
 
     def close(self) -> None:
-        """Wait and free the threads."""
-        self._manager.close()
+        """Wait, free the threads, and let others write."""
+        try:
+            self._manager.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
 
 
 def _gather_json(value: Mapping[str, Any]) -> list[Any]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from t5x.checkpoints.locks import FolderLock, lock_folder
 from t5x.files import atomic_path, write_json
 from t5x.gin_utils import GinError
 
@@ -54,16 +55,21 @@ class Chunks:
         self.work = self.folder / self.work_name
         self.output = self.folder / self.name
         self._done = self.folder / (self.name + COMPLETED)
+        self._lock: FolderLock | None = None
 
     def open(self) -> bool:
         """Find the chunks already written; return False when all are.
 
         Raises:
           GinError: the chunks were written with other settings.
+          FolderInUseError: another process is writing them.
         """
         if self._done.is_file():
             self._check(self._done)
             return False
+        if self.writer:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(self.work, "Wait for its end, or give it another shard_id.")
         settings = self.work / "settings.json"
         if settings.is_file():
             self._check(settings)
@@ -118,6 +124,11 @@ class Chunks:
             state = {"examples": self.examples, "position": position}
             write_json(self._marker(self.count), state)
         self.count += 1
+
+    def close(self) -> None:
+        """Let other processes write the chunks."""
+        if self._lock is not None:
+            self._lock.close()
 
     def finish(self, merge_fn: MergeFn | None) -> None:
         """Merge the chunks (None leaves them) and mark the output as complete."""

@@ -53,14 +53,30 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, cfg: CheckpointConfig, read_only: bool = False) -> Self:
-        """Open MODEL_DIR; make it unless `read_only`."""
+        """Open MODEL_DIR; make it unless `read_only`.
+
+        Raises:
+          FolderInUseError: another process trains there.
+          CheckpointError: its latest checkpoint is damaged.
+        """
         read_only = read_only or cfg.save is None
         manager = None
         if folder.is_dir() or not read_only:
             keep = cfg.save.policy if cfg.save else None
             dtype = cfg.save.dtype if cfg.save else None
             manager = CheckpointManager(folder, keep, dtype, read_only)
-        return cls(folder, cfg, manager)
+        try:
+            return cls(folder, cfg, manager)
+        except BaseException:
+            if manager is not None:
+                manager.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     # ------------------------------------------------------------------ randomness
 
@@ -170,9 +186,10 @@ class Run:
             self._manager.wait()
 
     def close(self) -> None:
-        """Wait, and free the threads that write."""
-        if self._manager is not None:
-            self._manager.close()
+        """Wait, free the threads that write, and let other processes have the folder."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            manager.close()
 
 
 def _shared_random_seed() -> int:
