@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from musax.events.melody import (
 )
 from musax.notes import check_length, validate_notes
 from t5x.data.vocabularies import UNK_ID, ByteVocabulary, Vocabulary, text_vocabulary
+from t5x.user_paths import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,4 +271,4 @@ def contents_of(vocabulary: Vocabulary) -> Contents:
         raise ValueError(
             f"{vocabulary}: expected the vocabulary of melodies, letters, bytes or pieces"
         )
-    return Pieces(str(Path(path).expanduser()))
+    return Pieces(str(user_path(path)))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musax.plots import plain_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -37,7 +39,7 @@ def plot_frontier(
     for name, points in curves.items():
         x = [point["entropy"] for point in points]
         y = [point["judge_nats"] for point in points]
-        axes.plot(x, y, marker="o", markersize=4, label=name)
+        axes.plot(x, y, marker="o", markersize=4, label=plain_text(name))
         for point in points:
             place = (point["entropy"], point["judge_nats"])
             axes.annotate(point["label"], place, (4, 3), fontsize=7, textcoords="offset points")
@@ -49,7 +51,7 @@ def plot_frontier(
     axes.grid(color="#dddddd")
     axes.legend(frameon=False)
     if title:
-        axes.set_title(title)
+        axes.set_title(plain_text(title))
     return figure
 
 
@@ -72,14 +74,14 @@ def plot_infilling(
             np.array([by_share[s][key] for s in by_share]) for key in ("accuracy", "low", "high")
         )
         bars = np.stack([mean - low, high - mean])
-        axes.errorbar(shares + 0.5 * i, mean, bars, marker="o", capsize=3, label=name)
+        axes.errorbar(shares + 0.5 * i, mean, bars, marker="o", capsize=3, label=plain_text(name))
     axes.set_xlabel("gap (% of the row)")
     axes.set_ylabel("tokens found again")
     axes.set_ylim(0)
     axes.grid(axis="y", color="#dddddd")
     axes.legend(frameon=False)
     if title:
-        axes.set_title(title)
+        axes.set_title(plain_text(title))
     return figure
 
 
@@ -107,5 +109,5 @@ def plot_warp(
     for axes in (left, right):
         axes.grid(color="#dddddd")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain_text(title))
     return figure

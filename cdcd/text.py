@@ -11,7 +11,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from musax.datasets.files import file_source
 from t5x.data.tasks import Task
 from t5x.data.text_lines import read_file, read_text
 from t5x.data.vocabularies import NUM_SPECIAL_IDS, ByteVocabulary, Vocabulary, text_vocabulary
+from t5x.user_paths import user_path
 
 _SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -54,7 +54,7 @@ def vocabulary_of(name: str) -> Vocabulary:
     """
     if name == "letters":
         return LettersVocabulary()
-    if name != "bytes" and not Path(name).expanduser().is_file():
+    if name != "bytes" and not user_path(name).is_file():
         raise ValueError(
             f"vocabulary={name!r}: expected 'letters', 'bytes' or the path of a SentencePiece model"
         )
@@ -176,7 +176,7 @@ def text8_task(
       FileNotFoundError (when read): the file is missing.
     """
     index, count = check_part(train_part)
-    letters, path = LettersVocabulary(), os.path.expanduser(path)
+    letters, path = LettersVocabulary(), os.fspath(user_path(path))
 
     def read(split: str) -> list[FileSlice]:
         _check_text8(path)

@@ -9,13 +9,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import soundfile
 
 from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, reason
 from t5x.files import atomic_path
+from t5x.user_paths import user_path
 
 _BLOCK_FRAMES = 1 << 16
 
@@ -107,7 +108,7 @@ class _Format:
     @classmethod
     def of(cls, path: str | os.PathLike, rate: int, subtype: str | None) -> "_Format":
         """Check the arguments of a writer; raise AudioError."""
-        target = Path(path).expanduser()
+        target = user_path(path)
         name = _format_of(path, target)
         subtype = subtype or soundfile.default_subtype(name)
         if subtype is None or not soundfile.check_format(name, subtype):
@@ -136,7 +137,7 @@ class _Format:
             with (
                 atomic_path(self.target) as temporary,
                 soundfile.SoundFile(
-                    os.fspath(temporary),
+                    library_path(temporary),
                     "w",
                     self.rate,
                     shape[0] if shape else 1,
@@ -155,6 +156,11 @@ def normalize_peak(audio: np.ndarray, peak: float = 0.9) -> np.ndarray:
     """Return `audio` scaled so that its largest magnitude is `peak`; silence stays silence."""
     largest = float(np.abs(audio).max(initial=0.0))
     return audio * np.float32(peak / largest) if largest > 0 else audio
+
+
+def library_path(path: Path) -> Any:
+    """Return a path for soundfile, which takes names that are not UTF-8 as bytes alone."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _check_samples(path, samples: np.ndarray) -> np.ndarray:

@@ -16,6 +16,15 @@ _INK = "#22272e"
 _DYNAMIC_RANGE_DB = 45.0
 
 
+def plain_text(text: str, longest: int = 80) -> str:
+    """Return a text that Matplotlib draws literally, on one line, cut in its middle if too long."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(text) > longest:
+        half = (longest - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text.replace("$", r"\$")
+
+
 def note_name(pitch: float) -> str:
     """Return the name of a MIDI pitch, "C4" for 60 (middle C)."""
     number = round(pitch)
@@ -185,7 +194,9 @@ def finish(figure, axes, drum_axes, groups, scale, seconds, pitches, title) -> N
     else:
         _legend(axes, groups)
     if title:
-        axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=26 if scale is None else 8)
+        axes.set_title(
+            plain_text(title), loc="left", fontsize=12, color=_INK, pad=26 if scale is None else 8
+        )
 
 
 def _legend(axes: "Axes", groups) -> None:

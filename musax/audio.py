@@ -11,7 +11,6 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -19,7 +18,8 @@ import soxr
 
 from musax import _audio_headers
 from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, reason
-from musax._audio_writing import audio_writer, normalize_peak, save_audio
+from musax._audio_writing import audio_writer, library_path, normalize_peak, save_audio
+from t5x.user_paths import user_path
 
 __all__ = [
     "AudioError",
@@ -217,7 +217,7 @@ def _readable_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray | E
 
 def _cut_short(path, file: soundfile.SoundFile, decoded: int) -> tuple[bool, float]:
     """Return whether a file breaks off after `decoded` frames, and how many it should have."""
-    location = Path(path).expanduser()
+    location = user_path(path)
     if location.is_file():
         extent = _audio_headers.sample_bytes(location)
         if extent and extent.present < extent.declared:
@@ -231,7 +231,7 @@ def _cut_short(path, file: soundfile.SoundFile, decoded: int) -> tuple[bool, flo
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     """Open a file, or raise AudioError with the reason."""
-    location = Path(path).expanduser()
+    location = user_path(path)
     if location.is_dir():
         raise AudioError(f"{path}: is a folder; give the path of one audio file")
     if not location.exists():
@@ -241,7 +241,7 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     if location.is_file() and not location.stat().st_size:
         raise AudioError(f"{path}: the file is empty (0 bytes); export or download it again")
     try:
-        file = soundfile.SoundFile(location)
+        file = soundfile.SoundFile(library_path(location))
     except (*LIBRARY_ERRORS, TypeError) as error:
         raise AudioError(
             f"{path}: not audio that libsndfile can read ({reason(error)}); expected WAV, FLAC, "

@@ -5,6 +5,7 @@ and sets the default `run`, a function from parsed options to the exit status. W
 imported when it runs, so that `musax --help` is quick and no package loads another.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 if all was done, 1 if some of it failed, and 2 if nothing was started.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there may be names that are no text
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     args, args.rest = parser.parse_known_args(argv)
     if args.rest and not getattr(args, "takes_rest", False):  # a verb that hands options on

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musax._drawing import plain_text
 from musax.drum_pitches import NAMES
 from musax.metrics.transcription import match_notes
 from musax.notes import validate_notes
@@ -86,7 +87,7 @@ def plot_drums(
     if reference is not None:
         grid.legend(loc="upper right", fontsize="small", framealpha=0.9, ncols=3)
     if title:
-        axes[0].set_title(title, loc="left")
+        axes[0].set_title(plain_text(title), loc="left")
     return figure
 
 
@@ -168,5 +169,5 @@ def plot_velocities(
     figure.supxlabel("true velocity", fontsize="small")
     figure.supylabel("estimated velocity", fontsize="small")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain_text(title))
     return figure

@@ -5,14 +5,15 @@ pyplot, so nothing here needs a display or leaves global state.
 """
 
 import os
-from pathlib import Path
+import re
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from musax import _drawing as drawing
 from musax import spectrograms
-from musax._drawing import NoteGroup, note_name
+from musax._drawing import NoteGroup, note_name, plain_text
 from musax._spectrum_image import (
     SpectrumImage,
     hz_to_pitch,
@@ -23,6 +24,7 @@ from musax._spectrum_image import (
 from musax.metrics.transcription import match_notes
 from musax.notes import validate_notes
 from t5x.files import atomic_path
+from t5x.user_paths import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,11 +36,13 @@ __all__ = [
     "log_mel_image",
     "note_name",
     "pitch_to_hz",
+    "plain_text",
     "plot_piano_roll",
     "plot_transcription",
     "save_figure",
 ]
 
+_MISSING_GLYPH = re.compile(r"Glyph (\d+) .* missing from")
 _PALETTE = (  # distinguishable over grey, also with the common colour-vision deficiencies
     "#0072b2", "#d55e00", "#009e73", "#b0228c", "#b8860b", "#1fb5e0", "#8b3a1a", "#5b4fc4",
 )  # fmt: skip
@@ -135,17 +139,34 @@ def plot_piano_roll(
 def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> None:
     """Write a figure, complete or not at all; the suffix (.png, .pdf, .svg) chooses the format.
 
+    Characters that the font lacks are drawn as boxes, with one warning.
+
     Raises:
       ValueError: if matplotlib does not know the suffix or the folder does not exist.
     """
-    target = Path(path).expanduser()
+    target = user_path(path)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix.lstrip(".").lower() not in known:
         raise ValueError(f"{path}: unknown picture suffix; use one of {', '.join(sorted(known))}")
     if not target.parent.is_dir():
         raise ValueError(f"{path}: the folder {target.parent} does not exist; create it first")
-    with atomic_path(target) as temporary:
-        figure.savefig(temporary, dpi=dpi, facecolor="white", format=target.suffix[1:].lower())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, dpi=dpi, facecolor="white", format=target.suffix[1:].lower())
+    messages = dict.fromkeys((str(each.message), each.category) for each in caught)
+    missing = [_MISSING_GLYPH.match(text) for text, _ in messages]
+    for (text, category), glyph in zip(messages, missing):
+        if not glyph:
+            warnings.warn(text, category, stacklevel=2)
+    lacking = [chr(int(glyph[1])) for glyph in missing if glyph]
+    if lacking:
+        shown = "".join(lacking[:5]) + ("…" if len(lacking) > 5 else "")
+        warnings.warn(
+            f"{path}: the font of pictures lacks {len(lacking)} of the characters of names "
+            f"({shown}), which are drawn as boxes",
+            stacklevel=2,
+        )
 
 
 def _groups(notes, reference, color_by: str):

@@ -106,10 +106,12 @@ class ModelInfo:
 
 def model_folders() -> list[Path]:
     """Return the folders that are searched for models, existing or not."""
+    from t5x.user_paths import user_path
+
     extra = [name for name in os.environ.get("MUSAX_PRETRAINED", "").split(os.pathsep) if name]
     package = Path(__file__).resolve().parent
     shipped = [package.parent / "pretrained", package / "_pretrained"]
-    return [Path(name).expanduser() for name in extra] + shipped
+    return [user_path(name) for name in extra] + shipped
 
 
 def list_models(task: str | None = None) -> list[ModelInfo]:
@@ -173,11 +175,13 @@ def resolve(name_or_dir: str | os.PathLike) -> Path:
     Raises:
       PretrainedError: no such model; the message lists the known ones.
     """
+    from t5x.user_paths import user_path
+
     text = os.fspath(name_or_dir)
     for folder in model_folders():
         if text and Path(text).name == text and (folder / text / CONFIG_NAME).is_file():
             return folder / text
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text and path.exists():
         return path
     known = [model.name for model in list_models()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musax.metrics.generated import FEATURES, Pieces
+from musax.plots import plain_text
 from perceiver_ar.likelihood import Bucket
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def plot_buckets(
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for name, found in curves.items():
-        axes.plot([bucket.nats for bucket in found], marker="o", markersize=4, label=name)
+        axes.plot(
+            [bucket.nats for bucket in found], marker="o", markersize=4, label=plain_text(name)
+        )
     longest = max(curves.values(), key=len)
     axes.set_xticks(range(len(longest)), [bucket.name for bucket in longest])
     axes.set_xlabel(by)
@@ -42,7 +45,7 @@ def plot_buckets(
     axes.grid(axis="y", color="#dddddd")
     figure.legend(loc="outside lower left", frameon=False, fontsize="small")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain_text(title))
     return figure
 
 
@@ -74,7 +77,9 @@ def plot_statistics(sets: Mapping[str, Pieces], *, title: str | None = None) -> 
         axes.tick_params(labelsize="x-small")
     for axes in panels[len(FEATURES) :]:
         axes.set_axis_off()
-    figure.legend(panels[0].patches, list(sets), loc="lower right", frameon=False)
+    figure.legend(
+        panels[0].patches, [plain_text(name) for name in sets], loc="lower right", frameon=False
+    )
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain_text(title))
     return figure

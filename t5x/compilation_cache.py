@@ -1,15 +1,22 @@
 """Compiled programs are kept between runs, in the user's cache directory."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
-def default_cache_dir() -> Path:
-    """`$MUSAX_CACHE_DIR` or `$XDG_CACHE_HOME/musax` or `~/.cache/musax`."""
+def default_cache_dir() -> Path | None:
+    """`$MUSAX_CACHE_DIR` or `$XDG_CACHE_HOME/musax` or `~/.cache/musax`; None without a home."""
     explicit = os.environ.get("MUSAX_CACHE_DIR")
     if explicit:
         return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musax"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if not caches:
+        try:
+            caches = Path.home() / ".cache"
+        except RuntimeError:  # neither $HOME nor an entry in passwd, as in some containers
+            return None
+    return Path(caches) / "musax"
 
 
 def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
@@ -28,9 +35,16 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
     configured = jax.config.jax_compilation_cache_dir
     if configured:
         return Path(configured)
-    folder = default_cache_dir() / "jax" if folder is None else Path(folder)
+    if folder is None:
+        base = default_cache_dir()
+        if base is None:
+            return None
+        folder = base / "jax"
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # JAX would warn of each program it cannot keep
+            pass
     except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))

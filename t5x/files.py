@@ -103,9 +103,12 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file of UTF-8, complete or not at all."""
+    """Write a file of UTF-8, complete or not at all.
+
+    Bytes of file names that are not UTF-8 are written as escapes, those of JSON.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -148,7 +151,10 @@ def write_json_lines(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         for line in lines:
             file.write(json.dumps(line, cls=encoder, ensure_ascii=False) + "\n")
             count += 1

@@ -40,7 +40,9 @@ def is_midi(path: Path) -> bool:
 
 
 def _expand(argument: str, suffixes: Collection[str]) -> list[Path]:
-    path = Path(argument).expanduser()
+    from t5x.user_paths import user_path
+
+    path = user_path(argument)
     if path.is_dir():
         found = (p for p in path.rglob("*") if p.suffix.lower() in suffixes)
         files = sorted(p for p in found if p.is_file() and not p.name.startswith("."))

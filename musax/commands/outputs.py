@@ -21,6 +21,7 @@ NOTE_FORMATS = ("mid", "csv", "json", "png", "wav")
 TEXT_FORMATS = ("txt", "json")
 AUDIO_FORMATS = ("wav", "flac", "ogg")
 _ALIASES = {"midi": "mid", "table": "txt"}
+_LONGEST_NAME = 255  # bytes, of common file systems
 #: Suffixes that look like those of files, not of folders such as `takes.v2`.
 _FILE_SUFFIX = re.compile(r"\.([a-z]{2,4}|mp3|w64)")
 
@@ -241,6 +242,12 @@ def _distinct_names(sources: Sequence[Path], places: Sequence[Path]) -> list[str
 def check_places(plan: Plan) -> None:
     """Raise InputError if results could not be written; creates nothing."""
     for path in (path for job in plan.jobs for path in job.paths):
+        size = len(os.fsencode(path.name))
+        if size > _LONGEST_NAME:
+            raise InputError(
+                f"{path.name}: a name of {size} bytes, expected {_LONGEST_NAME} at most; choose a "
+                "shorter one with -o FILE"
+            )
         if path.is_dir():
             raise InputError(f"{path}: this is a folder; choose another place with -o")
     for folder in {path.parent for job in plan.jobs for path in job.paths}:

@@ -28,6 +28,7 @@ from musax.midi import load_midi, save_midi
 from musax.rendering.drum_kits import load_drum_kit
 from musax.rendering.drum_sampler import render_drums, sounding_notes
 from t5x.files import atomic_path
+from t5x.user_paths import user_path
 
 SAMPLE_RATE = 44100
 
@@ -75,7 +76,7 @@ def write_egmd_mini(
     """
     if not performances or not kits or (limit is not None and limit < 1):
         raise GrooveError("a small E-GMD needs at least one performance and one kit")
-    directory = Path(directory).expanduser()
+    directory = user_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if limit is not None and limit < len(performances):
         places = np.linspace(0, len(performances) - 1, limit).round().astype(int)

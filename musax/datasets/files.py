@@ -7,6 +7,7 @@ from pathlib import Path
 
 from musax.datasets.splits import hash_split
 from t5x.data.sources import FunctionSource, expand_patterns
+from t5x.user_paths import user_path
 
 #: Accepted names of a split's folder.
 _FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
@@ -35,7 +36,7 @@ def file_source(
     """
     suffixes = tuple(suffixes)
     if isinstance(files, str | os.PathLike):
-        root = Path(files).expanduser()
+        root = user_path(files)
         folders = {
             split: root / name
             for split, names in _FOLDERS.items()
@@ -75,7 +76,7 @@ def _examples_in(
     split: str,
 ) -> list[dict]:
     one = isinstance(files, str | os.PathLike)
-    if one and (folder := Path(files).expanduser()).is_dir():
+    if one and (folder := user_path(files)).is_dir():
         paths = _below(folder, suffixes)
     else:
         paths = {path: Path(path) for path in expand_patterns(files, "files")}

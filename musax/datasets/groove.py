@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from musax.midi import load_midi
+from t5x.user_paths import user_path
 
 GMD_CSV = "info.csv"
 EGMD_CSV = "e-gmd-v1.0.0.csv"
@@ -91,7 +92,7 @@ def read_groove(directory: str | Path, split: str | None = None) -> list[DrumPer
     """
     if split is not None and split not in SPLITS:
         raise GrooveError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    directory = Path(directory).expanduser()
+    directory = user_path(directory)
     path = next((p for n in (EGMD_CSV, GMD_CSV) if (p := directory / n).is_file()), None)
     if path is None:
         raise GrooveError(

@@ -15,6 +15,7 @@ from musax.rendering.mixed_kits import mix_drum_kits
 from musax.rendering.soundfont_kits import list_soundfont_kits, load_soundfont_kit
 from musax.rendering.soundfonts import SUFFIXES, SoundfontError, find_soundfont
 from musax.rendering.virtual_drums import virtual_drum_kit
+from t5x.user_paths import user_path
 
 __all__ = [
     "DrumKit",
@@ -49,7 +50,7 @@ def load_drum_kit(name_or_path: str | os.PathLike, sample_rate: int = 44100) -> 
     name = os.fspath(name_or_path)
     if sample_rate <= 0:
         raise ValueError(f"sample_rate={sample_rate}: must be positive (Hz)")
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         if not (path / KIT_FILE).is_file():
             raise DrumKitError(f"{path}: no {KIT_FILE} in it; give the folder of a Hydrogen kit")

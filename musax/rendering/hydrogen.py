@@ -17,6 +17,7 @@ import numpy as np
 from musax.audio import AudioError, AudioWarning, load_audio, resample
 from musax.drum_pitches import NAMES, group_of
 from musax.rendering.drum_pads import DrumKit, DrumKitError, Pad, make_pad
+from t5x.user_paths import user_path
 
 KIT_FILE = "drumkit.xml"
 SYSTEM_FOLDERS = (
@@ -70,6 +71,7 @@ _PATTERNS = tuple(
         (r"cymbal", 49),
     )
 )
+
 #: Second and third instruments of a pitch go to its sisters before they become alternates.
 _SISTERS = {36: (35,), 38: (40,), 49: (57,), 51: (59,), 42: (22,), 55: (), 48: (), 45: (), 43: ()}
 
@@ -138,7 +140,7 @@ def hydrogen_folders() -> list[Path]:
     home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     shared = os.environ.get("XDG_DATA_DIRS", "").split(os.pathsep)
     data = [f"{root}/hydrogen/data/drumkits" for root in (home, *shared) if root]
-    return list(dict.fromkeys(Path(x).expanduser() for x in (*data, *SYSTEM_FOLDERS)))
+    return list(dict.fromkeys(user_path(x) for x in (*data, *SYSTEM_FOLDERS)))
 
 
 def list_hydrogen_kits() -> dict[str, Path]:

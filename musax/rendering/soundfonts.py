@@ -9,6 +9,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+from t5x.user_paths import user_path
+
 SUFFIXES = (".sf2", ".sf3")
 SYSTEM_FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -27,7 +29,7 @@ class SoundfontError(ValueError):
 def soundfont_folders() -> list[Path]:
     """Return the folders that are searched: those of `$MUSAX_SOUNDFONTS`, then the system's."""
     extra = [name for name in os.environ.get("MUSAX_SOUNDFONTS", "").split(os.pathsep) if name]
-    return [Path(name).expanduser() for name in (*extra, *SYSTEM_FOLDERS)]
+    return [user_path(name) for name in (*extra, *SYSTEM_FOLDERS)]
 
 
 def default_soundfont() -> Path:
@@ -84,7 +86,7 @@ def find_soundfont(name: str | os.PathLike | None = None) -> Path:
     """
     if name is None:
         return default_soundfont()
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file():
         return path
     wanted = path.name.lower()

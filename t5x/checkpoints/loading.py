@@ -23,6 +23,7 @@ from t5x.checkpoints.locks import kept
 from t5x.checkpoints.safetensors import load_safetensors
 from t5x.checkpoints.transformations import transform_restored
 from t5x.files import check_local
+from t5x.user_paths import user_path
 
 Tree = Any
 _MAX_LISTED = 20
@@ -100,7 +101,7 @@ def run_checkpoint(run_dir: str | Path, step: int | None = None) -> Path:
 def find_checkpoint(path: str | Path) -> Path:
     """A run folder stands for its latest checkpoint, a model folder for its safetensors file."""
     check_local_checkpoint(path)
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir() and not is_legacy_checkpoint(path) and orbax_state(path) is None:
         if (path / "model.safetensors").is_file():
             return path / "model.safetensors"

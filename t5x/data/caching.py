@@ -24,6 +24,7 @@ from t5x.data.preprocessors import (
 )
 from t5x.data.sources import ArrayRecordSource
 from t5x.data.tasks import Task, TaskRegistry
+from t5x.user_paths import user_path
 
 _ENVIRONMENT = "T5X_CACHE_DIRS"
 _added: list[Path] = []
@@ -39,7 +40,7 @@ def add_cache_dirs(folders: Sequence[str | os.PathLike]) -> None:
 def cache_dirs() -> list[Path]:
     """The folders in which `cached_task` looks, in order."""
     named = os.environ.get(_ENVIRONMENT, "").split(os.pathsep)
-    return [*_added, *(Path(folder).expanduser() for folder in named if folder)]
+    return [*_added, *(user_path(folder) for folder in named if folder)]
 
 
 def split_steps(task: Task) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:

@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from t5x.extras import how_to_install
 from t5x.files import check_local
+from t5x.user_paths import user_path
 
 PAD_ID = 0
 EOS_ID = 1
@@ -251,7 +251,7 @@ def _load_sentencepiece(path: str, extra_ids: int, reverse: bool) -> Any:
         ) from e
     check_local(path, "SentencePiece model")
     try:
-        model = Path(path).expanduser().read_bytes()
+        model = user_path(path).read_bytes()
     except OSError as e:
         raise ValueError(f"SentencePiece model {path}: {e.strerror}") from e
     numbers = range(extra_ids)

@@ -1,13 +1,22 @@
 """Files appear complete or not at all."""
 
+import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5x.files import atomic_path, read_json_lines, write_json_lines, write_text
+from t5x.files import (
+    atomic_path,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_text,
+)
+from t5x.user_paths import user_path
 
 
 def test_a_file_replaces_the_one_before_it(tmp_path):
@@ -100,3 +109,21 @@ def test_a_failure_among_the_lines_writes_none(tmp_path):
     with pytest.raises(RuntimeError):
         write_json_lines(tmp_path / "x.jsonl", lines())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_is_home_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert user_path("~/take.wav") == tmp_path / "home/take.wav"
+    for name in ("~take.wav", "~"):
+        (tmp_path / name).write_text("")
+        assert user_path(name) == Path(name)
+    assert user_path("~nobody-of-this-name/take.wav") == Path("~nobody-of-this-name/take.wav")
+
+
+def test_names_that_are_not_utf8_are_written_as_escapes(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"file": name})
+    write_json_lines(tmp_path / "a.jsonl", [{"file": name}])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": name}
+    assert read_json_lines(tmp_path / "a.jsonl") == [{"file": name}]
