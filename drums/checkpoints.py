@@ -21,7 +21,8 @@ from drums.features import DrumFeatures
 from drums.model_config import ModelConfig
 from drums.network import OafDrumsConfig
 from musax.pretrained import save_model_folder
-from t5x.checkpoints import CheckpointError, check_params, load_safetensors
+from t5x.checkpoints import check_params, load_safetensors
+from t5x.checkpoints.npz import load_npz
 
 _STATISTICS = ("moving_mean", "moving_variance")
 _LSTM = "lstm/stack_bidirectional_rnn/cell_0/bidirectional_rnn/{}/basic_lstm_cell/"
@@ -75,13 +76,7 @@ def read_variables(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if path.suffix == ".safetensors":
         return _flat(load_safetensors(path)[0])
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not an .npz or .safetensors file of variables ({error})"
-        ) from error
+    return load_npz(path)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.network import PerceiverAR
 from t5x.checkpoints import CheckpointError, load_safetensors, save_safetensors
+from t5x.checkpoints.npz import load_npz
 
 _LINEAR = {"kernel": "w", "bias": "b"}
 _NORM = {"scale": "scale", "bias": "offset"}
@@ -111,13 +112,7 @@ def read_haiku(path: str | Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         flat = flatten_dict(load_safetensors(path)[0], sep="/")
         return {str(name): np.asarray(value) for name, value in flat.items()}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not an .npz or .safetensors file of parameters ({error})"
-        ) from error
+    return load_npz(path)
 
 
 def from_haiku(params: Mapping[str, Any], config: PerceiverARConfig) -> dict[str, Any]:

@@ -199,6 +199,10 @@ def _read(
             raise gin_limits.ForbiddenError(first_line(error)) from error
         except Exception as error:
             message = _told(error)
+            if isinstance(error, UnicodeError) and read:  # of Python's tokenizer
+                message = (
+                    f"{[*read][-1]}: has characters that are no text of a gin file ({message})"
+                )
             raise GinError(f"{message}\n {_suggestion(message)}".rstrip()) from error
     return read
 

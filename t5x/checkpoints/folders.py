@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
+from t5x.checkpoints.sizes import Budget, inside
 
 Tree = Any
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
@@ -46,6 +48,22 @@ def read_state(path: Path, subtree: str = "") -> dict[str, Tree]:
     return _read_orbax(orbax_state(path) or path, subtree)
 
 
+def _check_orbax(folder: Path, tree: Any) -> None:
+    """Raise CheckpointError for arrays that the disk cannot hold, and links out of the folder."""
+    import jax
+
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            inside(folder, path, str(path))
+    budget = Budget(folder)
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if ".." in name.split("/"):
+            raise CheckpointError(f"{folder}: array {name!r} would lie outside the folder.")
+        if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None) is not None:
+            budget.take(leaf.shape, np.dtype(leaf.dtype), f"{folder}: array {name}")
+
+
 def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
     import jax
     import orbax.checkpoint as ocp
@@ -55,6 +73,7 @@ def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
     metadata = handler.metadata(directory)
     tree: Any = getattr(metadata, "tree", metadata)
+    _check_orbax(folder, tree)
     if subtree:
         tree = {k: v for k, v in tree.items() if k == subtree}
     arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)

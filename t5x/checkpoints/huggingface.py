@@ -20,11 +20,13 @@ from flax import traverse_util
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.safetensors import load_safetensors, save_safetensors
+from t5x.checkpoints.sizes import read_bytes
 from t5x.files import write_json
 
 Tree = Any
 
 _WEIGHTS = "model.safetensors"
+_LARGEST_JSON = 2**26
 _KERNELS = {
     "attention": {"query": "q", "key": "k", "value": "v", "out": "o"},
     "mlp": {"wi": "wi", "wo": "wo"},
@@ -239,7 +241,7 @@ def load_hugging_face(folder: str | Path) -> tuple[dict[str, Tree], dict[str, An
     files = [folder / _WEIGHTS]
     index = folder / f"{_WEIGHTS}.index.json"
     if index.exists():
-        files = [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+        files = [_beside(index, name) for name in sorted(set(_weight_map(index).values()))]
     if not files[0].exists():
         raise CheckpointError(
             f"{folder}: has no {_WEIGHTS}. Pickled weights (.bin) are not read: save the model "
@@ -270,10 +272,26 @@ def save_hugging_face(folder: str | Path, params: Mapping[str, Tree], config: An
     write_json(folder / "config.json", content)
 
 
-def _read_json(path: Path) -> Any:
+def _weight_map(index: Path) -> Mapping[str, str]:
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, Mapping) or not all(isinstance(n, str) for n in names.values()):
+        raise CheckpointError(f"{index}: weight_map is no object of file names.")
+    return names
+
+
+def _beside(index: Path, name: str) -> Path:
+    """The file of a name in the index's folder; a link may lead on, as in a cache of downloads."""
+    if Path(name).name != name or name == "..":
+        raise CheckpointError(f"{index}: {name!r} is no name of a file in the same folder.")
+    return index.with_name(name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    data = read_bytes(path, _LARGEST_JSON, "the file")
     try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds {type(content).__name__}, expected an object.")
+    return content

@@ -9,10 +9,6 @@ no more (gs://, gfile); only its relative path counts. Chunks are gzip or zstd, 
 No TensorFlow; TensorStore only for compressors other than gzip.
 """
 
-import gzip
-import itertools
-import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,10 +17,15 @@ import flax.serialization
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.sizes import Budget, inside, read_bytes
+from t5x.checkpoints.zarr import read_zarr
+
+__all__ = ["is_legacy_checkpoint", "is_tensorstore_spec", "read_legacy_checkpoint", "read_zarr"]
 
 Tree = Any
 INDEX_NAME = "checkpoint"
 MIN_VERSION = 2
+_DEEPEST = 100
 
 
 def is_legacy_checkpoint(folder: Path) -> bool:
@@ -44,25 +45,32 @@ def read_legacy_checkpoint(folder: str | Path, subtree: str = "") -> dict[str, T
       {"target": params, "state": {"step", "param_states"}[, "flax_mutables"]}, dtypes as stored.
 
     Raises:
-      CheckpointError: no checkpoint, an unknown version, or an array that is absent or damaged; the
-        message names it.
+      CheckpointError: no checkpoint, an unknown version, or an array that is absent, damaged,
+        larger than the disk holds, or outside `folder`; the message names it.
     """
     folder = Path(folder)
     index = folder / INDEX_NAME
     if not index.is_file():
         raise CheckpointError(f"{folder}: no file `{INDEX_NAME}` here, so no T5X checkpoint.")
+    budget = Budget(folder)
+    data = read_bytes(index, budget.on_disk, "the index")
     try:
-        content = flax.serialization.msgpack_restore(index.read_bytes())
+        content = flax.serialization.msgpack_restore(data)
     except Exception as error:
         raise CheckpointError(f"{index}: not a readable msgpack file ({error}).") from error
-    tree = _optimizer_tree(content, index)
-    return _resolve(tree, folder, (), tuple(subtree.split("/")) if subtree else ())
+    reader = _Reader(folder, budget, tuple(subtree.split("/")) if subtree else ())
+    tree = reader.resolve(_optimizer_tree(content, index), ())
+    if subtree == "target" and not isinstance(tree.get("target", {}), Mapping):
+        raise CheckpointError(f"{index}: `target` is an array, expected a tree of parameters.")
+    return tree
 
 
 def _optimizer_tree(content: Any, index: Path) -> Mapping[str, Tree]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{index}: holds {type(content).__name__}, expected a tree.")
-    version = int(content.get("version", 0))
+    version = content.get("version", 0)
+    if not isinstance(version, int | np.integer):
+        raise CheckpointError(f"{index}: version={version!r}: expected a whole number.")
     if version == 0 and "target" in content:  # the oldest files are the bare tree
         return content
     if version < MIN_VERSION or "optimizer" not in content:
@@ -70,6 +78,8 @@ def _optimizer_tree(content: Any, index: Path) -> Mapping[str, Tree]:
             f"{index}: checkpoint version {version} is not supported (expected {MIN_VERSION} or "
             "later with an `optimizer` tree); convert it with the T5X that wrote it."
         )
+    if not isinstance(content["optimizer"], Mapping):
+        raise CheckpointError(f"{index}: `optimizer` is no tree.")
     return content["optimizer"]
 
 
@@ -78,105 +88,60 @@ def is_tensorstore_spec(leaf: Any) -> bool:
     return isinstance(leaf, Mapping) and {"driver", "kvstore", "metadata"} <= leaf.keys()
 
 
-def _resolve(node: Any, folder: Path, path: tuple[str, ...], wanted: tuple[str, ...]) -> Any:
-    if is_tensorstore_spec(node):
-        return _read_spec(node, folder, "/".join(path))
-    if isinstance(node, Mapping):
-        return {
-            key: _resolve(child, folder, (*path, key), wanted)
-            for key, child in node.items()
-            if all(a == b for a, b in zip((*path, key), wanted))
-        }
-    return node if node is None else np.asarray(node)
+class _Reader:
+    """Puts arrays in the places of a tree.
 
-
-def _read_spec(spec: Mapping[str, Any], folder: Path, name: str) -> np.ndarray:
-    if spec["driver"] != "zarr":
-        raise CheckpointError(f"{folder}: {name} has driver {spec['driver']!r}, expected 'zarr'.")
-    stored = spec["kvstore"].get("path") or spec.get("path") or name.replace("/", ".")
-    # A stale absolute path (a bucket, another machine) ends in the array's own folder.
-    array_folder = folder / stored.strip("/")
-    if not array_folder.is_dir():
-        array_folder = folder / PurePosixPath(stored).name
-    return read_zarr(array_folder, name)
-
-
-def read_zarr(folder: Path, name: str) -> np.ndarray:
-    """Read a zarr v2 array, of any number of chunks, compressed with gzip, zlib, zstd or not.
-
-    Raises:
-      CheckpointError: naming the array `name` and the file that is absent or damaged.
+    Args:
+      folder: of the checkpoint.
+      budget: bytes that its arrays may take.
+      wanted: names on the path of the wanted subtree; () for all.
     """
-    header = folder / ".zarray"
-    try:
-        meta = json.loads(header.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{header}: array {name} is missing ({error.strerror}).") from error
-    except ValueError as error:
-        raise CheckpointError(f"{header}: header of array {name} is not JSON: {error}") from error
-    codec = (meta.get("compressor") or {}).get("id")
-    if codec not in _DECOMPRESS or meta.get("filters") or meta.get("order", "C") != "C":
-        return _read_with_tensorstore(folder, name)
-    shape, chunks = tuple(meta["shape"]), tuple(meta["chunks"])
-    dtype = _dtype(meta["dtype"])
-    fill = meta.get("fill_value")
-    result = np.full(shape, 0 if fill is None else fill, dtype)
-    grid = [range(-(-size // chunk)) for size, chunk in zip(shape, chunks)]
-    separator = meta.get("dimension_separator", ".")
-    for index in itertools.product(*grid):
-        file = folder / (separator.join(map(str, index)) or "0")
-        if not file.is_file() and fill is not None:
-            continue
-        start = [i * chunk for i, chunk in zip(index, chunks)]
-        block = _read_chunk(file, codec, dtype, chunks, name)
-        where = tuple(slice(a, min(a + c, n)) for a, c, n in zip(start, chunks, shape))
-        result[where] = block[tuple(slice(0, w.stop - w.start) for w in where)]
-    return result
 
+    def __init__(self, folder: Path, budget: Budget, wanted: tuple[str, ...]):
+        self._folder, self._budget, self._wanted = folder, budget, wanted
 
-def _read_chunk(
-    file: Path, codec: str | None, dtype: np.dtype, shape: tuple[int, ...], name: str
-) -> np.ndarray:
-    try:
-        data = _DECOMPRESS[codec](file.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: this part of array {name} is missing.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise CheckpointError(f"{file}: this part of array {name} is damaged: {error}") from error
-    expected = int(np.prod(shape)) * dtype.itemsize
-    if len(data) != expected:
-        raise CheckpointError(
-            f"{file}: this part of array {name} has {len(data)} bytes, expected {expected} for "
-            f"{tuple(shape)} of {dtype}."
-        )
-    return np.frombuffer(data, dtype).reshape(shape)
+    def resolve(self, node: Any, path: tuple[str, ...]) -> Any:
+        """Return the tree, or array, of a node of the index."""
+        if is_tensorstore_spec(node):
+            return self._read_spec(node, "/".join(path))
+        if isinstance(node, Mapping):
+            return {
+                key: self.resolve(child, self._below(path, key))
+                for key, child in node.items()
+                if all(a == b for a, b in zip((*path, key), self._wanted))
+            }
+        return None if node is None else self._array(node, "/".join(path))
 
+    def _below(self, path: tuple[str, ...], key: Any) -> tuple[str, ...]:
+        if not isinstance(key, str) or len(path) >= _DEEPEST:
+            raise CheckpointError(
+                f"{self._folder / INDEX_NAME}: {'/'.join(path)[:80]} has the entry {key!r}: "
+                f"expected names, at most {_DEEPEST} deep."
+            )
+        return (*path, key)
 
-_DECOMPRESS = {None: bytes, "gzip": gzip.decompress, "zlib": zlib.decompress}
+    def _array(self, leaf: Any, name: str) -> np.ndarray:
+        try:
+            array = np.asarray(leaf)
+        except (ValueError, OverflowError):
+            array = np.empty(0, object)
+        if array.dtype.kind not in "biufc" and array.dtype.isbuiltin != 2:  # of ml_dtypes
+            raise CheckpointError(
+                f"{self._folder / INDEX_NAME}: {name} is {type(leaf).__name__}, expected an array."
+            )
+        return array
 
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
-
-
-def _read_with_tensorstore(folder: Path, name: str) -> np.ndarray:
-    import tensorstore
-
-    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(folder.resolve())}}
-    # TensorStore reads absent chunks as zeros, so their presence is checked first.
-    meta = json.loads((folder / ".zarray").read_text())
-    grid = [range(-(-size // chunk)) for size, chunk in zip(meta["shape"], meta["chunks"])]
-    separator = meta.get("dimension_separator", ".")
-    for index in itertools.product(*grid):
-        file = folder / (separator.join(map(str, index)) or "0")
-        if not file.is_file() and meta.get("fill_value") is None:
-            raise CheckpointError(f"{file}: this part of array {name} is missing.")
-    try:
-        store = tensorstore.open(spec, read=True, open=True).result()
-        return np.asarray(store.read().result())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{folder}: array {name} cannot be read: {error}") from error
+    def _read_spec(self, spec: Mapping[str, Any], name: str) -> np.ndarray:
+        what = f"{self._folder / INDEX_NAME}: {name}"
+        if spec["driver"] != "zarr":
+            raise CheckpointError(f"{what} has driver {spec['driver']!r}, expected 'zarr'.")
+        kvstore = spec["kvstore"]
+        stored = kvstore.get("path") if isinstance(kvstore, Mapping) else None
+        stored = stored or spec.get("path") or name.replace("/", ".")
+        if not isinstance(stored, str):
+            raise CheckpointError(f"{what} has the path {stored!r}, expected a string.")
+        # A stale absolute path (a bucket, another machine) ends in the array's own folder.
+        given = self._folder / stored.strip("/")
+        by_name = self._folder / PurePosixPath(stored).name
+        folder = given if ".." not in given.parts and given.is_dir() else by_name
+        return read_zarr(inside(self._folder, folder, what), name, self._budget)

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.sizes import Budget, read_bytes
 from t5x.files import atomic_path
 
 Tree = Any
@@ -31,6 +32,7 @@ _NAMES = {
     "BOOL": np.dtype(np.bool_),
 }
 _HEADER_LENGTH_BYTES = 8
+_DEEPEST = 100
 
 
 def save_safetensors(
@@ -80,11 +82,9 @@ def load_safetensors(path: str | Path) -> tuple[Tree, dict[str, str]]:
     import safetensors
 
     path = Path(path)
+    data = read_bytes(path, Budget(path).left, "the file of parameters")
     try:
-        data = path.read_bytes()
         tensors = safetensors.deserialize(data)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path}: not a whole .safetensors file ({error}).") from error
     flat = {}
@@ -92,8 +92,25 @@ def load_safetensors(path: str | Path) -> tuple[Tree, dict[str, str]]:
         dtype = _NAMES.get(info["dtype"])
         if dtype is None:
             raise CheckpointError(f"{path}: {name} has unsupported dtype {info['dtype']}.")
-        array = np.frombuffer(info["data"], dtype).reshape(info["shape"])
+        try:
+            array = np.frombuffer(info["data"], dtype).reshape(info["shape"])
+        except (ValueError, OverflowError) as error:  # sizes like [0, 2**60]
+            raise CheckpointError(f"{path}: {name} has shape {info['shape']} ({error}).") from error
         flat[name] = array.copy()  # writable, and free of the file's memory
     length = int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
     header = json.loads(data[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
+    _check_names(flat, path)
     return flax.traverse_util.unflatten_dict(flat, sep="/"), header.get("__metadata__", {})
+
+
+def _check_names(flat: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError for names that make no tree: one below another, or far too deep."""
+    for name in flat:
+        parts = name.split("/")
+        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        if len(parts) > _DEEPEST:
+            raise CheckpointError(
+                f"{path}: {name[:80]}… is {len(parts)} deep, expected {_DEEPEST}."
+            )
+        if (parent := next((each for each in above if each in flat), None)) is not None:
+            raise CheckpointError(f"{path}: {name} lies below {parent}, which is an array.")

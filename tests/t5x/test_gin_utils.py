@@ -430,3 +430,9 @@ def test_parse_gin_flags_adds_to_the_configuration(tmp_path):
     finally:
         gin.clear_config()
         gin.config._LOCATION_PREFIXES[:] = [""]
+
+
+def test_characters_that_are_no_text_are_told_with_the_file(parse, tmp_path):
+    (tmp_path / "named.gin").write_text("\x80 = 1", encoding="utf-8")
+    with pytest.raises(gin_utils.GinError, match=r"named.gin"):
+        parse(BASE + "include 'named.gin'", SET)
