@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 from musax import _audio_headers
-from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, reason
+from musax._audio_errors import LIBRARY_ERRORS, AudioError, AudioWarning, not_audio
 from musax._audio_writing import audio_writer, library_path, normalize_peak, save_audio
 from t5x.user_paths import user_path
 
@@ -243,11 +243,7 @@ def _open(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     try:
         file = soundfile.SoundFile(library_path(location))
     except (*LIBRARY_ERRORS, TypeError) as error:
-        raise AudioError(
-            f"{path}: not audio that libsndfile can read ({reason(error)}); expected WAV, FLAC, "
-            "MP3, Ogg, AIFF or CAF. Convert other formats first, for example: "
-            f"ffmpeg -i {location.name} {location.stem}.wav"
-        ) from error
+        raise AudioError(not_audio(path, location, error)) from error
     with file:
         low, high = SAMPLE_RATES
         if not low <= file.samplerate <= high:

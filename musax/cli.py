@@ -74,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, args.rest = parser.parse_known_args(argv)
     if args.rest and not getattr(args, "takes_rest", False):  # a verb that hands options on
         prog = " ".join(filter(None, ["musax", args.verb]))
-        Parser(prog=prog).error(f"unrecognized arguments: {' '.join(args.rest)}")
+        files = [f"./{name}" for name in args.rest if os.path.lexists(name)]
+        hint = f"; write a file as {files[0]}" if files else ""
+        Parser(prog=prog).error(f"unrecognized arguments: {' '.join(args.rest)}{hint}")
     if args.version:
         from importlib.metadata import version
 

@@ -88,6 +88,13 @@ def read_source(source: str | os.PathLike | bytes) -> tuple[bytes, str]:
     return Path(source).read_bytes(), os.fspath(source)
 
 
+def _is_audio(data: bytes) -> bool:
+    """Return whether a file begins as WAV, FLAC, Ogg, MP3 or AIFF does."""
+    return data[8:12] in (b"WAVE", b"AIFF", b"AIFC") or data.startswith(
+        (b"fLaC", b"OggS", b"ID3", b"\xff\xfb")
+    )
+
+
 def parse(data: bytes, source: str = "MIDI data", *, strict: bool = False) -> MidiFile:
     """Parse a Standard MIDI file of format 0, 1 or 2.
 
@@ -106,7 +113,8 @@ def parse(data: bytes, source: str = "MIDI data", *, strict: bool = False) -> Mi
     if data[:4] != b"MThd":
         start = data[:_MOST_BYTES_BEFORE].find(b"MThd")
         if start < 0:
-            raise MidiError(f"{source}: not a MIDI file: it does not start with 'MThd'")
+            hint = "; it is audio: musax transcribe makes MIDI of it" if _is_audio(data) else ""
+            raise MidiError(f"{source}: not a MIDI file: it does not start with 'MThd'{hint}")
         problems.add(0, f"{start} bytes before the header")
         data = data[start:]
     if len(data) < 14:

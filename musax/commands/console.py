@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -24,7 +24,9 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def describe_exception(error: BaseException, subject: object = "") -> str:
+def describe_exception(
+    error: BaseException, subject: object = "", smaller: Sequence[str] = ()
+) -> str:
     """Return one line on an error.
 
     Messages that this project writes are kept; those of other errors are put after their type. With
@@ -33,6 +35,7 @@ def describe_exception(error: BaseException, subject: object = "") -> str:
     Args:
       error: what was raised.
       subject: the file or model that was worked on, which the line names in any case.
+      smaller: options that take less memory with lower values.
     """
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
@@ -40,8 +43,9 @@ def describe_exception(error: BaseException, subject: object = "") -> str:
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror.replace("No such file or directory", "no such file")
         text = f"{error.filename or subject}: {reason}"
-    elif isinstance(error, MemoryError):
-        text = "out of memory; try a smaller --batch-size or --count, or a shorter input"
+    elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        lower = f"a lower {' or '.join(smaller)}, or " if smaller else ""
+        text = f"out of memory; try {lower}a shorter input"
     elif not isinstance(error, (ValueError, ImportError, OSError)):
         text = (
             f"{type(error).__name__}: {text} (unexpected; set {DEBUG_VARIABLE}=1 for a traceback)"

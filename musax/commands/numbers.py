@@ -42,20 +42,36 @@ probability = real("a probability above 0, up to 1", 0.0, 1.0, above=True)
 tempo = real("a tempo from 4 to 1000", 4.0, 1000.0)
 
 
+def whole(expected: str, low: int, high: int) -> Callable[[str], int]:
+    """Return a type that reads a whole number from `low` to `high`; `expected` as in `real`."""
+
+    def read(text: str) -> int:
+        digits = text.lstrip("0") or "0"  # Python refuses to read thousands of digits
+        good = text.isascii() and text.isdigit() and len(digits) <= len(str(high))
+        if not good or not low <= int(digits) <= high:
+            shown = text if len(text) <= 40 else f"{text[:40]}…"
+            raise argparse.ArgumentTypeError(f"{shown!r} is not {expected}")
+        return int(digits)
+
+    return read
+
+
+_MOST = 1_000_000
+_up_to_most = whole(f"at most {_MOST}", 0, _MOST)
+_count = whole("a whole number of 1 or more", 1, _MOST)
+
+
 def count(text: str) -> int:
-    """Read a whole number of 1 or more."""
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+    """Read a whole number of 1 or more, up to a million."""
+    if text.isascii() and text.isdigit():
+        _up_to_most(text)
+    return _count(text)
 
 
-def seed(text: str) -> int:
-    """Read a whole number of 32 bits, the seeds that give different random numbers."""
-    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 32:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number from 0 to {(1 << 32) - 1}"
-        )
-    return int(text)
+#: Numbers of 32 bits give different random numbers.
+seed = whole(f"a whole number from 0 to {(1 << 32) - 1}", 0, (1 << 32) - 1)
+#: Hz.
+sample_rate = whole("a sample rate from 1000 to 1000000 Hz", 1000, 1_000_000)
 
 
 def span(read: Callable[[str], float], example: str) -> Callable[[str], tuple[float, float]]:

@@ -24,6 +24,28 @@ class Parser(argparse.ArgumentParser):
         paragraphs = (self.description or "").split("\n\n")
         self.description = "\n\n".join(textwrap.fill(text, _WIDTH) for text in paragraphs)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and take what follows an option as its value even if it begins with a hyphen."""
+        given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self._with_values(given), namespace)
+
+    def _with_values(self, args: Sequence[str]) -> list[str]:
+        """Join `--option -value` to `--option=-value`, unless the value is an option."""
+        joined: list[str] = []
+        for arg in args:
+            action = self._option_string_actions.get(joined[-1]) if joined else None
+            takes_value = action is not None and action.nargs is None
+            if takes_value and arg[:1] == "-" and arg != "--" and not self._is_option(arg):
+                joined[-1] += f"={arg}"
+            else:
+                joined.append(arg)
+        return joined
+
+    def _is_option(self, arg: str) -> bool:
+        name = arg.partition("=")[0]
+        known = self._option_string_actions
+        return name in known or (name[2:] != "" and any(flag.startswith(name) for flag in known))
+
     def error(self, message: str) -> NoReturn:
         """Print the message and where to find help, and exit."""
         report_error(f"{message}; see `{self.prog} --help`")
@@ -56,6 +78,12 @@ def add_choice(parser: argparse.ArgumentParser, flag: str, choices: Sequence[str
     )
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; expected a file or folder")
+    return Path(text)
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the audio files that a verb reads."""
     parser.add_argument(
@@ -76,7 +104,7 @@ def add_output(
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_path,
         metavar="FILE|DIR",
         help=f"where results go: a file if the name ends in {names}, otherwise a folder. The "
         "folder around it must exist; the folder itself is created. Existing files are replaced. "

@@ -36,7 +36,7 @@ def add_parser(verbs: Any) -> None:
     options.add_formats(parser, AUDIO_FORMATS, "wav")
     parser.add_argument(
         "--sample-rate",
-        type=numbers.count,
+        type=numbers.sample_rate,
         default=_SAMPLE_RATE,
         metavar="HZ",
         help="samples per second; default: %(default)s",

@@ -25,6 +25,8 @@ from musax.commands.outputs import (
 
 #: Formats that are made of the notes.
 _DERIVED = ("png", *AUDIO_FORMATS)
+#: Options whose lower values take less memory.
+_MEMORY = ("batch_size", "count", "passes", "sample_rate")
 DONE, FAILED, NOT_STARTED = 0, 1, 2
 STATUS_HELP = (
     "exit status: 0 all done, 1 some inputs failed (one line each on stderr), 2 nothing was started"
@@ -57,7 +59,8 @@ def run_verb(
 
     try:
         folder = None if task is None else pretrained.check_task(model, task)
-        planned = plan(folder)
+        with _reported_warnings():
+            planned = plan(folder)
         check_formats(args, planned)
         check_places(planned)
         if prepare is not None:
@@ -73,16 +76,25 @@ def run_verb(
     except Exception as error:
         report_error(describe_exception(error, model))
         return NOT_STARTED
-    return run_jobs(planned, lambda job: work(loaded, job), quiet=args.quiet)
+    lower = [name for name in _MEMORY if getattr(args, name, 1) != 1]
+    smaller = [f"--{name.replace('_', '-')}" for name in lower]
+    return run_jobs(planned, lambda job: work(loaded, job), quiet=args.quiet, smaller=smaller)
 
 
-def run_jobs(plan: Plan, work: Callable[[Job], Sequence[str]], *, quiet: bool) -> int:
+def run_jobs(
+    plan: Plan,
+    work: Callable[[Job], Sequence[str]],
+    *,
+    quiet: bool,
+    smaller: Sequence[str] = (),
+) -> int:
     """Do every job, whether or not others fail, and return the exit status.
 
     Args:
       plan: the jobs.
       work: does one job: writes its files and returns one sentence for each result.
       quiet: print errors and warnings alone.
+      smaller: options that take less memory with lower values, for messages.
     """
     failures = 0
     for job in plan.jobs:
@@ -93,7 +105,7 @@ def run_jobs(plan: Plan, work: Callable[[Job], Sequence[str]], *, quiet: bool) -
             with _reported_warnings():
                 sentences = work(job)
         except Exception as error:
-            report_error(describe_exception(error, job.subject))
+            report_error(describe_exception(error, job.subject, smaller))
             failures += 1
             continue
         if not quiet:
