@@ -15,6 +15,7 @@ from typing import Any
 from t5x import gin_utils
 from t5x.extras import how_to_install
 from t5x.training.errors import TrainingError
+from t5x.training.preemption import Interrupted, prompt_end
 
 STATUS_OK, STATUS_FAILED, STATUS_MISTAKE = 0, 1, 2
 
@@ -173,23 +174,28 @@ def run(
 
     Returns:
       The exit status: 0; 1 for a run that could not go on; 2 for a mistake in flags, configuration,
-      checkpoint or mesh. Both are told without a traceback.
+      checkpoint or mesh; 128 and the number of a signal that ended it. All are told without a
+      traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = make_parser(entry, program, description, example, command)
     if add_flags is not None:
         add_flags(parser)
     try:
-        args = parser.parse_args(gin_utils.rewrite_gin_args(argv))
-        if not (args.gin_file or args.gin_bindings):
-            parser.error("nothing is configured: give --gin_file=FILE; for help: --help")
-        start_processes(args)
-        set_seqio_folders(args)
-        configured = gin_utils.parse_flags(args, entry)
-        overrides = dict(arguments(args)) if arguments is not None else {}
-        if args.dry_run:
-            overrides["dry_run"] = True
-        _call(configured, overrides)
+        with prompt_end():
+            args = parser.parse_args(gin_utils.rewrite_gin_args(argv))
+            if not (args.gin_file or args.gin_bindings):
+                parser.error("nothing is configured: give --gin_file=FILE; for help: --help")
+            start_processes(args)
+            set_seqio_folders(args)
+            configured = gin_utils.parse_flags(args, entry)
+            overrides = dict(arguments(args)) if arguments is not None else {}
+            if args.dry_run:
+                overrides["dry_run"] = True
+            _call(configured, overrides)
+    except Interrupted as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.status
     except TrainingError as error:
         print(f"{program}: {_message(error)}", file=sys.stderr)
         return STATUS_FAILED

@@ -3,7 +3,8 @@
 `train` reads top to bottom: seed, data, state, loop, end. Everything of a run lies in MODEL_DIR:
 `checkpoint_<step>/`, `config.gin`, and metrics in `train/`, `training_eval/<task>/` and
 `inference_eval/`. Started again, a run continues where it stood, with the same examples in the same
-order; SIGTERM or Ctrl-C saves and ends with exit status 0.
+order. SIGTERM or Ctrl-C saves and ends with exit status 0; before the first step, when there is
+nothing to save, with 128 and the signal's number.
 """
 
 import os
@@ -25,6 +26,7 @@ from t5x.training.actions import MODES, BaseAction
 from t5x.training.dry_run import describe_run
 from t5x.training.evaluations import Evaluations
 from t5x.training.loop import Loop
+from t5x.training.preemption import prompt_end
 from t5x.training.profiling import Profiler
 from t5x.training.run import Run
 from t5x.training.stats import Stats
@@ -117,7 +119,7 @@ def train(
     log_folder = folder if jax.process_index() == 0 else None
 
     # ------------------------------------------------------------ where the run stands, its seed
-    with Run.open(folder, checkpoint_cfg, read_only=dry_run) as run:
+    with prompt_end(), Run.open(folder, checkpoint_cfg, read_only=dry_run) as run:
         run.set_seed(random_seed)
         init_rng, trainer_rng = run.keys()
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 Batch = Mapping[str, Any]
 
 _POLL_SECONDS = 0.1
+_CLOSING_SECONDS = 5.0
 
 
 class _Item(NamedTuple):
@@ -83,7 +84,15 @@ class Prefetcher:
         self._state = _read_state(self._batches)
 
     def close(self) -> None:
-        """End the thread, and the iterator if it can be closed."""
+        """End the thread, and the iterator if it can be closed.
+
+        A thread that waits for its data without end is left to wait, with its iterator.
+        """
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSING_SECONDS)
+            if self._thread.is_alive():
+                return
         self._halt()
         close = getattr(self._batches, "close", None)
         if close is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -70,18 +71,21 @@ class Loop:
           TrainingError: the state is not finite; see `t5x.trainer.is_finite`.
         """
         step, stopping, ended_by = first, False, []
-        with StopRequest() as stop, _managed_garbage(self.gc_period), self._closing():
+        stop = StopRequest()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_managed_garbage(self.gc_period))
+            stack.enter_context(self._closing())
             if evaluate_first:
-                self._evaluate(step)  # without the actions, which count evaluations
+                with self.stats.aside("evaluate"):  # without the actions, which count evaluations
+                    self.evaluations.run(step, self.console)
             while step < self.total_steps and not stopping and not ended_by:
-                try:
-                    batch = next(self.batches)
-                except Exception:
-                    if stop.requested:  # Ctrl-C reaches the processes that make the data, too
-                        break
-                    raise
+                batch = self._next_batch(stop)
+                if batch is None:
+                    break
                 self.profiler.before(step)
                 self.trainer.step(batch)
+                if step == first:  # from now on there is something to save
+                    stack.enter_context(stop)
                 step += 1
                 self.console.step(step)
 
@@ -95,7 +99,7 @@ class Loop:
                     with self.stats.aside("checkpoint"):
                         self._save(step)
                 if self._is_evaluation_step(step) and not stopping:
-                    for mode, by_task in self._evaluate(step).items():
+                    for mode, by_task in self._evaluate(step, stop).items():
                         ended_by += self._triggered(mode, step, by_task)
                 if self.gc_period and step % self.gc_period == 0:
                     gc.collect()
@@ -106,6 +110,15 @@ class Loop:
             why = "".join(f", by {type(action).__name__}" for action in ended_by)
             self.console.say(f"ended at step {step} of {self.total_steps}{why}")
         return step
+
+    def _next_batch(self, stop: StopRequest) -> Any:
+        """Return the next batch; None if a request to stop came while waiting for it."""
+        try:
+            return stop.interruptible(self.batches.__next__)
+        except Exception:
+            if stop.requested:  # Ctrl-C reaches the processes that make the data, too
+                return None
+            raise
 
     def _is_evaluation_step(self, step: int) -> bool:
         if not self.eval_period:
@@ -124,10 +137,11 @@ class Loop:
         self.console.report(step, metrics)
         return self._triggered("TRAIN", step, {"train": metrics})
 
-    def _evaluate(self, step: int) -> Mapping[str, Any]:
-        """Evaluate; return mode -> task -> metrics."""
+    def _evaluate(self, step: int, stop: StopRequest) -> Mapping[str, Any]:
+        """Evaluate; return mode -> task -> metrics, nothing if a request to stop breaks it off."""
+        evaluate = functools.partial(self.evaluations.run, step, self.console)
         with self.stats.aside("evaluate"):
-            return self.evaluations.run(step, self.console)
+            return stop.interruptible(evaluate) or {}
 
     def _triggered(
         self, mode: str, step: int, metrics: Mapping[str, Mapping[str, float]]
