@@ -14,6 +14,7 @@ from typing import Any
 
 from t5x import gin_utils
 from t5x.extras import how_to_install
+from t5x.mistakes import explanation_of
 from t5x.training.errors import TrainingError
 from t5x.training.preemption import Interrupted, prompt_end
 
@@ -174,7 +175,7 @@ def run(
 
     Returns:
       The exit status: 0; 1 for a run that could not go on; 2 for a mistake in flags, configuration,
-      checkpoint or mesh; 128 and the number of a signal that ended it. All are told without a
+      data, checkpoint or mesh; 128 and the number of a signal that ended it. All are told without a
       traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -201,6 +202,12 @@ def run(
         return STATUS_FAILED
     except _mistakes() as error:
         print(f"{program}: {_message(error)}", file=sys.stderr)
+        return STATUS_MISTAKE
+    except Exception as error:
+        explained = explanation_of(error)
+        if explained is None:
+            raise
+        print(f"{program}: {explained}", file=sys.stderr)
         return STATUS_MISTAKE
     return STATUS_OK
 

@@ -4,6 +4,8 @@ A run that resumes reads its own latest checkpoint whole. A run that starts from
 any format, may map names (`assignment_map`), and is checked name by name.
 """
 
+import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from t5x.checkpoints import (
     CheckpointError,
     CheckpointManager,
     check_finite,
-    check_params,
     load_state,
 )
 from t5x.checkpoints.loading import (
+    MisfitError,
     all_checkpoints,
     check_local_checkpoint,
     check_tree,
@@ -37,6 +39,7 @@ from t5x.state_utils import AssignmentMap, assign
 from t5x.train_state import FlaxOptimTrainState, InferenceState
 
 Tree = Any
+_MOST_RESIZED = 8
 #: Key of what a run saves of its data, see `t5x.data.fingerprint`.
 FINGERPRINTS = "data_fingerprints"
 RestoreConfig = Any  # t5x.utils.RestoreCheckpointConfig; that module imports this one
@@ -110,7 +113,14 @@ class TrainStateInitializer:
         Raises:
           CheckpointError: the checkpoint does not fit the model, or holds NaN.
         """
-        restored = manager.restore(step, self.expected)
+        try:
+            restored = manager.restore(step, self.expected)
+        except MisfitError as error:
+            raise CheckpointError(
+                f"{error}\n  A run goes on with the model and optimizer that it began with. For "
+                "others begin a new one: another MODEL_DIR, and this checkpoint as "
+                "INITIAL_CHECKPOINT_PATH of finetune.gin (RestoreCheckpointConfig.path)."
+            ) from error
         check_finite(restored["target"], manager.path(step))
         return self.global_train_state_shape.restore_state(restored)
 
@@ -153,32 +163,36 @@ class TrainStateInitializer:
             return self._only_checkpoint(path, ds_iter, init_rng)
         expected = self.expected
         path = find_checkpoint(path)
-        if checkpoint_kind(path) == "safetensors" and self._has_optimizer:
-            found = self._transformed(load_state(path, "target"), transformations)
-            check_params(found["target"], expected["target"], path)
-            fresh = self.from_scratch(rng)
-            found = _cast(found, dtype)
-            check_finite(found["target"], path)
-            return fresh.replace_params(place(found, expected)["target"])
-        found = self._transformed(self._read(path), transformations)
-        found = flax.traverse_util.flatten_dict(found, sep="/")
+        only_params = checkpoint_kind(path) == "safetensors" and self._has_optimizer
+        if only_params:
+            expected = {"target": expected["target"]}
+        found = load_state(path, "target") if only_params else self._read(path)
+        found = flax.traverse_util.flatten_dict(self._transformed(found, transformations), sep="/")
         wanted = flax.traverse_util.flatten_dict(expected, sep="/", keep_empty_nodes=True)
-        chosen, used = assign(wanted, found, assignment_map or ())
+        # Rules on the optimizer's state match nothing in a file that has parameters alone.
+        chosen, used = assign(wanted, found, assignment_map or (), not only_params)
         absent = [n for n, v in chosen.items() if v is None and _is_array(wanted[n])]
         unused = {} if not strict or assignment_map else {n: found[n] for n in found.keys() - used}
-        if unused or (absent and not fallback_to_scratch):
-            check_tree({**_without(chosen, absent), **unused}, _arrays(wanted), path)
-        elif not absent:
-            check_tree(chosen, _arrays(wanted), path)
+        with _telling_remedies():
+            if unused or (absent and not fallback_to_scratch):
+                check_tree({**_without(chosen, absent), **unused}, _arrays(wanted), path)
+            elif not absent:
+                check_tree(chosen, _arrays(wanted), path)
+        fresh: Any = self.from_scratch(rng) if absent or only_params else None
         if absent:
-            fresh = self.from_scratch(rng).state_dict()
-            fresh = flax.traverse_util.flatten_dict(fresh, sep="/", keep_empty_nodes=True)
-            chosen |= {name: fresh[name] for name in absent}
-            check_tree(chosen, _arrays(wanted), path)
+            initial = flax.traverse_util.flatten_dict(
+                fresh.state_dict(), sep="/", keep_empty_nodes=True
+            )
+            chosen |= {name: initial[name] for name in absent}
+            with _telling_remedies():
+                check_tree(chosen, _arrays(wanted), path)
         chosen |= {n: v for n, v in wanted.items() if not _is_array(v)}
         tree = _cast(flax.traverse_util.unflatten_dict(chosen, sep="/"), dtype)
         check_finite(tree["target"], path)
-        return self.global_train_state_shape.restore_state(place(tree, expected))
+        placed = place(tree, expected)
+        if only_params:
+            return fresh.replace_params(placed["target"])
+        return self.global_train_state_shape.restore_state(placed)
 
     def from_config(self, cfg: RestoreConfig, path: str | Path, rng: jax.Array | None) -> Any:
         """Return the state of checkpoint `path`, read with the options of `cfg`.
@@ -272,6 +286,48 @@ class TrainStateInitializer:
             found = {**found, **load_state(path, "flax_mutables")}
         step = np.asarray(checkpoint_step(path), np.int32)
         return {"target": found.pop("target"), **found, "state": {"step": step}}
+
+
+@contextlib.contextmanager
+def _telling_remedies() -> Iterator[None]:
+    """Add to the error of a checkpoint that does not fit what makes it fit."""
+    try:
+        yield
+    except MisfitError as error:
+        remedies = "\n  ".join(_remedies(error.problems))
+        raise CheckpointError(f"{error}\n  {remedies}") from error
+
+
+def _remedies(problems: Mapping[str, str]) -> Iterator[str]:
+    """Yield what to do about problems by name: first the parameters', else the optimizer's."""
+    where = "utils.RestoreCheckpointConfig"
+    of_params = [name for name in problems if name.startswith("target/")]
+    resized = [name for name in of_params if problems[name].startswith("shape:")]
+    scratch = f"{where}.fallback_to_scratch = True"
+    if resized and len(resized) <= _MOST_RESIZED:
+        # The optimizer's arrays for a parameter have its name within theirs.
+        rules = [(f".*/{re.escape(n.removeprefix('target/'))}(/.*)?", None) for n in resized]
+        yield (
+            "If these parameters shall start anew, as for another vocabulary, put in the gin file:"
+            f"\n    {where}.assignment_map = {rules}\n    {scratch}"
+        )
+    elif of_params:
+        yield (
+            "If the model is the same by other names, map them with "
+            f"{where}.assignment_map = [('name here', 'name there'), ...]; if it is another, "
+            "configure the model that the checkpoint is of."
+        )
+    elif any(problem.startswith("shape:") for problem in problems.values()):
+        rules = [("state/param_states.*", None)]
+        yield (
+            "The parameters fit, the optimizer is another. To start it anew, put in the gin file:"
+            f"\n    {where}.assignment_map = {rules}\n    {scratch}"
+        )
+    else:
+        yield (
+            "The parameters fit, the optimizer is another. To start it anew, put in the gin file:"
+            f"\n    {where}.strict = False\n    {scratch}"
+        )
 
 
 def _is_array(x: Any) -> bool:

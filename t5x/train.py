@@ -112,6 +112,11 @@ def train(
     del concurrent_metrics, use_orbax
     start_time = time.perf_counter()
     _check_actions(actions)
+    utils.check_count("train.total_steps", total_steps)
+    utils.check_count("train.relative_steps", relative_steps)
+    utils.check_count("train.eval_steps", eval_steps)
+    utils.check_count("train.eval_period", eval_period)
+    utils.check_count("train.stats_period", stats_period)
     if use_hardware_rng:
         utils.set_hardware_rng_ops()
     check_local(model_dir, "train.model_dir")

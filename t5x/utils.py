@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from flax.core import unfreeze
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -98,6 +99,12 @@ class DatasetConfig:
                 "make them preprocessors of the task."
             )
         self.num_read_threads = self.num_read_threads or self.num_prefetch_threads or 0
+        check_count("DatasetConfig.batch_size", self.batch_size, 1)
+        check_count("DatasetConfig.num_workers", self.num_workers)
+        check_count("DatasetConfig.num_read_threads", self.num_read_threads)
+        for name, length in (self.task_feature_lengths or {}).items():
+            for size in np.ravel(length):
+                check_count(f"DatasetConfig.task_feature_lengths of {name}", size, 1)
         if self.module:
             import_module(self.module)
 
@@ -187,6 +194,12 @@ class CheckpointConfig:
 
     save: SaveCheckpointConfig | None = None
     restore: RestoreCheckpointConfig | None = None
+
+
+def check_count(name: str, value: Any, least: int = 0) -> None:
+    """Raise ValueError for a whole number below `least`; other values are not looked at."""
+    if isinstance(value, int | np.integer) and value < least:
+        raise ValueError(f"{name} is {value}, expected {least} or more.")
 
 
 def _check_dtype(owner: str, dtype: Any) -> None:

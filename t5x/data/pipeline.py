@@ -87,6 +87,10 @@ class GrainElements:
         return iter(elements)
 
 
+class DataWorkerError(OSError):
+    """A process that makes examples ended; says what to do."""
+
+
 class BatchIterator:
     """Batches from elements; the state says where in the elements the next batch begins."""
 
@@ -107,7 +111,16 @@ class BatchIterator:
             self._opened = self._elements.open(self._position["element"])
             stream = batching.ExampleStream(self._opened, self._position, self._patience)
             self._batches = self._batcher.batches(stream, self._position)
-        batch, self._position = next(self._batches)
+        try:
+            batch, self._position = next(self._batches)
+        except RuntimeError as error:
+            if "process was terminated" not in str(error):
+                raise
+            raise DataWorkerError(
+                "a process that makes training examples was ended from outside, often for want of "
+                "memory; run the same again, which goes on from the last checkpoint. Fewer "
+                f"num_workers take less memory. ({str(error).partition('. ')[0]})"
+            ) from error
         return batch
 
     def get_state(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def header(**changes):
     return plain | {"fill_value": None, "filters": None, "compressor": None} | changes
 
 
-def write_array(folder, data=bytes(16), name="0", **changes):
+def write_array(folder, data: bytes | None = bytes(16), name="0", **changes):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".zarray").write_text(json.dumps(header(**changes)))
     if data is not None:

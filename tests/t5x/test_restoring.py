@@ -1,10 +1,12 @@
+import ast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from t5x import checkpoints, utils
+from t5x import checkpoints, optimizers, utils
 from t5x.checkpoints import CheckpointError
 from t5x.partitioning import PjitPartitioner
 from t5x.restoring import TrainStateInitializer, assign, checkpoint_paths
@@ -195,3 +197,52 @@ def test_states_of_several_checkpoints(initializer, state, tmp_path):
     )
     with pytest.raises(ValueError, match=r"give a random key \(init_rng\)"):
         next(initializer.from_checkpoints([partial]))
+
+
+def remedy(error):
+    """The options of a configuration that a message names, as `t5x.train` would take them."""
+    lines = [line.strip() for line in str(error).splitlines() if "RestoreCheckpointConfig." in line]
+    pairs = (line.removeprefix("utils.RestoreCheckpointConfig.").split(" = ", 1) for line in lines)
+    return {name: ast.literal_eval(value) for name, value in pairs}
+
+
+def test_the_remedy_for_another_optimizer_works(state, saved):
+    model = toy.ToyModel(optimizers.adamw(0.1))
+    shapes = {"decoder_input_tokens": (2, 8)}
+    adam = TrainStateInitializer(
+        model.optimizer_def, model.get_initial_variables, shapes, PjitPartitioner(1)
+    )
+    with pytest.raises(CheckpointError, match="the optimizer is another") as error:
+        adam.from_checkpoint(saved, KEY)
+    options = remedy(error.value)
+    assert options == {"strict": False, "fallback_to_scratch": True}
+    found = adam.from_config(utils.RestoreCheckpointConfig(str(saved), **options), saved, KEY)
+    jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
+    manager = checkpoints.CheckpointManager(saved)
+    with pytest.raises(CheckpointError, match=r"begin a new one: another MODEL_DIR"):
+        adam.from_manager(manager, 17)
+    manager.close()
+
+
+@pytest.mark.parametrize("kind", ["orbax", "safetensors"])
+def test_the_remedy_for_another_vocabulary_works(state, saved, kind, monkeypatch):
+    path = saved
+    if kind == "safetensors":
+        path = saved / "params.safetensors"
+        checkpoints.save_safetensors(path, jax.device_get(state.params))
+    monkeypatch.setattr(toy, "VOCAB", 20)
+    model = toy.ToyModel(toy.optimizer())
+    larger = TrainStateInitializer(
+        model.optimizer_def,
+        model.get_initial_variables,
+        {"decoder_input_tokens": (2, 8)},
+        PjitPartitioner(1),
+    )
+    with pytest.raises(CheckpointError, match="as for another vocabulary") as error:
+        larger.from_checkpoint(path, KEY)
+    options = remedy(error.value)
+    assert options["fallback_to_scratch"] is True
+    found = larger.from_config(utils.RestoreCheckpointConfig(str(path), **options), path, KEY)
+    assert found.params["embedding"].shape == (20, 8)
+    np.testing.assert_array_equal(found.params["wi"], state.params["wi"])
+    assert np.isfinite(found.params["logits"]).all()
