@@ -5,24 +5,27 @@
     <folder>/COMPLETED-<split>                         the last file to be written
 
 A shard is a pure function of its number. It appears under its name when it is whole, and one that
-is there is left alone, so an interrupted run continues; run again, or run on many machines with a
-common file system, the result is the same.
+is there and can be read is left alone, so an interrupted run continues, and a damaged shard is made
+again; run again, or run on many machines with a common file system, the result is the same.
 """
 
 import dataclasses
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from t5x.data.records import write_array_record
+from t5x.data.records import ArrayRecordFile, read_array_record, write_array_record
 from t5x.extras import how_to_install
 from t5x.files import write_json, write_text
 
 INFO_FORMAT = 1
 _SUFFIX = ".array_record"
+_SIZES = "shard_bytes"
+_NAME = re.compile(rf"(?P<split>.+)-(?P<number>\d{{5}})-of-(?P<count>\d{{5}}){re.escape(_SUFFIX)}")
 
 
 def shard_path(folder: str | os.PathLike, split: str, number: int, count: int) -> Path:
@@ -42,19 +45,33 @@ class ShardWriter:
     Attributes:
       make_examples: shard number -> its examples; a pure function that can be pickled.
       folder, split, num_shards: see `shard_path`.
+      sizes: of the shards as they were written before, in bytes; None if not known.
     """
 
     make_examples: Callable[[int], Iterable[dict]]
     folder: str
     split: str
     num_shards: int
+    sizes: Sequence[int] | None = None
 
     def __call__(self, number: int) -> int:
-        """Write shard `number` unless it exists; return how many examples were written."""
+        """Write shard `number` unless it is there, whole; return how many examples were written."""
         path = shard_path(self.folder, self.split, number, self.num_shards)
-        if path.exists():
+        if path.exists() and _is_whole(path, self.sizes[number] if self.sizes else None):
             return 0
         return write_array_record(path, self.make_examples(number))
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    """Whether a shard has its size, if that is known, and every record can be read."""
+    if size is not None and path.stat().st_size != size:
+        return False
+    try:
+        for _ in read_array_record(path):
+            pass
+    except ValueError:
+        return False
+    return True
 
 
 def write_dataset(
@@ -94,7 +111,8 @@ def write_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _check_other_shards(folder, split, num_shards)
     marker_path(folder, split).unlink(missing_ok=True)
-    write = ShardWriter(make_examples, str(folder), split, num_shards)
+    sizes = _sizes(folder / f"{split}.json", num_shards)
+    write = ShardWriter(make_examples, str(folder), split, num_shards, sizes)
     if runner:
         _run_beam(write, num_shards, runner, beam_options)
     elif workers > 1:
@@ -138,16 +156,50 @@ def _run_beam(
 
 
 def _make_info(folder: Path, split: str, num_shards: int) -> dict[str, Any]:
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
     paths = [shard_path(folder, split, i, num_shards) for i in range(num_shards)]
     return {
         "format": INFO_FORMAT,
         "split": split,
-        "examples": len(ArrayRecordDataSource([str(path) for path in paths])),
+        "examples": sum(len(ArrayRecordFile(path)) for path in paths),
         "shards": num_shards,
         "bytes": sum(path.stat().st_size for path in paths),
+        _SIZES: [path.stat().st_size for path in paths],
     }
+
+
+def _sizes(info: Path, num_shards: int) -> list[int] | None:
+    """The sizes of shards in a `<split>.json`; None without them (of earlier versions, damaged)."""
+    try:
+        sizes = json.loads(info.read_text(encoding="utf-8"))[_SIZES]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    whole = isinstance(sizes, list) and len(sizes) == num_shards
+    return sizes if whole and all(isinstance(size, int) for size in sizes) else None
+
+
+def check_sizes(paths: Iterable[str | os.PathLike]) -> None:
+    """Compare shards with the sizes that they had when they were prepared, where that is known.
+
+    Raises:
+      ValueError: naming the shard that has another size, and how it is made again.
+    """
+    known: dict[Path, list[int] | None] = {}
+    for path in map(Path, paths):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        number, count = int(match["number"]), int(match["count"])
+        info = path.with_name(f"{match['split']}.json")
+        if info not in known:
+            known[info] = _sizes(info, count)
+        sizes = known[info]
+        found = path.stat().st_size
+        if sizes is not None and number < len(sizes) and found != sizes[number]:
+            raise ValueError(
+                f"{path}: has {found} bytes, but {sizes[number]} when it was prepared: copy it "
+                "again, or run its preparation again with the same arguments, which makes this "
+                "file again and keeps the others"
+            )
 
 
 def read_info(folder: str | os.PathLike, split: str) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Examples as bytes (msgpack, never pickle) and as ArrayRecord shards."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -96,9 +97,42 @@ def write_shards(
 
 
 def read_array_record(path: str | os.PathLike) -> Iterator[Example]:
-    """All examples of one file, in order."""
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    """All examples of one file, in order.
 
-    source = ArrayRecordDataSource([str(path)])
-    for i in range(len(source)):
-        yield deserialize_example(source[i])
+    Raises:
+      ValueError: the file is damaged; names it and the record.
+    """
+    source = ArrayRecordFile(path)
+    return map(source.__getitem__, range(len(source)))
+
+
+class ArrayRecordFile:
+    """The examples of one file: `len()` and `[i]`.
+
+    Raises:
+      ValueError: the file is damaged, or a record is; names it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._path = os.fspath(path)
+        self._source = self._told("", lambda: ArrayRecordDataSource([self._path]))
+        self._size = self._told("", lambda: len(self._source))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, number: int) -> Example:
+        return self._told(f"record {number}: ", lambda: deserialize_example(self._source[number]))
+
+    def _told(self, where: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (RuntimeError, ValueError) as error:  # of the library, whose messages name no file
+            what = " ".join(str(error).split())
+            raise ValueError(
+                f"{self._path}: {where}damaged or no ArrayRecord file ({what}); run its "
+                "preparation again with the same arguments, which makes this file again and keeps "
+                "the others"
+            ) from error

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from t5x.data.features import Example
-from t5x.data.records import deserialize_example
+from t5x.data.prepared import check_sizes
+from t5x.data.records import ArrayRecordFile
 from t5x.files import check_local
 
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(\.[a-z_]+)?$")
@@ -137,23 +140,27 @@ class _ArrayRecords:
 
     def __init__(self, paths: list[str]):
         self._paths = paths
-        self._reader = None
+        self._files: list[ArrayRecordFile] | None = None
+        self._ends: np.ndarray = np.zeros(0, np.int64)
 
-    def _open(self):
-        if self._reader is None:
-            from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-            self._reader = ArrayRecordDataSource(self._paths)
-        return self._reader
+    def _open(self) -> list[ArrayRecordFile]:
+        if self._files is None:
+            self._files = [ArrayRecordFile(path) for path in self._paths]
+            self._ends = np.cumsum([len(file) for file in self._files])
+        return self._files
 
     def __len__(self) -> int:
-        return len(self._open())
+        return sum(map(len, self._open()))
 
     def __getitem__(self, index: int) -> Example:
-        return deserialize_example(self._open()[index])
+        files = self._open()
+        if not 0 <= index < self._ends[-1]:
+            raise IndexError(f"example {index} of {self._ends[-1]}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return files[number][int(index) - int(self._ends[number - 1] if number else 0)]
 
     def __getstate__(self):
-        return {"_paths": self._paths, "_reader": None}
+        return {"_paths": self._paths, "_files": None, "_ends": np.zeros(0, np.int64)}
 
 
 class ArrayRecordSource:
@@ -170,6 +177,7 @@ class ArrayRecordSource:
         check_split(split, self.splits, "the source")
         paths = expand_patterns(self._patterns[split], f"split {split!r}")
         check_shards(paths)
+        check_sizes(paths)
         return _ArrayRecords(paths)  # type: ignore[return-value]
 
 
