@@ -11,6 +11,7 @@ writer.infill(musax.midi.load_midi("mine.mid"), bars=(5, 8))[0].save("filled.mid
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
@@ -44,6 +45,9 @@ _OPTIONS: Mapping[str, Mapping[str, str]] = {
     "ar": {"temperature": "temperature", "top_p": "topp", "never": "never"},
 }
 _BATCH = 32
+#: Where the median pitch of a composed melody is by default.
+TREBLE = (55, 96)
+_ROUNDS_IN_RANGE = 6
 
 #: (tokens sampled, tokens in all)
 Progress = Callable[[int, int], None]
@@ -78,7 +82,7 @@ class Writer(PretrainedModel[ModelConfig]):
             names |= {*_OPTIONS[config.kind], "progress"}
             names |= {"rounds", "share"} if config.kind == "cdcd" else set()
         if config.content == "text":
-            return names - {"bars", "seconds", "tempo"}
+            return names - {"bars", "seconds", "tempo", "pitch_range"}
         return names - {"blank"}
 
     def at_tempo(self, tempo: float) -> Self:
@@ -104,6 +108,7 @@ class Writer(PretrainedModel[ModelConfig]):
         bars: int | None = None,
         seconds: float | None = None,
         tempo: float | None = None,
+        pitch_range: tuple[int, int] | None = None,
         seed: int = 0,
         **options: Any,
     ) -> list[Piece] | list[Text]:
@@ -116,6 +121,9 @@ class Writer(PretrainedModel[ModelConfig]):
             longer sequence is sampled window after window.
           bars, seconds: for melodies, the length after the prompt instead of `tokens`.
           tempo: for melodies, quarter notes per minute; None for that of the configuration.
+          pitch_range: for melodies without a prompt, MIDI pitches: those whose median is outside
+            are sampled again, since half of what the model has learnt are bass lines; None for
+            `TREBLE`.
           seed: the same seed gives the same results.
           **options: those of `fill_in`.
 
@@ -127,10 +135,52 @@ class Writer(PretrainedModel[ModelConfig]):
             without one; or see `fill_in`.
         """
         writer = self if tempo is None else self.at_tempo(tempo)
+        if pitch_range is not None and isinstance(self.contents, TextContents):
+            raise ValueError("pitch_range: only for models of melodies")
+        if pitch_range is not None and prompt is not None:
+            raise ValueError("pitch_range: only without a prompt, whose range is continued")
         given = np.zeros(0, np.int32) if prompt is None else writer.encode(prompt, "prompt")
         length = len(given) + writer._new_tokens(len(given), tokens, bars, seconds)
         row = np.pad(given, (0, length - len(given)))
-        return writer._fill(row, np.arange(length) >= len(given), count, seed, options)
+        noisy = np.arange(length) >= len(given)
+        if prompt is None and isinstance(self.contents, Melody):
+            return writer._fill_in_range(row, noisy, count, seed, options, pitch_range or TREBLE)
+        return writer._fill(row, noisy, count, seed, options)
+
+    def _fill_in_range(
+        self,
+        tokens: np.ndarray,
+        noisy: np.ndarray,
+        count: int,
+        seed: int,
+        options: dict[str, Any],
+        pitch_range: tuple[int, int],
+    ) -> list[Any]:
+        """Return pieces whose median pitch is in a range; after some rounds, the nearest to it."""
+        low, high = pitch_range
+        if not 0 <= low <= high <= 127:
+            raise ValueError(f"pitch_range={pitch_range}: expected two MIDI pitches, low and high")
+        found: list[tuple[float, Any]] = []
+        for number in range(_ROUNDS_IN_RANGE):
+            key = (
+                seed
+                if number == 0
+                else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            )
+            # Twice as many as are wanted, since half are in the treble; never fewer than pay off.
+            for piece in self._fill(tokens, noisy, max(2 * count, 4), key, options):
+                pitch = np.median(piece.notes["pitch"]) if len(piece.notes) else -128.0
+                found.append((max(low - pitch, pitch - high, 0.0), piece))
+            inside = sum(distance == 0 for distance, _ in found)
+            if inside >= count:
+                break
+        else:
+            warnings.warn(
+                f"{inside} of {count} melodies have their median pitch in {low} to {high}; the "
+                "others are the nearest",
+                stacklevel=3,
+            )
+        return [piece for _, piece in sorted(found, key=lambda each: each[0])[:count]]
 
     def _new_tokens(
         self, given: int, tokens: int | None, bars: int | None, seconds: float | None

@@ -16,6 +16,7 @@ OPTIONS = {
     "bars": "bars",
     "tokens": "tokens",
     "prompt_seconds": "prompt_seconds",
+    "range": "pitch_range",
     **pieces.SAMPLING,
 }
 
@@ -35,7 +36,7 @@ piano; cdcd-melody takes the highest notes, on a grid of sixteenths.
 
 Each model has some of the options; one that it does not have is refused:
   perceiver_ar-pop909      --length --prompt-seconds --temperature --top-p
-  cdcd-melody              --length --bars --tempo, and those of continuous diffusion
+  cdcd-melody              --length --bars --tempo --range, and those of continuous diffusion
   cdcd-text                --tokens, and those of continuous diffusion
   continuous diffusion     --steps --method --guidance --rounds --temperature --top-p
 
@@ -79,6 +80,14 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="length of new text in the model's tokens (letters of cdcd-text); default: up to the "
         "length in training",
+    )
+    add(
+        "--range",
+        nargs=2,
+        type=numbers.pitch,
+        metavar=("LOW", "HIGH"),
+        help="models of melodies, without a prompt: MIDI pitches; melodies whose median pitch is "
+        "outside are sampled again; default: 55 96, the treble",
     )
     pieces.add_sampling(parser)
     options.add_quiet(parser)

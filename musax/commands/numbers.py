@@ -70,6 +70,8 @@ def count(text: str) -> int:
 
 #: Numbers of 32 bits give different random numbers.
 seed = whole(f"a whole number from 0 to {(1 << 32) - 1}", 0, (1 << 32) - 1)
+#: MIDI pitches.
+pitch = whole("a MIDI pitch from 0 to 127", 0, 127)
 #: Hz.
 sample_rate = whole("a sample rate from 1000 to 1000000 Hz", 1000, 1_000_000)
 

@@ -11,7 +11,7 @@ from cdcd.inference import Writer
 from musax import pretrained
 from musax.midi import load_midi
 from musax.notes import empty_notes, make_notes
-from musax.results import Score
+from musax.results import Piece, Score
 from t5x.checkpoints import CheckpointError
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
 from tests.tiny_cdcd import LENGTH, save_tiny_model, tiny_config, tiny_params
@@ -134,6 +134,25 @@ def test_a_melody_is_sampled_and_continued(melodies):
     assert made.notes["offset"].max() <= 5.0
 
 
+def test_melodies_lie_in_a_range(melodies, monkeypatch):
+    rounds = []
+
+    def fill(tokens, noisy, count, seed, options):
+        rounds.append((count, seed))
+        pitch = 36 if len(rounds) < 3 else 72
+        return [Piece(make_notes(0.0, 1.0, pitch), 1.0, 0.0, False, tokens)] * count
+
+    monkeypatch.setattr(melodies, "_fill", fill)
+    (made,) = melodies.compose(seed=5)
+    assert made.notes["pitch"].tolist() == [72]
+    assert len(rounds) == 3
+    assert rounds[0] == (4, 5)
+    assert len({seed for _, seed in rounds}) == 3
+    with pytest.warns(UserWarning, match="0 of 1 melodies have their median pitch in 90 to 96"):
+        (made,) = melodies.compose(pitch_range=(90, 96))
+    assert made.notes["pitch"].tolist() == [72]
+
+
 def test_ids_beyond_the_vocabulary_are_not_made():
     writer = make_writer(Letters(), vocab_size=60)
     (made,) = writer.compose(tokens=64, **STEPS)
@@ -248,6 +267,7 @@ def test_a_melody_has_a_score(melodies):
         (lambda w: w.compose(tokens=0), "tokens=0: expected a length of one token"),
         (lambda w: w.compose(tokens=3, seconds=1.0), "tokens, seconds: expected one length"),
         (lambda w: w.compose(bars=2), "bars=2: only for models of melodies"),
+        (lambda w: w.compose(pitch_range=(60, 72)), "pitch_range: only for models of melodies"),
         (lambda w: w.compose(prompt=""), "prompt: empty"),
         (lambda w: w.compose(prompt="a" * 20), "prompt: 20 tokens, the training length is 16"),
         (lambda w: w.compose(prompt=TUNE), "prompt: a model of text needs a string"),
@@ -283,6 +303,8 @@ def test_mistakes_with_text(writer, call, message):
         (lambda w: w.infill(empty_notes(), bars=(1, 1)), "no notes of a melody"),
         (lambda w: w.infill("a_"), "a model of melodies needs a note array, got str"),
         (lambda w: w.compose(prompt=empty_notes()), "prompt: no notes of a melody"),
+        (lambda w: w.compose(prompt=TUNE, pitch_range=(60, 72)), "only without a prompt"),
+        (lambda w: w.compose(pitch_range=(72, 60)), r"pitch_range=\(72, 60\): expected two MIDI"),
         (lambda w: w.score("text"), "a model of melodies needs"),
     ],
 )
