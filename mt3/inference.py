@@ -7,8 +7,9 @@ Segments are decoded in batches, independently of each other, and their tokens a
 order, so that notes may cross borders. A recording of any length takes the memory of one batch.
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import batched
 from typing import Any, Self
 
@@ -31,6 +32,9 @@ from t5x.data.vocabularies import DECODED_EOS
 
 #: How long a note may sound whose end was never predicted, s. See `Transcriber.transcribe`.
 MAX_DANGLING_SECONDS = 1.5
+#: The shortest note where the steps of a model are so coarse that shorter ones are noise, s.
+MIN_NOTE_SECONDS = 0.03
+_COARSE_STEP = 0.01
 _CHUNK_SECONDS = 10.0
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
 
@@ -100,6 +104,13 @@ class Transcriber(PretrainedModel[ModelConfig]):
             given = read_model_config(given)
         return cls(recognise_layout(params, path) if given is None else given, params, path)
 
+    @classmethod
+    def options(cls, task: str, config: ModelConfig) -> Collection[str]:
+        """Return the names of the options; one for velocities only where the model tells none."""
+        names = set(super().options(task, config))
+        tells = config is not None and _has_velocities(config)  # releases have no configuration
+        return names - {"velocity"} if tells else names
+
     # ------------------------------------------------------------------------- transcription
 
     def transcribe(
@@ -110,6 +121,8 @@ class Transcriber(PretrainedModel[ModelConfig]):
         decode: str = "constrained",
         batch_size: int | None = None,
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
+        min_note_seconds: float | None = 0.0,
+        velocity: int | None = None,
         progress: Progress | None = None,
     ) -> Transcription:
         """Transcribe samples.
@@ -124,17 +137,24 @@ class Transcriber(PretrainedModel[ModelConfig]):
           max_dangling_seconds: how long a note lasts at most whose end was not predicted, where the
             encoding has no ties: one that is cut off by the next note of its pitch or by the end
             of the recording. None for no limit, as in the reference.
+          min_note_seconds: shorter notes, except drums, are left out; 0 for none, as in the
+            reference. None for 0.03 with models that tell ends in steps of 10 ms or more, whose
+            notes of one or two steps are often noise, and 0 with others.
+          velocity: MIDI velocity of all notes, for models that tell none; None for 127, as in the
+            reference.
           progress: called after each segment.
 
         Raises:
           ValueError: the audio is of a wrong type or shape, empty, or not finite.
         """
+        min_note = self._min_note(min_note_seconds)
         samples = check_audio(audio, sample_rate)
         samples = resample(to_mono(samples), sample_rate, self.config.spectrogram.sample_rate)
         seconds = len(audio) / sample_rate
-        return self._transcribe(
-            [samples], seconds, decode, batch_size, max_dangling_seconds, progress
+        result = self._transcribe(
+            [samples], seconds, decode, batch_size, max_dangling_seconds, progress, min_note
         )
+        return self._with_velocity(result, velocity)
 
     def transcribe_file(
         self,
@@ -143,6 +163,8 @@ class Transcriber(PretrainedModel[ModelConfig]):
         decode: str = "constrained",
         batch_size: int | None = None,
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
+        min_note_seconds: float | None = 0.0,
+        velocity: int | None = None,
         progress: Progress | None = None,
     ) -> Transcription:
         """Transcribe an audio file as it is read, in the memory of one batch.
@@ -153,9 +175,13 @@ class Transcriber(PretrainedModel[ModelConfig]):
         Raises:
           AudioError: the file is missing, unreadable or not audio, or its samples are not finite.
         """
+        min_note = self._min_note(min_note_seconds)
         chunks = stream_audio(path, self.config.spectrogram.sample_rate, _CHUNK_SECONDS)
         seconds = audio_info(path).seconds  # an estimate for some formats
-        return self._transcribe(chunks, seconds, decode, batch_size, max_dangling_seconds, progress)
+        result = self._transcribe(
+            chunks, seconds, decode, batch_size, max_dangling_seconds, progress, min_note
+        )
+        return self._with_velocity(result, velocity)
 
     def _transcribe(
         self,
@@ -165,6 +191,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         batch_size: int | None,
         max_dangling_seconds: float | None,
         progress: Progress | None,
+        min_note: float = 0.0,
     ) -> Transcription:
         if decode not in DECODES:
             raise ValueError(f"decode={decode!r}: expected one of {', '.join(DECODES)}")
@@ -181,7 +208,8 @@ class Transcriber(PretrainedModel[ModelConfig]):
         for segment, tokens, limit in _with_limits(decoded):
             state.decode_segment(tokens, segment.start_time, limit)
             parts.append(state.take_notes())
-        parts.append(state.flush())
+        parts = [_without_short_notes(part, min_note) for part in parts]
+        parts.append(state.flush())  # cut off by the end of the recording
         if max_dangling_seconds is not None and self.config.spec.offsets:
             parts = self._end_dangling_notes(parts, max_dangling_seconds)
         constrained = decode == "constrained"
@@ -247,6 +275,24 @@ class Transcriber(PretrainedModel[ModelConfig]):
         notes["offset"] = np.minimum(notes["offset"], latest)
         return [notes]
 
+    def _min_note(self, asked: float | None) -> float:
+        """Return the length of the shortest notes that are kept, s."""
+        if asked is None:
+            coarse = self._codec.steps_per_second * _COARSE_STEP <= 1.0
+            return MIN_NOTE_SECONDS if coarse and self.config.spec.offsets else 0.0
+        if not 0 <= asked < np.inf:
+            raise ValueError(f"min_note_seconds={asked}: expected 0 or more")
+        return asked
+
+    def _with_velocity(self, result: Transcription, velocity: int | None) -> Transcription:
+        if velocity is None or _has_velocities(self.config):
+            return result
+        if not 1 <= velocity <= 127:
+            raise ValueError(f"velocity={velocity}: expected 1 to 127")
+        notes = result.notes.copy()
+        notes["velocity"] = velocity
+        return dataclasses.replace(result, notes=notes)
+
 
 class _Meter:
     """Pass chunks on, and measure their length and whether every sample is 0."""
@@ -266,6 +312,15 @@ class _Meter:
     @property
     def seconds(self) -> float:
         return self._samples / self._sample_rate
+
+
+def _has_velocities(config: ModelConfig) -> bool:
+    return config.spec.offsets and config.vocabulary.num_velocity_bins > 1
+
+
+def _without_short_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
+    lasting = notes["offset"] - notes["onset"] > seconds - 1e-6
+    return notes[notes["is_drum"] | lasting]
 
 
 def _with_limits(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from musax import midi_file
+from musax.general_midi import PROGRAM_NAMES
 from musax.midi_file import MidiError, MidiWarning, read_source
 from musax.notes import (
     DRUM_INSTRUMENT,
@@ -157,7 +158,7 @@ def save_midi(
     ticks_per_quarter: int = 1000,
     first_beat: float = 0.0,
 ) -> None:
-    """Write notes as a format-1 MIDI file with one track per program; complete or not at all.
+    """Write notes as a format-1 MIDI file with one named track per program; complete or not at all.
 
     Args:
       path: the file to write.
@@ -218,7 +219,7 @@ def midi_to_bytes(
             channel = [c for c in range(_NUM_CHANNELS) if c != DRUM_INSTRUMENT][
                 int(instrument - (instrument > DRUM_INSTRUMENT)) % (_NUM_CHANNELS - 1)
             ]
-            name = f"Program {part['program'][0]}"
+            name = PROGRAM_NAMES[part["program"][0]]
         tracks.append(_track_events(part, clock, channel))
         names.append(name)
     return midi_file.serialize(tracks, names, ticks_per_quarter, tempi)
@@ -268,7 +269,9 @@ def to_pretty_midi(notes: np.ndarray, *, tempo: float = 120.0) -> Any:
     instruments = assign_instruments(notes)
     for number in np.unique(instruments):
         part = notes[instruments == number]
-        instrument = pretty_midi.Instrument(int(part["program"][0]), bool(part["is_drum"][0]))
+        program, is_drum = int(part["program"][0]), bool(part["is_drum"][0])
+        name = "Drums" if is_drum else PROGRAM_NAMES[program]
+        instrument = pretty_midi.Instrument(program, is_drum, name)
         instrument.notes = [
             pretty_midi.Note(velocity, pitch, onset, offset)
             for onset, offset, pitch, velocity, _, _ in part.tolist()

@@ -21,6 +21,7 @@ from musax._spectrum_image import (
     log_mel_image,
     pitch_to_hz,
 )
+from musax.general_midi import PROGRAM_NAMES
 from musax.metrics.transcription import match_notes
 from musax.notes import validate_notes
 from t5x.files import atomic_path
@@ -186,7 +187,7 @@ def _program_groups(notes: np.ndarray) -> list[NoteGroup]:
     pitched = notes[~notes["is_drum"]]
     programs = np.unique(pitched["program"]).tolist()
     groups = [
-        NoteGroup(_program_name(p), pitched[pitched["program"] == p], _PALETTE[i % len(_PALETTE)])
+        NoteGroup(PROGRAM_NAMES[p], pitched[pitched["program"] == p], _PALETTE[i % len(_PALETTE)])
         for i, p in enumerate(programs)
     ]
     drums = notes[notes["is_drum"]]
@@ -223,12 +224,6 @@ def _match_groups(notes: np.ndarray, reference: np.ndarray) -> list[NoteGroup]:
                 NoteGroup(f"missed{what} ({len(missed)})", missed, _MISSED, is_drum, dashed=True),
             ]
     return groups
-
-
-def _program_name(program: int) -> str:
-    import pretty_midi
-
-    return pretty_midi.program_to_instrument_name(int(program))
 
 
 def _spectrum_image(audio, sample_rate, log_mel, config) -> SpectrumImage | None:

@@ -72,6 +72,8 @@ def count(text: str) -> int:
 seed = whole(f"a whole number from 0 to {(1 << 32) - 1}", 0, (1 << 32) - 1)
 #: MIDI pitches.
 pitch = whole("a MIDI pitch from 0 to 127", 0, 127)
+#: Of MIDI.
+velocity = whole("a velocity from 1 to 127", 1, 127)
 #: Hz.
 sample_rate = whole("a sample rate from 1000 to 1000000 Hz", 1000, 1_000_000)
 

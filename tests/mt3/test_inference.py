@@ -379,3 +379,41 @@ def test_missing_arrays_are_named(tmp_path):
         Transcriber.from_pretrained(folder)
     for name in ("model", "decoder/logits_dense/kernel", "encoder/encoder_norm/scale"):
         assert name in str(error.value)
+
+
+def short_notes(velocity_bins, steps_per_second, **options):
+    """Transcribe notes of one, two, three and ten steps, and a drum, as the tokens tell them."""
+    config = tiny_config(
+        EncodingSpec(ties=True), velocity_bins=velocity_bins, steps_per_second=steps_per_second
+    )
+    step = 1 / steps_per_second
+    onset = np.array([1, 2, 3, 4]) * step
+    notes = make_notes(onset, onset + np.array([1, 2, 3, 10]) * step, [60, 62, 64, 65], 100)
+    drum = make_notes(2 * step, 2 * step + 0.01, 36, 100, 0, True)
+    codec = build_codec(config.vocabulary)
+    tokens = notes_to_tokens(np.concatenate([notes, drum]), 0.0, 0.3, codec, config.spec)
+    row = np.append(vocabulary_from_codec(codec).encode_array(tokens), EOS)
+    transcriber = scripted(config, Script([row], 300))
+    audio = np.ones(round(RATE * 0.2), np.float32)
+    return transcriber.transcribe(audio, RATE, **options).notes
+
+
+def test_notes_too_short_for_the_models_steps_are_left_out_if_asked():
+    assert len(short_notes(1, 100)) == 5
+    kept = short_notes(1, 100, min_note_seconds=None)
+    assert kept["pitch"][~kept["is_drum"]].tolist() == [64, 65]
+    assert kept["is_drum"].sum() == 1
+    assert len(short_notes(1, 125, min_note_seconds=None)) == 5
+    assert short_notes(1, 100, min_note_seconds=0.05)["pitch"].tolist() == [36, 65]
+    with pytest.raises(ValueError, match="min_note_seconds=-1"):
+        short_notes(1, 100, min_note_seconds=-1)
+
+
+def test_a_velocity_is_that_of_models_that_tell_none():
+    assert set(short_notes(1, 100)["velocity"]) == {127}
+    assert set(short_notes(1, 100, velocity=80)["velocity"]) == {80}
+    assert set(short_notes(127, 100, velocity=80)["velocity"]) == {100}
+    with pytest.raises(ValueError, match="velocity=0: expected 1 to 127"):
+        short_notes(1, 100, velocity=0)
+    assert "velocity" in Transcriber.options("transcribe", tiny_config(velocity_bins=1))
+    assert "velocity" not in Transcriber.options("transcribe", tiny_config(velocity_bins=127))
