@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musax._spectrum_image import SpectrumImage, hz_to_pitch
+from musax.drum_pitches import NAMES, kit_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
 _INK = "#22272e"
+_ROW_HEIGHT = 0.17  # inches, of a drum
+_MARGINS = 1.7  # inches beside the axes
+_LEGEND_LETTER, _TITLE_LETTER = 0.075, 0.1  # inches, mean width
 _DYNAMIC_RANGE_DB = 45.0
 
 
@@ -55,11 +59,41 @@ def paper(groups, seconds: float):
 
     drums = any(group.is_drum for group in groups)
     width = float(np.clip(4.0 + 0.9 * seconds, 8.0, 22.0))
-    figure = Figure(figsize=(width, 6.8 if drums else 5.6), layout="constrained")
+    strip_height = 0.4 + _ROW_HEIGHT * len(drum_rows(groups)) if drums else 0.0
+    figure = Figure(figsize=(width, 5.6 + strip_height), layout="constrained")
     if not drums:
         return figure, figure.add_subplot(), None
-    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, strip_height])
     return figure, axes, strip
+
+
+def drum_rows(groups) -> dict[int, int]:
+    """Return the row of each drum by pitch, in the order of a kit; 0 is the lowest."""
+    found = [group.notes["pitch"].tolist() for group in groups if group.is_drum]
+    ordered = kit_order(pitch for pitches in found for pitch in pitches)
+    return {pitch: row for row, pitch in enumerate(reversed(ordered))}
+
+
+def hit_sizes(velocity, largest: float = 40.0) -> np.ndarray:
+    """Return areas, points², of the dots of hits."""
+    return 0.1 * largest + 0.9 * largest * (np.asarray(velocity) / 127.0) ** 2
+
+
+def velocity_legend(figure, largest: float = 40.0) -> None:
+    """Say below a figure which velocities dots of some sizes stand for."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [], [], linewidth=0, marker="o", color="#6b7682",
+            markersize=float(hit_sizes(velocity, largest) ** 0.5), label=f"velocity {velocity}",
+        )
+        for velocity in (32, 64, 96, 127)
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=8,
+        handletextpad=0.1, columnspacing=1.2, labelcolor=_INK, borderaxespad=0.1,
+    )  # fmt: skip
 
 
 def draw_spectrum(axes: "Axes", image: SpectrumImage, pitches, seconds) -> None:
@@ -118,6 +152,11 @@ def draw_partials(axes: "Axes", group: NoteGroup, partials: int, highest: float)
     if group.dashed:
         return
     notes = group.notes
+    if partials > 1:
+        axes.text(
+            1.0, 1.005, "thin lines: overtones", transform=axes.transAxes, ha="right", va="bottom",
+            fontsize=8, color="#6b7682",
+        )  # fmt: skip
     for number in range(2, partials + 1):
         height = notes["pitch"] + 12 * np.log2(number)
         keep = height < highest
@@ -161,11 +200,11 @@ def draw_keyboard(axes: "Axes", limits) -> None:
             axes.axhspan(pitch - 0.5, pitch + 0.5, color="#f0f2f5", linewidth=0, zorder=0)
 
 
-def draw_drums(axes: "Axes", group: NoteGroup) -> None:
+def draw_drums(axes: "Axes", group: NoteGroup, rows) -> None:
     axes.scatter(
         group.notes["onset"],
-        group.notes["pitch"],
-        s=8 + 32 * (group.notes["velocity"] / 127) ** 2,
+        [rows[pitch] for pitch in group.notes["pitch"].tolist()],
+        s=hit_sizes(group.notes["velocity"]),
         marker="o",
         facecolors="none" if group.dashed else group.colours,
         edgecolors=group.colours,
@@ -184,22 +223,25 @@ def finish(figure, axes, drum_axes, groups, scale, seconds, pitches, title) -> N
     bottom.set_xlabel("time (s)", color=_INK)
     if drum_axes is not None:
         axes.tick_params(labelbottom=False)
-        _name_drums(drum_axes, groups)
+        _name_drums(drum_axes, drum_rows(groups))
+        velocity_legend(figure)
     for each in filter(None, (axes, drum_axes)):
-        each.tick_params(colors=_INK, labelsize=9)
+        each.tick_params(colors=_INK, labelsize=9 if each is axes else 8)
         each.spines[["top", "right"]].set_visible(False)
         each.spines[["left", "bottom"]].set_color("#9aa4af")
+    pad = 6
     if scale is not None:
         figure.colorbar(scale, ax=axes, label="velocity", pad=0.01, aspect=30)
     else:
-        _legend(axes, groups)
+        lines = _legend(axes, groups, figure.get_figwidth() - _MARGINS)
+        pad += 6 + 14 * lines if lines else 0
     if title:
-        axes.set_title(
-            plain_text(title), loc="left", fontsize=12, color=_INK, pad=26 if scale is None else 8
-        )
+        text = plain_text(title, int((figure.get_figwidth() - _MARGINS) / _TITLE_LETTER))
+        axes.set_title(text, loc="left", fontsize=12, color=_INK, pad=pad)
 
 
-def _legend(axes: "Axes", groups) -> None:
+def _legend(axes: "Axes", groups, width: float) -> int:
+    """Draw the legend above the axes, in lines of `width` inches; return how many there are."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -215,11 +257,15 @@ def _legend(axes: "Axes", groups) -> None:
         )
         for group in groups
     ]  # fmt: skip
-    if handles:
-        axes.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, frameon=False,
-            fontsize=9, borderaxespad=0.2, handlelength=1.6, columnspacing=1.4, labelcolor=_INK,
-        )  # fmt: skip
+    if not handles:
+        return 0
+    longest = max(len(group.label) for group in groups)
+    columns = int(max(1, min(6, width / (0.5 + _LEGEND_LETTER * longest))))
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False,
+        fontsize=9, borderaxespad=0.2, handlelength=1.6, columnspacing=1.4, labelcolor=_INK,
+    )  # fmt: skip
+    return -(-len(handles) // columns)
 
 
 def _name_pitches(axes: "Axes", limits) -> None:
@@ -242,14 +288,14 @@ def _name_pitches(axes: "Axes", limits) -> None:
     right.spines["right"].set_visible(False)
 
 
-def _name_drums(axes: "Axes", groups) -> None:
+def _name_drums(axes: "Axes", rows) -> None:
     import pretty_midi
 
-    keys = np.unique(np.concatenate([g.notes["pitch"] for g in groups if g.is_drum]))
-    names = [pretty_midi.note_number_to_drum_name(int(key)) or str(key) for key in keys]
-    axes.set_yticks(keys, names)
-    axes.tick_params(labelsize=7)
-    if len(keys):
-        axes.set_ylim(keys[0] - 1.5, keys[-1] + 1.5)
+    names = [
+        pretty_midi.note_number_to_drum_name(pitch) or NAMES.get(pitch, str(pitch))
+        for pitch in rows
+    ]
+    axes.set_yticks(list(rows.values()), names)
+    axes.set_ylim(-0.8, len(rows) - 0.2)
     axes.grid(axis="y", color="#e3e7eb", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)

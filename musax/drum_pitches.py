@@ -4,6 +4,8 @@ Groove and E-GMD (Gillick et al. 2019, Callender et al. 2020) are recorded with 
 plays two zones of a pad at two pitches: 38 and 40 are one snare drum, 46 and 26 one open hi-hat.
 """
 
+from collections.abc import Iterable
+
 #: Pitch -> name. Roland's name where it has one, otherwise that of General MIDI.
 NAMES = {
     22: "closed hi-hat edge",
@@ -101,3 +103,18 @@ STAND_INS: dict[int, tuple[int, ...]] = {
 def group_of(pitch: int) -> str | None:
     """Return the key of `GROUPS` that holds a pitch; None for others."""
     return next((name for name, pitches in GROUPS.items() if pitch in pitches), None)
+
+
+#: Rows of a kit in pictures from the top: cymbals, hi-hat, toms from high to low, snare, kick.
+_ROWS = (
+    *(49, 55, 57, 52, 51, 53, 59),
+    *(46, 26, 42, 22, 44),
+    *(50, 48, 47, 45, 43, 58, 41),
+    *(38, 40, 37, 36, 35),
+)
+
+
+def kit_order(pitches: Iterable[int]) -> list[int]:
+    """Return pitches, each once, in the order of a kit from the top; percussion is above it."""
+    place = {pitch: row for row, pitch in enumerate(_ROWS)}
+    return sorted(set(pitches), key=lambda pitch: (place.get(pitch, -1), -pitch))

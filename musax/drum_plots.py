@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musax._drawing import plain_text
-from musax.drum_pitches import NAMES
+from musax._drawing import hit_sizes, plain_text, velocity_legend
+from musax.drum_pitches import NAMES, kit_order
 from musax.metrics.transcription import match_notes
 from musax.notes import validate_notes
 from musax.spectrograms import SpectrogramConfig, compute_spectrogram
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HIT, _FALSE, _MISSED = "#00875a", "#d4351c", "#0b63ce"
 _LARGEST = 110.0  # points², of a hit of velocity 127
+_MARGINS, _COLOURS_WIDTH, _LETTER = 1.9, 3.2, 0.1  # inches
 _WIDTH_PER_SECOND, _WIDTHS = 1.1, (7.0, 30.0)
 
 
@@ -57,9 +58,9 @@ def plot_drums(
     )
     if audio is not None:
         last = len(audio) / sample_rate  # type: ignore[operator]
-    end = last if seconds is None else start + seconds
+    end = max(last, start + 0.1) if seconds is None else start + seconds
     groups = _groups(notes, reference)
-    pitches = sorted({int(p) for hits, *_ in groups for p in hits["pitch"]}, reverse=True)
+    pitches = kit_order(int(p) for hits, *_ in groups for p in hits["pitch"])
     rows = {pitch: row for row, pitch in enumerate(pitches)}
     width = float(np.clip(_WIDTH_PER_SECOND * (end - start), *_WIDTHS))
     heights = [2.2] * (audio is not None) + [0.5 + 0.28 * max(1, len(rows))]
@@ -71,11 +72,10 @@ def plot_drums(
     for hits, colour, label in groups:
         shown = hits[(hits["onset"] >= start) & (hits["onset"] < end)]
         y = [rows[int(p)] for p in shown["pitch"]]
-        size = _LARGEST * (shown["velocity"] / 127.0) ** 2 + 4
         filled = label != "missed"
         grid.scatter(
-            shown["onset"], y, s=size, marker="o", linewidths=0.8, label=f"{label} ({len(hits)})",
-            facecolors=colour if filled else "none", edgecolors=colour,
+            shown["onset"], y, s=hit_sizes(shown["velocity"], _LARGEST), marker="o", linewidths=0.8,
+            facecolors=colour if filled else "none", edgecolors=colour, clip_on=False, zorder=3,
         )  # fmt: skip
     called = {**NAMES, **(names or {})}
     grid.set_yticks(range(len(pitches)), [called.get(p, str(p)) for p in pitches])
@@ -85,9 +85,11 @@ def plot_drums(
     grid.grid(axis="y", linewidth=0.4, color="#d0d0d0")
     grid.set_axisbelow(True)
     if reference is not None:
-        grid.legend(loc="upper right", fontsize="small", framealpha=0.9, ncols=3)
+        _name_colours(grid, groups)
+    velocity_legend(figure, _LARGEST)
     if title:
-        axes[0].set_title(plain_text(title), loc="left")
+        room = width - _MARGINS - (_COLOURS_WIDTH if reference is not None else 0.0)
+        axes[0].set_title(plain_text(title, int(room / _LETTER)), loc="left")
     return figure
 
 
@@ -106,6 +108,23 @@ def _groups(notes: np.ndarray, reference: np.ndarray | None):
     ]
 
 
+def _name_colours(axes, groups) -> None:
+    """Draw a legend above the axes, where no hit is."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [], [], linewidth=0, marker="o", color=colour, label=f"{label} ({len(hits)})",
+            markerfacecolor="none" if label == "missed" else colour,
+        )
+        for hits, colour, label in groups
+    ]  # fmt: skip
+    axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False,
+        fontsize="small", borderaxespad=0.1, handletextpad=0.1,
+    )  # fmt: skip
+
+
 def _draw_spectrum(axes, audio: np.ndarray, sample_rate: int, start: float, end: float) -> None:
     config = SpectrogramConfig(
         sample_rate, hop_width=max(1, sample_rate // 200), num_mel_bins=96, lo_hz=30.0,
@@ -119,7 +138,7 @@ def _draw_spectrum(axes, audio: np.ndarray, sample_rate: int, start: float, end:
     axes.imshow(
         db.T, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top, extent=extent
     )
-    hz = [100, 300, 1000, 3000, 10000]
+    hz = [hz for hz in (200, 500, 1000, 2000, 5000, 10000) if hz < config.hi_hz]
     centre = _band_of(hz, config)
     axes.set_yticks(centre, [f"{x} Hz" if x < 1000 else f"{x // 1000} kHz" for x in hz])
 

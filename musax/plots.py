@@ -62,12 +62,12 @@ def plot_transcription(
     config: spectrograms.SpectrogramConfig | None = None,
     reference: np.ndarray | None = None,
     color_by: ColourBy | None = None,
-    partials: int = 5,
+    partials: int = 1,
     start: float = 0.0,
     seconds: float | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Plot notes as outlines over the spectrum, at their fundamental, with marks at the partials.
+    """Plot notes as outlines over the spectrum, at their fundamental.
 
     Args:
       notes: NOTE_DTYPE [N], the transcription.
@@ -76,7 +76,7 @@ def plot_transcription(
         at time 0. Without either, the notes stand on plain paper.
       reference: true notes; then by default colours mark correct, false and missed notes.
       color_by: "program", "velocity" or "match" (needs `reference`).
-      partials: highest partial that is marked, 1 for none.
+      partials: highest partial that is marked by a thin line, 1 for none.
       start, seconds: the part to draw, s; `seconds=None` goes to the end.
 
     Raises:
@@ -89,13 +89,14 @@ def plot_transcription(
     groups, scale = _groups(notes, reference, color_by)
     groups = [g.cut(start, end) for g in groups]
     figure, axes, drum_axes = drawing.paper(groups, end - start)
+    rows = drawing.drum_rows(groups)
     shown = [g.notes for g in groups if not g.is_drum and len(g.notes)]
     low, high = _pitch_range(shown, partials, image)
     if image is not None:
         drawing.draw_spectrum(axes, image, (low, high), (start, end))
     for group in groups:
         if group.is_drum and drum_axes is not None:
-            drawing.draw_drums(drum_axes, group)
+            drawing.draw_drums(drum_axes, group, rows)
         else:
             drawing.draw_outlines(axes, group)
             drawing.draw_partials(axes, group, partials, high)
@@ -124,13 +125,14 @@ def plot_piano_roll(
     groups, scale = _groups(notes, reference, color_by)
     groups = [g.cut(start, end) for g in groups]
     figure, axes, drum_axes = drawing.paper(groups, end - start)
+    rows = drawing.drum_rows(groups)
     limits = _pitch_range([g.notes for g in groups if not g.is_drum and len(g.notes)], 1, None)
     drawing.draw_keyboard(axes, limits)
     if line is not None:
         axes.axvline(line, color=_FALSE, linewidth=1.5, zorder=5)
     for group in groups:
         if group.is_drum and drum_axes is not None:
-            drawing.draw_drums(drum_axes, group)
+            drawing.draw_drums(drum_axes, group, rows)
         else:
             drawing.draw_bars(axes, group)
     drawing.finish(figure, axes, drum_axes, groups, scale, (start, end), limits, title)

@@ -4,6 +4,7 @@ import pytest
 from musax.drum_plots import plot_drums, plot_velocities
 from musax.notes import make_notes
 from musax.plots import save_figure
+from tests.musax.test_plots import overlapping
 
 pytest.importorskip("matplotlib")
 
@@ -51,3 +52,20 @@ def test_velocities_have_a_panel_for_each_drum():
     titles = [a.get_title() for a in figure.axes if a.axison]
     assert titles == ["boom, MAE 10.0", "snare, MAE 10.0", "closed hi-hat, MAE 5.0"]
     assert plot_velocities(NOTES, NOTES[:0]).axes
+
+
+def test_a_kit_from_cymbals_to_kick_and_a_legend_of_sizes():
+    pitches = [36, 38, 40, 41, 43, 45, 48, 44, 42, 22, 46, 51, 53, 49, 56]
+    notes = make_notes(np.arange(15) / 10, 2.0, pitches, 64, 0, True)
+    figure = plot_drums(notes, reference=notes[:5], title="x" * 200)
+    (grid,) = figure.axes
+    assert [label.get_text() for label in grid.get_yticklabels()] == [
+        *("cowbell", "crash 1", "ride", "ride bell", "open hi-hat", "closed hi-hat"),
+        *("closed hi-hat edge", "hi-hat pedal", "tom 1", "tom 2", "tom 3", "low floor tom"),
+        *("snare", "snare rim", "kick"),
+    ]
+    (legend,) = figure.legends
+    handles = dict(zip((text.get_text() for text in legend.texts), legend.legend_handles))
+    assert handles["velocity 64"].get_markersize() ** 2 == pytest.approx(float(sizes(grid)[0]))
+    assert overlapping(figure) == []
+    assert overlapping(plot_drums(notes, audio=AUDIO, sample_rate=44100, title="x" * 200)) == []

@@ -1,5 +1,6 @@
 """Pictures: what is drawn, where, and that files are complete."""
 
+import itertools
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from musax import plots, spectrograms
 from musax.notes import empty_notes, make_notes
 
 pytest.importorskip("matplotlib")
+from matplotlib.text import Text
 
 RATE = 16000
 
@@ -158,3 +160,59 @@ def test_import_is_light_and_pyplot_stays_out():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def overlapping(figure):
+    """Return pairs of visible texts that touch: labels of axes, legends and titles."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
+    width, height = canvas.get_width_height()
+    inside = [(n, b) for n, b in boxes if b.x0 >= 0 and b.x1 <= width and b.y0 < height]
+    pairs = itertools.combinations(inside, 2)
+    return [(a, b) for (a, first), (b, second) in pairs if first.overlaps(second)]
+
+
+def busy():
+    """Notes of 16 instruments and 40 drums."""
+    onset = np.arange(4) * 0.9
+    parts = [make_notes(onset, onset + 0.5, 40 + i, 90, 7 * i) for i in range(16)]
+    hits = np.arange(40)
+    return np.concatenate([*parts, make_notes(hits * 0.1, 4.0, 30 + hits, 20 + hits * 2, 0, True)])
+
+
+@pytest.mark.parametrize("color_by", ["program", "velocity", "match"])
+def test_labels_do_not_touch(color_by):
+    notes = busy()
+    given = {"color_by": color_by, "title": "a long name of a recording, " * 5}
+    for plot in (plots.plot_piano_roll, plots.plot_transcription):
+        assert overlapping(plot(notes, reference=notes[::2], **given)) == []
+        assert overlapping(plot(notes, reference=notes[::2], seconds=30.0, **given)) == []
+
+
+def test_drums_lie_in_the_order_of_a_kit_with_a_legend_of_sizes():
+    pitches, velocities = [42, 36, 50, 38, 49, 45], [32, 64, 96, 127, 64, 64]
+    figure = plots.plot_piano_roll(make_notes(np.arange(6), 7.0, pitches, velocities, 0, True))
+    strip = figure.axes[1]
+    assert [label.get_text() for label in strip.get_yticklabels()] == [
+        *("Bass Drum 1", "Acoustic Snare", "Low Tom", "High Tom", "Closed Hi Hat", "Crash Cymbal 1")
+    ]
+    (dots,) = strip.collections
+    assert np.asarray(dots.get_offsets())[:, 1].tolist() == [4, 0, 3, 1, 5, 2]
+    (legend,) = figure.legends
+    handles = zip(legend.texts, legend.legend_handles)
+    shown = {text.get_text(): handle.get_markersize() ** 2 for text, handle in handles}
+    for velocity, size in zip(velocities[:4], dots.get_sizes()):
+        assert shown[f"velocity {velocity}"] == pytest.approx(size)
+
+
+@pytest.mark.parametrize("given", [{}, {"partials": 4}])
+def test_overtones_are_drawn_only_if_asked_and_then_named(given):
+    notes = make_notes([0.5], [1.5], 60)
+    axes = plots.plot_transcription(notes, audio=tone(60), sample_rate=RATE, **given).axes[0]
+    thin = [line for line in segments(axes) if len(line) == 2 and line[0, 1] == line[1, 1]]
+    assert len(thin) == (3 if given else 0)
+    assert ("thin lines: overtones" in [text.get_text() for text in axes.texts]) == bool(given)
