@@ -14,6 +14,7 @@ from typing import Any
 
 from t5x import gin_utils
 from t5x.extras import how_to_install
+from t5x.files import refusal
 from t5x.mistakes import explanation_of
 from t5x.training.errors import TrainingError
 from t5x.training.preemption import Interrupted, prompt_end
@@ -204,6 +205,13 @@ def run(
         print(f"{program}: {_message(error)}", file=sys.stderr)
         return STATUS_MISTAKE
     except Exception as error:
+        if isinstance(error, OSError) and (refused := refusal(error)) is not None:
+            print(
+                f"{program}: {refused}. Nothing is half-written; once the disk takes it, the same "
+                "command goes on from there.",
+                file=sys.stderr,
+            )
+            return STATUS_FAILED
         explained = explanation_of(error)
         if explained is None:
             raise

@@ -20,6 +20,15 @@ _HOW_TO_COPY = {
     "hf": "hf download NAME --local-dir FOLDER",
     "file": "give the path without file://",
 }
+#: What a disk refuses, whatever is to be written.
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE")
+    if hasattr(errno, name)
+)
+_FULL = re.compile("No space left|[Qq]uota exceeded")
+_OS_ERROR = re.compile(r"\[Errno (\d+)\] ([^\n]*)")
+
 _TOKEN_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -40,6 +49,30 @@ def check_local(path: Any, what: str = "path") -> None:
         f"{what}: {address} is no folder or file of this machine, where all is read and written; "
         f"copy it ({how.format(address)}) or mount it, and give the local path"
     )
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return what the disk refused, in one line; None for an error of another kind.
+
+    The text is read rather than `errno`, which errors lose that have passed through gin, and which
+    those of tensorstore never have.
+    """
+    text = str(error)
+    if match := _OS_ERROR.search(text):
+        return match[2] if int(match[1]) in _REFUSALS else None
+    line = next((line for line in text.splitlines() if _FULL.search(line)), None)
+    return None if line is None else "No space left on device"
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an `OSError` of the block the name of the file, if it has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 @contextlib.contextmanager
@@ -67,9 +100,10 @@ def atomic_path(path: str | os.PathLike[str], *, folder: bool = False) -> Iterat
         raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(final))
     temporary = _reserve(final, folder)
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(final)
+        with named(final):
+            yield temporary
+            _flush(temporary)
+            temporary.replace(final)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

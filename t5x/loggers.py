@@ -1,13 +1,15 @@
 """Where metrics go: JSON lines and TensorBoard in the run's folder, one line on the console."""
 
+import contextlib
 import json
 import math
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from t5x.files import write_text
+from t5x.files import named, write_text
 
 
 class MetricWriter:
@@ -24,40 +26,90 @@ class MetricWriter:
 
     def __init__(self, folder: str | Path | None, start_step: int = 0):
         self._file: Any = None
-        self._board: Any = None
+        self._board: _Board | None = None
         if folder is None:
             return
-        from tensorboardX import SummaryWriter
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        _drop_after(path, start_step)
-        self._file = path.open("a", encoding="utf-8")
-        purge = start_step + 1 if start_step else None
-        self._board = SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
+        self._path = folder / "metrics.jsonl"
+        _drop_after(self._path, start_step)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = _Board(folder, start_step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write scalars of `step`. Values that are not finite are null in JSON."""
-        if self._file is None:
+        """Write scalars of `step`. Values that are not finite are null in JSON.
+
+        Raises:
+          OSError: the disk refuses; names the file.
+        """
+        if self._file is None or self._board is None:
             return
         values = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         line = {"step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+        with named(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        self._board.scalars(step, metrics)
 
     def write_text(self, step: int, name: str, text: str) -> None:
         """Write a text to TensorBoard."""
         if self._board is not None:
-            self._board.add_text(name, text, step)
+            self._board.text(step, name, text)
 
     def close(self) -> None:
         """Write what is pending."""
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
+        file, board = self._file, self._board
+        self._file = self._board = None
+        if file is not None and board is not None:
+            with contextlib.closing(board), named(self._path):
+                file.close()
+
+
+class _Board:
+    """A file of TensorBoard, written at once: what the disk refuses is known where it happens.
+
+    Args:
+      folder: where.
+      start_step: events after this step, of files before, are to be forgotten.
+
+    Raises:
+      OSError: as all methods, the disk refuses; names the file.
+    """
+
+    def __init__(self, folder: Path, start_step: int):
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._path = folder / name
+        with named(self._path):
+            self._writer: Any = RecordWriter(str(self._path))
+        self._event = Event
+        self._write(file_version="brain.Event:2")
+        if start_step:
+            log = SessionLog(status=SessionLog.START)
+            self._write(step=start_step + 1, session_log=log)
+
+    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+        from tensorboardX import summary
+
+        for name, value in metrics.items():
+            self._write(step=step, summary=summary.scalar(name, value))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        from tensorboardX import summary
+
+        self._write(step=step, summary=summary.text(name, text))
+
+    def _write(self, **fields: Any) -> None:
+        event = self._event(wall_time=time.time(), **fields)
+        with named(self._path):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+    def close(self) -> None:
+        with named(self._path):
+            self._writer.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ whole checkpoint before it.
 """
 
 import contextlib
-import errno
 import json
-import re
+import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.integrity import damaged, reading, write_file_list
+from t5x.checkpoints.loading import latest_checkpoint
 from t5x.checkpoints.locks import FolderLock, lock_folder, may_delete
 from t5x.checkpoints.retention import Checkpointer
 from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
+from t5x.files import refusal
 
 Tree = Any
 STEP_PREFIX = "checkpoint"
@@ -253,25 +255,40 @@ class CheckpointManager:
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Say what a full disk means for the run."""
+        """Say what a full or read-only disk means for the run."""
         try:
             yield
         except (OSError, ValueError) as error:
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            if not full and not re.search("No space left|[Qq]uota exceeded", str(error)):
+            refused = refusal(error)
+            if refused is None:
                 raise
-            last = self._manager.latest_step()
-            whole = "none is whole yet" if last is None else f"{STEP_PREFIX}_{last} is whole"
+            for unfinished in self.directory.glob(f"{STEP_PREFIX}_*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            full = "No space left" in refused or "uota exceeded" in refused
+            what = (
+                "no space left on the disk to write a checkpoint"
+                if full
+                else (f"cannot write a checkpoint: {refused}")
+            )
+            remedy = "Free some, or keep fewer (SaveCheckpointConfig.keep)" if full else "Mend that"
             raise CheckpointError(
-                f"{self.directory}: no space left on the disk to write a checkpoint ({whole}). "
-                "Free some, or keep fewer (SaveCheckpointConfig.keep), and start the run again: it "
-                "continues from the last whole one."
+                f"{self.directory}: {what} ({self._whole()}). {remedy}, and start the run again: "
+                "it continues from the last whole one."
             ) from error
 
+    def _whole(self) -> str:
+        last = latest_checkpoint(self.directory)
+        return "none is whole yet" if last is None else f"{last.name} is whole"
+
     def close(self) -> None:
-        """Wait, free the threads, and let others write."""
+        """Wait, free the threads, and let others write.
+
+        Raises:
+          CheckpointError: the last checkpoint could not be written.
+        """
         try:
-            self._manager.close()
+            with self._explaining():
+                self._manager.close()
         finally:
             if self._lock is not None:
                 self._lock.close()
@@ -292,7 +309,12 @@ def _gather_json(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _quiet_orbax() -> None:
-    """Orbax tells every phase of a save, and warns of options that are as wanted, through absl."""
+    """Keep Orbax from telling every phase of a save, and, besides raising them, its errors."""
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.get_absl_logger().addFilter(_is_of_others)  # the same filter is added once
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts

@@ -16,8 +16,10 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: Seconds that a process may take to end what need not be saved.
+#: Seconds that a process may take to end when it has nothing to save.
 GRACE = 5.0
+#: Seconds that an evaluation, or waiting for data, may still take after a request to stop.
+PATIENCE = 10.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -149,7 +151,7 @@ class StopRequest:
             default = signal.SIG_DFL if handler is _interrupt else handler
             signal.signal(other, default)  # type: ignore[arg-type]
         if self._interrupting:
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
     def agreed(self) -> bool:
         """Has any process been asked to stop? All processes must call this at the same step."""
@@ -165,8 +167,8 @@ class StopRequest:
     def interruptible[T](self, function: Callable[[], T]) -> T | None:
         """Return what a function that changes no state returns.
 
-        After a request it has `GRACE` seconds; then it is broken off, and the result is None. In a
-        run of several processes, which must all do the same, nothing breaks it off.
+        After a request it has `PATIENCE` seconds; then it is broken off, and the result is None.
+        In a run of several processes, which must all do the same, nothing breaks it off.
         """
         import jax
 
@@ -175,7 +177,9 @@ class StopRequest:
         before = signal.signal(signal.SIGALRM, _break_off)
         self._interrupting = True
         try:
-            return None if self.requested else function()
+            if self.requested:
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+            return function()
         except Interrupted:
             return None
         finally:

@@ -1,6 +1,7 @@
 """A run on disk: where it stands, what its seed is, what it starts from, when it saves."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,14 +58,21 @@ class Run:
 
         Raises:
           FolderInUseError: another process trains there.
-          CheckpointError: its latest checkpoint is damaged.
+          CheckpointError: it cannot be written or read, or its latest checkpoint is damaged.
         """
         read_only = read_only or cfg.save is None
-        manager = None
-        if folder.is_dir() or not read_only:
-            keep = cfg.save.policy if cfg.save else None
-            dtype = cfg.save.dtype if cfg.save else None
-            manager = CheckpointManager(folder, keep, dtype, read_only)
+        try:
+            manager = None
+            _check_folder(folder)
+            if folder.is_dir() or not read_only:
+                keep = cfg.save.policy if cfg.save else None
+                dtype = cfg.save.dtype if cfg.save else None
+                manager = CheckpointManager(folder, keep, dtype, read_only)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: cannot be used as MODEL_DIR ({error.strerror or error}). Choose "
+                "another folder, or mend this one; nothing was changed."
+            ) from error
         try:
             return cls(folder, cfg, manager)
         except BaseException:
@@ -190,6 +198,15 @@ class Run:
         manager, self._manager = self._manager, None
         if manager is not None:
             manager.close()
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OSError unless `folder` can be listed, or made."""
+    try:
+        os.listdir(folder)
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise
 
 
 def _shared_random_seed() -> int:

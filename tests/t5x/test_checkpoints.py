@@ -326,6 +326,23 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path, monkeypatch, error):
     assert checkpoints.latest_checkpoint(tmp_path).name == "checkpoint_2"
 
 
+def test_a_disk_that_refuses_at_the_end_is_named(tmp_path, monkeypatch):
+    manager = checkpoints.CheckpointManager(tmp_path)
+    manager.save(1, {"target": {"w": jnp.ones(3)}})
+    manager.wait()
+    unfinished = tmp_path / "checkpoint_2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+
+    def fail():
+        raise OSError(errno.EROFS, "Read-only file system", "/x")
+
+    monkeypatch.setattr(manager._manager, "close", fail)
+    message = r"cannot write a checkpoint: Read-only file system: '/x' \(checkpoint_1 is whole\)"
+    with pytest.raises(CheckpointError, match=message):
+        manager.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1"]
+
+
 def test_parameters_are_saved_in_the_given_dtype(tmp_path):
     manager = checkpoints.CheckpointManager(tmp_path, save_dtype="bfloat16")
     manager.save(1, state(1))

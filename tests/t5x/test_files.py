@@ -1,5 +1,6 @@
 """Files appear complete or not at all."""
 
+import errno
 import json
 import os
 import stat
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from t5x.files import (
     atomic_path,
     read_json_lines,
+    refusal,
     write_json,
     write_json_lines,
     write_text,
@@ -127,3 +129,32 @@ def test_names_that_are_not_utf8_are_written_as_escapes(tmp_path):
     write_json_lines(tmp_path / "a.jsonl", [{"file": name}])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": name}
     assert read_json_lines(tmp_path / "a.jsonl") == [{"file": name}]
+
+
+def test_what_a_disk_refuses_is_told_from_other_errors():
+    full = OSError(errno.ENOSPC, "No space left on device", "/x/y")
+    assert refusal(full) == "No space left on device: '/x/y'"
+    assert refusal(type("Proxy", (OSError,), {"__str__": lambda _: f"{full}\n  In"})()) == (
+        "No space left on device: '/x/y'"
+    )
+    assert refusal(ValueError("DATA_LOSS: a\nx: No space left on device [28]")) == (
+        "No space left on device"
+    )
+    assert refusal(FileNotFoundError(errno.ENOENT, "No such file", "/x")) is None
+    assert refusal(ConnectionResetError(errno.ECONNRESET, "reset")) is None
+    assert refusal(ValueError("other")) is None
+
+
+def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        fail()
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]

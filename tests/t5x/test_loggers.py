@@ -1,5 +1,8 @@
 import json
 
+import pytest
+from tensorboardX.proto import event_pb2
+
 from t5x.loggers import Console, MetricWriter, format_duration, read_metrics
 
 
@@ -25,6 +28,37 @@ def test_tensorboard_files_hold_the_scalars(tmp_path):
     writer.close()
     data = next(tmp_path.glob("events*")).read_bytes()
     assert b"loss" in data
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    writer = MetricWriter(tmp_path)
+    message = rf"No space left on device: '{tmp_path}/metrics\.jsonl'"
+    with pytest.raises(OSError, match=message):
+        writer.write(3, {"loss": 1.5})
+    with pytest.raises(OSError, match=message):
+        writer.close()
+    writer.close()
+
+
+def test_events_after_a_resumed_step_are_forgotten(tmp_path):
+    for start in (0, 20):
+        writer = MetricWriter(tmp_path, start)
+        writer.write_text(start, "config", "a = 1")
+        writer.close()
+    first, second = sorted(tmp_path.glob("events*"))
+    events = [[], []]
+    for file, found in zip((first, second), events):
+        data = file.read_bytes()
+        while data:  # length, CRC of it, event, CRC of it
+            size = int.from_bytes(data[:8], "little")
+            found.append(event_pb2.Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    assert [event.file_version for event in events[0]] == ["brain.Event:2", ""]
+    restart = events[1][1]
+    assert restart.step == 21
+    assert restart.session_log.status == event_pb2.SessionLog.START
+    assert b"a = 1" in events[1][2].SerializeToString()
 
 
 def test_no_folder_writes_nothing(tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ class Endless:
 
 
 def test_an_evaluation_is_broken_off_and_the_run_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(preemption, "GRACE", 0.2)
+    monkeypatch.setattr(preemption, "PATIENCE", 0.2)
 
     def get_datasets(cfg, *args):
         found = utils.get_training_eval_datasets(cfg, *args[:1], 10**9, *args[2:])
@@ -141,7 +141,7 @@ def test_an_evaluation_is_broken_off_and_the_run_saved(tmp_path, monkeypatch):
 
 def test_data_that_never_comes_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(prefetch, "_CLOSING_SECONDS", 0.1)
-    monkeypatch.setattr(preemption, "GRACE", 0.2)
+    monkeypatch.setattr(preemption, "PATIENCE", 0.2)
     release = threading.Event()
 
     class Hanging:
@@ -169,7 +169,7 @@ def test_data_that_never_comes_is_not_waited_for(tmp_path, monkeypatch):
 def test_an_evaluation_that_soon_ends_is_kept():
     with StopRequest() as stop:
         assert stop.interruptible(lambda: send(signal.SIGTERM) or 7) == 7
-        assert stop.interruptible(lambda: 7) is None
+        assert stop.interruptible(lambda: 8) == 8
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 

@@ -403,6 +403,30 @@ def test_divergence_ends_the_process_with_status_1(command_line, tmp_path, capsy
     assert "NaN or infinite since step 1 (seen at step 10)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "link"])
+def test_a_model_dir_that_cannot_be_is_told_in_one_line(command_line, tmp_path, capsys, name):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("absent/folder")
+    for more in ([], ["--dry_run"]):
+        flags = [f"--gin.MODEL_DIR={tmp_path}/{name}", "--gin.TRAIN_STEPS=5", *more]
+        assert command_line(*flags) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"t5x.train: {tmp_path}/{name}: cannot be used as MODEL_DIR (")
+        assert message.count("\n") == 1
+        gin.clear_config()
+
+
+def test_a_full_disk_under_the_logs_ends_the_run_with_one_line(command_line, tmp_path, capsys):
+    (tmp_path / "run" / "train").mkdir(parents=True)
+    (tmp_path / "run" / "train" / "metrics.jsonl").symlink_to("/dev/full")
+    flags = [f"--gin.MODEL_DIR={tmp_path}/run", "--gin.TRAIN_STEPS=5", "--gin.EVAL_PERIOD=0"]
+    assert command_line(*flags) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("t5x.train: No space left on device: ")
+    assert "/train/metrics.jsonl'. Nothing is half-written" in message
+    assert message.count("\n") == 1
+
+
 def test_mistake_on_the_command_line_is_told_in_one_line(command_line, capsys):
     assert command_line("--gin.MODEL_DIR=/tmp/x", "--gin.TRAIN_STEP=5") == 2
     assert "Did you mean TRAIN_STEPS" in capsys.readouterr().err
