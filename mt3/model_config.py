@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from mt3.network import T5Config, Transformer
 from mt3.segments import SegmentConfig
-from mt3.vocabularies import VocabularyConfig
+from mt3.vocabularies import VocabularyConfig, build_codec
 from musax.events.spec import EncodingSpec
 from musax.model_config import BaseModelConfig, ModelConfigError, Part, build_part
 from musax.spectrograms import SpectrogramConfig
 from t5x.checkpoints import CheckpointError
 
 FORMAT = 1
+_MOST_INPUTS = 2**28
 HEAD_DIM = 64  # of every released checkpoint; shapes alone do not tell it from the number of heads
 
 
@@ -41,6 +42,15 @@ class ModelConfig(BaseModelConfig):
     segment: SegmentConfig = dataclasses.field(default_factory=SegmentConfig)
     targets_length: int = 1024
     spec: EncodingSpec = dataclasses.field(default_factory=EncodingSpec)
+
+    def __post_init__(self):
+        build_codec(self.vocabulary)  # refuses what makes no codec
+        frames, width = self.segment.input_frames, self.network.emb_dim
+        if frames * max(width, self.spectrogram.num_mel_bins) > _MOST_INPUTS:
+            raise ValueError(
+                f"{frames} frames of a segment in a network of width {width} are more than any "
+                "machine can hold"
+            )
 
     def param_shapes(self) -> Any:
         """Return the parameters as nested dicts of `jax.ShapeDtypeStruct`."""

@@ -19,9 +19,10 @@ the fields and their types. Its model class is loaded by name:
 import collections.abc
 import dataclasses
 import inspect
-import math
 import os
+import re
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -133,7 +134,7 @@ class BaseModelConfig:
         """
         try:
             return cls(**fields)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise ModelConfigError(f"{source}: {error}") from error
 
     @classmethod
@@ -293,7 +294,9 @@ def check_type(value: Any, hint: Any, name: str, source: Any) -> Any:
     """
     if not _fits(value, hint):
         shown = reprlib.repr(value)
-        raise ModelConfigError(f"{source}: {name}={shown}: expected {_describe(hint)}")
+        large = isinstance(value, int) and abs(value) >= _LARGEST
+        expected = f"{_describe(hint)}{' below 2**31' if large else ''}"
+        raise ModelConfigError(f"{source}: {name}={shown}: expected {expected}")
     return _with_tuples(value)
 
 
@@ -308,10 +311,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= sys.float_info.max
     if hint is str:
         return isinstance(value, str)
     if origin in (tuple, list, collections.abc.Sequence):
@@ -327,6 +330,9 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
+#: Sizes of arrays are below.
+_LARGEST = 2**31
+_COUNTS_LAYERS = re.compile("layers|transformers|blocks")
 _NAMES: Mapping[Any, tuple[str, str]] = {
     bool: ("true or false", "values true or false"),
     int: ("a whole number", "whole numbers"),
@@ -387,6 +393,27 @@ def place_params(params: Any, expected: Any, source: Any = "model") -> Any:
     return jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), dict(params)))
 
 
+def check_layers(config: BaseModelConfig, params: Any, source: Any) -> None:
+    """Raise ModelConfigError for more layers than there are arrays: each has one or more.
+
+    Shapes are known by building the network, which takes long for a million layers.
+    """
+    import jax
+
+    arrays = len(jax.tree.leaves(params))
+    for field in _fields(type(config)):
+        part = getattr(config, field.attribute)
+        if not dataclasses.is_dataclass(part) or getattr(part, "scan_layers", False):
+            continue
+        for inner in dataclasses.fields(part):
+            count = getattr(part, inner.name)
+            if _COUNTS_LAYERS.search(inner.name) and isinstance(count, int) and count > arrays:
+                raise ModelConfigError(
+                    f"{source}: {field.name}.{inner.name}={count}: expected at most {arrays}, as "
+                    "many as the file has arrays"
+                )
+
+
 class PretrainedModel[Config: BaseModelConfig]:
     """Base of the packages' model classes, whose methods have the names of their tasks.
 
@@ -403,7 +430,13 @@ class PretrainedModel[Config: BaseModelConfig]:
 
     def __init__(self, config: Config, params: Any, source: Any = "model"):
         self.config = config
-        self.params = place_params(params, config.param_shapes(), source)
+        check_layers(config, params, source)
+        try:
+            expected = config.param_shapes()
+        except Exception as error:  # whatever a network raises for sizes that make none
+            told = str(error).partition("\n")[0]
+            raise ModelConfigError(f"{source}: no network has these sizes ({told})") from error
+        self.params = place_params(params, expected, source)
 
     @classmethod
     def options(cls, task: str, config: Config) -> Collection[str]:

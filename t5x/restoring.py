@@ -23,7 +23,6 @@ from t5x.checkpoints import (
     load_state,
 )
 from t5x.checkpoints.loading import (
-    MisfitError,
     all_checkpoints,
     check_local_checkpoint,
     check_tree,
@@ -115,7 +114,9 @@ class TrainStateInitializer:
         """
         try:
             restored = manager.restore(step, self.expected)
-        except MisfitError as error:
+        except CheckpointError as error:
+            if not error.problems:
+                raise
             raise CheckpointError(
                 f"{error}\n  A run goes on with the model and optimizer that it began with. For "
                 "others begin a new one: another MODEL_DIR, and this checkpoint as "
@@ -293,7 +294,7 @@ def _telling_remedies() -> Iterator[None]:
     """Add to the error of a checkpoint that does not fit what makes it fit."""
     try:
         yield
-    except MisfitError as error:
+    except CheckpointError as error:
         remedies = "\n  ".join(_remedies(error.problems))
         raise CheckpointError(f"{error}\n  {remedies}") from error
 

@@ -51,11 +51,14 @@ class ExportedModel:
             raise ValueError(
                 f"{file}: no such file; FOLDER must be a folder written by t5x.export."
             )
-        self.signature: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if self.signature.get("format") != FORMAT:
-            raise ValueError(
-                f"{file}: format {self.signature.get('format')}, but this reads {FORMAT}."
-            )
+        try:
+            self.signature: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: not JSON ({error}).") from error
+        found = self.signature.get("format") if isinstance(self.signature, dict) else None
+        if found != FORMAT:
+            raise ValueError(f"{file}: format {found}, but this reads {FORMAT}.")
+        _check_signature(self.signature, file)
         self._functions: dict[str, Any] = {}
         self._params: dict[str, jax.Array] | None = None
 
@@ -69,14 +72,14 @@ class ExportedModel:
         """'/'-joined name -> parameter; empty if they are inside the functions."""
         if self._params is None:
             name = self.signature["params_file"]
-            self._params = {} if name is None else _read_safetensors(self.folder / name)
+            self._params = {} if name is None else _read_safetensors(_inside(self.folder, name))
         return self._params
 
     def _function(self, name: str) -> Any:
         if name not in self.signature["functions"]:
             raise ValueError(f"{self.folder}: no function {name!r}, only {self.functions}.")
         if name not in self._functions:
-            file = self.folder / self.signature["functions"][name]["file"]
+            file = _inside(self.folder, self.signature["functions"][name]["file"])
             exported = jax.export.deserialize(bytearray(file.read_bytes()))
             platform = jax.default_backend()
             known = {"gpu": ("cuda", "rocm")}.get(platform, (platform,))
@@ -179,6 +182,25 @@ class ExportedModel:
         return _decode(prediction.tolist(), feature["vocabulary"], self.folder)
 
 
+def _check_signature(signature: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError for a signature that lacks a field, or has one of another kind."""
+    kinds = {"functions": dict, "params_file": str | None, "batch_size": int | None}
+    for name, kind in {**kinds, "task_features": dict | None}.items():
+        if name not in signature or not isinstance(signature[name], kind):
+            raise ValueError(f"{file}: {name} is missing or of another kind; export again.")
+    for name, function in signature["functions"].items():
+        fields = function if isinstance(function, dict) else {}
+        if not isinstance(fields.get("inputs"), dict) or "file" not in fields:
+            raise ValueError(f"{file}: functions.{name} lacks its file or inputs; export again.")
+
+
+def _inside(folder: Path, name: Any) -> Path:
+    """Return the file of a name in `folder`; ValueError for a path that leads elsewhere."""
+    if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
+        raise ValueError(f"{folder}/signature.json: {name!r} is no name of a file in the folder.")
+    return folder / name
+
+
 def _filled(x: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
 
@@ -187,10 +209,13 @@ def _read_safetensors(path: Path) -> dict[str, jax.Array]:
     import safetensors  # its front ends for arrays lack bfloat16, or import flax
 
     names = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16, "I32": np.int32}
-    return {
-        name: jnp.asarray(np.frombuffer(x["data"], names[x["dtype"]]).reshape(x["shape"]))
-        for name, x in safetensors.deserialize(path.read_bytes())
-    }
+    try:
+        return {
+            name: jnp.asarray(np.frombuffer(x["data"], names[x["dtype"]]).reshape(x["shape"]))
+            for name, x in safetensors.deserialize(path.read_bytes())
+        }
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole .safetensors file ({error}).") from error
 
 
 # ---------------------------------------------------------------------- vocabularies
@@ -227,7 +252,7 @@ def _sentencepiece(vocabulary: Mapping[str, Any], folder: Path) -> Any:
         raise ValueError(
             f"text needs sentencepiece ({error}): pip install sentencepiece, or give ids."
         ) from error
-    return SentencePieceProcessor(model_file=str(folder / vocabulary["file"]))
+    return SentencePieceProcessor(model_file=str(_inside(folder, vocabulary["file"])))
 
 
 # ---------------------------------------------------------------------- command line

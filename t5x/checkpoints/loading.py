@@ -30,7 +30,6 @@ _MAX_LISTED = 20
 
 __all__ = [
     "CheckpointError",
-    "MisfitError",
     "all_checkpoints",
     "check_finite",
     "check_local_checkpoint",
@@ -193,18 +192,6 @@ def load_t5x_checkpoint(
     return transform_restored(state, state_transformation_fns, state, is_resuming=False)
 
 
-class MisfitError(CheckpointError):
-    """A checkpoint is of another model.
-
-    Attributes:
-      problems: name of an array -> what is wrong with it.
-    """
-
-    def __init__(self, message: str, problems: Mapping[str, str]):
-        super().__init__(message)
-        self.problems = problems
-
-
 def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:
     """Check that `params` has exactly the names and shapes of `expected` (arrays or structs).
 
@@ -262,7 +249,9 @@ def check_tree(found: Tree, expected: Tree, source: str | Path) -> None:
         lines = [line for kind in (missing, extra, other_shape) for line in _listed(kind, follow)]
         if follow:
             lines.append(f"and {len(follow)} arrays of the optimizer's state for these parameters")
-        raise MisfitError(f"{source} does not fit the model:\n  " + "\n  ".join(lines), problems)
+        raise CheckpointError(
+            f"{source} does not fit the model:\n  " + "\n  ".join(lines), problems
+        )
 
 
 def _follow_from_parameters(problems: Iterable[str]) -> set[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from mt3.model_config import read_model_config, recognise_layout
+from mt3.model_config import ModelConfig, read_model_config, recognise_layout
 from mt3.segments import SegmentConfig
 from musax.events.spec import EncodingSpec
 from musax.model_config import ModelConfigError
@@ -132,3 +132,20 @@ def small_release(rows, dim=16, mlp=32):
             "decoder/logits_dense/kernel": (dim, rows),
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("vocabulary", "steps_per_second", 0, "steps_per_second=0"),
+        ("vocabulary", "max_shift_seconds", 1e308, "infinity|expected"),
+        ("vocabulary", "num_velocity_bins", -1, "velocity"),
+        ("network", "emb_dim", 10**9, "width 1000000000 are more than any"),
+        (None, "segment_frames", 10**9, "100000000. frames of a segment"),
+    ],
+)
+def test_sizes_that_cannot_be_are_told(part, field, value, message):
+    values = json.loads(json.dumps(tiny_config().to_json()))
+    (values if part is None else values.setdefault(part, {}))[field] = value
+    with pytest.raises(ModelConfigError, match=f"config.json: .*({message})"):
+        ModelConfig.from_json(values, "config.json")

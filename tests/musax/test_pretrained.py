@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from musax import pretrained
+from musax.model_config import ModelConfigError
 from musax.pretrained import PretrainedError
 from t5x.checkpoints import CheckpointError, load_safetensors, save_safetensors
 
@@ -213,3 +214,28 @@ def test_models_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(CheckpointError, match=r"1 of 1 arrays .* such as encoder/scale"):
         pretrained.save_model_folder(tmp_path / "model", params, CONFIG, "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_layers", 10**6, r"network.num_layers=1000000: expected at most 2\d, as many as the"),
+        ("width", 10**12, r"network.width=1000000000000: expected a whole number below 2\*\*31"),
+        ("embed_dim", 10**30, r"network.embed_dim=10+: expected a whole number below 2\*\*31"),
+        ("dropout_rate", 10**400, r"network.dropout_rate=1000.*: expected a finite number"),
+        ("num_fourier", -1, r"no network has these sizes"),
+        ("vocab_size", 10**9, r"the model expects \(1000000000, 8\)"),
+    ],
+)
+def test_sizes_of_a_configuration_are_checked_before_a_network_is_built(
+    field, value, message, tmp_path
+):
+    from tests import tiny_cdcd
+
+    tiny_cdcd.save_tiny_model(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    content = json.loads(path.read_text())
+    content["network"][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises((ModelConfigError, CheckpointError), match=message):
+        pretrained.load(tmp_path / "model")

@@ -17,7 +17,7 @@ from t5x.data import ByteVocabulary, PassThroughVocabulary
 from t5x.examples.t5 import network
 from t5x.files import read_json_lines
 from t5x.gin_utils import GinError
-from t5x.run_exported import ExportedModel
+from t5x.run_exported import FORMAT, ExportedModel
 from t5x.run_exported import main as run_exported
 from tests.t5x.networks import TINY, tiny_t5
 
@@ -74,7 +74,7 @@ def test_models_that_ask_for_the_batch_size_need_one(trained, tmp_path, ask):
 ALONE = """
 import json, sys
 import numpy as np
-from t5x.run_exported import ExportedModel
+from t5x.run_exported import FORMAT, ExportedModel
 model = ExportedModel(sys.argv[1])
 with np.load(sys.argv[2]) as inputs:
     batch = dict(inputs)
@@ -265,3 +265,38 @@ def test_saved_model_without_tensorflow_says_what_to_install(trained, tmp_path, 
     with pytest.raises(GinError, match="extra `seqio`"):
         save(trained, tmp_path, saved_model=True)
     assert not list(tmp_path.iterdir())
+
+
+SIGNATURE = {
+    "format": FORMAT,
+    "functions": {"predict": {"file": "../x", "inputs": {}}},
+    "params_file": "/etc/passwd",
+    "batch_size": None,
+    "task_features": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "format None"),
+        ("{", "not JSON"),
+        (json.dumps(SIGNATURE | {"format": 0}), "format 0"),
+        (json.dumps(SIGNATURE | {"functions": {"predict": 3}}), "functions.predict lacks"),
+        (json.dumps(SIGNATURE | {"batch_size": "x"}), "batch_size is missing or of another kind"),
+        (json.dumps({"format": FORMAT}), "functions is missing"),
+    ],
+)
+def test_signatures_that_are_wrong_are_told(text, message, tmp_path):
+    (tmp_path / "signature.json").write_text(text)
+    with pytest.raises(ValueError, match=f"signature.json: .*{message}"):
+        ExportedModel(tmp_path)
+
+
+def test_a_signature_names_files_of_its_folder_alone(tmp_path):
+    (tmp_path / "signature.json").write_text(json.dumps(SIGNATURE))
+    model = ExportedModel(tmp_path)
+    with pytest.raises(ValueError, match=r"'\.\./x' is no name of a file in the folder"):
+        model("predict", {"x": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"'/etc/passwd' is no name of a file in the folder"):
+        _ = model.params
