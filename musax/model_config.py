@@ -264,7 +264,7 @@ def build_part[T](cls: type[T], values: Any, name: str, source: Any) -> T:
     }
     try:
         return cls(**found)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ModelConfigError(f"{source}: {name}: {error}") from error
 
 
@@ -332,6 +332,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 #: Sizes of arrays are below.
 _LARGEST = 2**31
+_LARGEST_SIZE = 2**24  # of one axis of a network
 _COUNTS_LAYERS = re.compile("layers|transformers|blocks")
 _NAMES: Mapping[Any, tuple[str, str]] = {
     bool: ("true or false", "values true or false"),
@@ -393,25 +394,31 @@ def place_params(params: Any, expected: Any, source: Any = "model") -> Any:
     return jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float32), dict(params)))
 
 
-def check_layers(config: BaseModelConfig, params: Any, source: Any) -> None:
-    """Raise ModelConfigError for more layers than there are arrays: each has one or more.
+def check_sizes(config: BaseModelConfig, params: Any, source: Any) -> None:
+    """Raise ModelConfigError for sizes that the parameters cannot have.
 
-    Shapes are known by building the network, which takes long for a million layers.
+    Shapes are known by building the network, which takes long for a million layers or a billion
+    channels. Each layer has an array or more.
     """
     import jax
 
     arrays = len(jax.tree.leaves(params))
     for field in _fields(type(config)):
         part = getattr(config, field.attribute)
-        if not dataclasses.is_dataclass(part) or getattr(part, "scan_layers", False):
+        if not dataclasses.is_dataclass(part):
             continue
+        scanned = getattr(part, "scan_layers", False)
         for inner in dataclasses.fields(part):
-            count = getattr(part, inner.name)
-            if _COUNTS_LAYERS.search(inner.name) and isinstance(count, int) and count > arrays:
+            size, name = getattr(part, inner.name), f"{field.name}.{inner.name}"
+            if not isinstance(size, int) or size <= arrays:
+                continue
+            if _COUNTS_LAYERS.search(inner.name) and not scanned:
                 raise ModelConfigError(
-                    f"{source}: {field.name}.{inner.name}={count}: expected at most {arrays}, as "
-                    "many as the file has arrays"
+                    f"{source}: {name}={size}: expected at most {arrays}, as many as the file has "
+                    "arrays"
                 )
+            if size > _LARGEST_SIZE:
+                raise ModelConfigError(f"{source}: {name}={size}: expected {_LARGEST_SIZE} or less")
 
 
 class PretrainedModel[Config: BaseModelConfig]:
@@ -430,7 +437,7 @@ class PretrainedModel[Config: BaseModelConfig]:
 
     def __init__(self, config: Config, params: Any, source: Any = "model"):
         self.config = config
-        check_layers(config, params, source)
+        check_sizes(config, params, source)
         try:
             expected = config.param_shapes()
         except Exception as error:  # whatever a network raises for sizes that make none

@@ -224,7 +224,9 @@ def test_models_that_are_not_finite_are_not_written(tmp_path):
         ("embed_dim", 10**30, r"network.embed_dim=10+: expected a whole number below 2\*\*31"),
         ("dropout_rate", 10**400, r"network.dropout_rate=1000.*: expected a finite number"),
         ("num_fourier", -1, r"no network has these sizes"),
-        ("vocab_size", 10**9, r"the model expects \(1000000000, 8\)"),
+        ("vocab_size", 10**7, r"the model expects \(10000000, 8\)"),
+        ("embed_dim", 10**9, r"network.embed_dim=1000000000: expected 16777216 or less"),
+        ("num_heads", 0, r"network: num_heads=0: expected a positive number"),
     ],
 )
 def test_sizes_of_a_configuration_are_checked_before_a_network_is_built(
