@@ -28,6 +28,8 @@ def _is_path(value: Any) -> bool:
 
 def _digest(value: Any) -> str:
     array = np.asarray(value)
+    if array.dtype.names:  # structured, such as notes
+        return repr([(name, _digest(array[name])) for name in array.dtype.names])
     if array.dtype.kind in "OSU":  # strings, bytes, objects
         items = (os.fsdecode(x) if isinstance(x, bytes) else x for x in array.ravel().tolist())
         # The folder of the data may have another name.

@@ -35,3 +35,13 @@ def test_other_data_has_another():
         assert fingerprint(examples(**changed)) != base
     assert fingerprint(examples()[:4]) != base
     assert fingerprint(examples()[::-1]) != base
+
+
+def test_structured_arrays_are_digested_by_field():
+    """Such as note arrays, which MT3's examples hold."""
+    notes = np.zeros(3, [("onset", "f8"), ("pitch", "i4"), ("is_drum", "?")])
+    notes["pitch"] = 60
+    other = notes.copy()
+    other["pitch"][1] = 61
+    assert fingerprint([{"notes": notes}]) == fingerprint([{"notes": notes.copy()}])
+    assert fingerprint([{"notes": notes}]) != fingerprint([{"notes": other}])
