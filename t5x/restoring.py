@@ -309,7 +309,8 @@ def _remedies(problems: Mapping[str, str]) -> Iterator[str]:
         # The optimizer's arrays for a parameter have its name within theirs.
         rules = [(f".*/{re.escape(n.removeprefix('target/'))}(/.*)?", None) for n in resized]
         yield (
-            "If these parameters shall start anew, as for another vocabulary, put in the gin file:"
+            "To initialise these parameters at random, as for another vocabulary, put in the gin "
+            "file:"
             f"\n    {where}.assignment_map = {rules}\n    {scratch}"
         )
     elif of_params:
@@ -321,12 +322,14 @@ def _remedies(problems: Mapping[str, str]) -> Iterator[str]:
     elif any(problem.startswith("shape:") for problem in problems.values()):
         rules = [("state/param_states.*", None)]
         yield (
-            "The parameters fit, the optimizer is another. To start it anew, put in the gin file:"
+            "The parameters fit, the optimizer is another. To start with an empty one, put in the "
+            "gin file:"
             f"\n    {where}.assignment_map = {rules}\n    {scratch}"
         )
     else:
         yield (
-            "The parameters fit, the optimizer is another. To start it anew, put in the gin file:"
+            "The parameters fit, the optimizer is another. To start with an empty one, put in the "
+            "gin file:"
             f"\n    {where}.strict = False\n    {scratch}"
         )
 

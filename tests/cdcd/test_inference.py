@@ -180,7 +180,7 @@ def test_other_blanks_and_bytes():
     assert made.made.tolist() == [False] * 13 + [True] * 2
 
 
-def test_bars_are_made_anew(melodies):
+def test_bars_are_sampled_again(melodies):
     before = melodies.contents.encode(TUNE, whole_bars=True)
     found = [melodies.infill(TUNE, bars=(2, 2), seed=seed, **STEPS)[0] for seed in range(2)]
     assert not np.array_equal(found[0].tokens, found[1].tokens)

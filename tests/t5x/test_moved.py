@@ -82,12 +82,9 @@ def test_gin_files_parse(file):
     if "seqio" in file.name:
         pytest.importorskip("seqio")
     gin.clear_config()
-    gin_utils._search_packages_safely()
-    for folder in (ROOT, ROOT / "t5x" / "configs"):
-        gin.add_config_file_search_path(str(folder))
     main = next((m for name, m in SCRIPTS.items() if file.name.startswith(name)), train)
-    with gin_utils._standing_for_main(main), gin_utils._quiet_search():
-        gin.parse_config_file(str(file))
+    with gin_utils._standing_for_main(main):
+        gin_utils._read([ROOT, ROOT / "t5x" / "configs"], [file], [], main)
 
 
 SAVED = """
