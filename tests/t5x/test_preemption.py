@@ -21,6 +21,17 @@ from tests.t5x.test_train import LENGTHS, run
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+@pytest.fixture(autouse=True)
+def _handlers_of_a_new_process():
+    """Workers that run tests in parallel ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number):
     os.kill(os.getpid(), number)
     for _ in range(100):  # Python calls handlers between its instructions
@@ -50,7 +61,7 @@ def test_before_the_first_step_a_signal_ends_the_run_at_once(tmp_path, number, l
         return utils.get_dataset(*args)
 
     with pytest.raises(Interrupted) as error:
-        run(tmp_path, 10**9, get_dataset_fn=get_dataset)
+        run(tmp_path, 200, get_dataset_fn=get_dataset)
     assert error.value.status == 128 + number
     assert not list(tmp_path.glob("checkpoint_*"))
     assert not (tmp_path / ".lock").exists()
