@@ -17,7 +17,7 @@ import pytest
 from musax import pretrained
 from musax.midi import save_midi
 from musax.notes import make_notes
-from t5x import gin_utils
+from t5x import gin_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,7 +52,7 @@ def test_the_wheel_has_every_package_and_all_they_read(shipped):
     packages = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     assert packages == found
-    searched = [str(folder.relative_to(ROOT)) for folder in gin_utils._OWN_FOLDERS[1:]]
+    searched = [str(folder.relative_to(ROOT)) for folder in gin_files.OWN_FOLDERS[1:]]
     assert Path(shipped["configs"]).parent.as_posix() in searched
     assert Path(shipped["configs"]).name == "configs"  # files include "configs/mt3/model.gin"
     for config in (ROOT / "configs").rglob("*.gin"):
