@@ -1,6 +1,5 @@
 """Bars and tempo of MIDI files in `musax infill` and `musax score`."""
 
-import io
 import json
 
 import mido
@@ -10,6 +9,7 @@ import pytest
 from cdcd.contents import Melody
 from musax.cli import main
 from musax.midi import load_midi
+from tests.midi_files import metre, midi_file, tempo
 from tests.tiny_cdcd import save_tiny_model, tiny_config
 
 #: Metre, tempo changes (tick, quarters per minute), and the span of bar 2 in seconds.
@@ -22,21 +22,13 @@ FILES = {
 }
 
 
-def scale(metre, tempi, quarters=16):
+def scale(signature, tempi, quarters=16):
     """A note on every quarter, its pitch telling which."""
-    events = [(0, mido.MetaMessage("time_signature", numerator=metre[0], denominator=metre[1]))]
-    events += [(at, mido.MetaMessage("set_tempo", tempo=round(6e7 / bpm))) for at, bpm in tempi]
+    events = [(0, metre(*signature)), *((at, tempo(bpm)) for at, bpm in tempi)]
     for i in range(quarters):
         events.append((480 * i, mido.Message("note_on", note=50 + i)))
         events.append((480 * i + 470, mido.Message("note_off", note=50 + i)))
-    file, track, now = mido.MidiFile(ticks_per_beat=480), mido.MidiTrack(), 0
-    for tick, message in sorted(events, key=lambda event: event[0]):
-        track.append(message.copy(time=tick - now))
-        now = tick
-    file.tracks.append(track)
-    buffer = io.BytesIO()
-    file.save(file=buffer)
-    return buffer.getvalue()
+    return midi_file(sorted(events, key=lambda event: event[0]))
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +39,13 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_bar_is_the_files(tmp_path, model, capsys, name):
-    metre, tempi, (begin, end) = FILES[name]
+    signature, tempi, (begin, end) = FILES[name]
     source, output = tmp_path / "a.mid", tmp_path / "b.mid"
-    source.write_bytes(scale(metre, tempi))
+    source.write_bytes(scale(signature, tempi))
     command = ["infill", str(source), "--bars", "2:2", "-o", str(output), "--model", model]
     assert main([*command, "--steps", "2", "--seed", "1"]) == 0
     warned = "knows 4/4 alone: bars are counted as in the file" in capsys.readouterr().err
-    assert warned == (metre != (4, 4))
+    assert warned == (signature != (4, 4))
     given, found = load_midi(source), load_midi(output)
     inside = (given["onset"] >= begin - 0.01) & (given["onset"] < end - 0.01)
     assert inside.any()
@@ -64,8 +56,8 @@ def test_a_bar_is_the_files(tmp_path, model, capsys, name):
 
 
 def test_the_tempo_does_not_change_the_score(tmp_path, model, capsys):
-    for i, (metre, tempi, _) in enumerate(FILES.values()):
-        (tmp_path / f"{i}.mid").write_bytes(scale(metre, tempi))
+    for i, (signature, tempi, _) in enumerate(FILES.values()):
+        (tmp_path / f"{i}.mid").write_bytes(scale(signature, tempi))
     command = ["score", str(tmp_path), "--model", model, "--format", "json", "--passes", "2"]
     assert main(command) == 0
     rows = json.loads(capsys.readouterr().out)

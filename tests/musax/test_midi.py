@@ -21,22 +21,14 @@ from musax.midi import (
     to_pretty_midi,
 )
 from musax.notes import make_notes, notes_equal, sort_notes, trim_overlapping_notes
+from tests.midi_files import midi_file
 from tests.musax.test_notes import note_arrays
 
 
 def midi_bytes(messages, tempos=(), ticks_per_beat=480):
     """A file from (tick, message) pairs and (tick, microseconds per quarter) pairs."""
-    file = mido.MidiFile(ticks_per_beat=ticks_per_beat)
     metas = [(tick, mido.MetaMessage("set_tempo", tempo=tempo)) for tick, tempo in tempos]
-    for pairs in (metas, messages):
-        track, now = mido.MidiTrack(), 0
-        for tick, message in pairs:
-            track.append(message.copy(time=tick - now))
-            now = tick
-        file.tracks.append(track)
-    buffer = io.BytesIO()
-    file.save(file=buffer)
-    return buffer.getvalue()
+    return midi_file(metas, messages, ticks_per_beat=ticks_per_beat)
 
 
 def random_messages(seed, count=400):
@@ -294,20 +286,6 @@ def test_a_damaged_byte_never_raises_anything_else(position, value):
         load_midi(bytes(data))
 
 
-def tracks_of(*tracks, kind=1):
-    """A file of tracks of (tick, message)."""
-    file = mido.MidiFile(type=kind, ticks_per_beat=480)
-    for pairs in tracks:
-        track, now = mido.MidiTrack(), 0
-        for tick, message in pairs:
-            track.append(message.copy(time=tick - now))
-            now = tick
-        file.tracks.append(track)
-    buffer = io.BytesIO()
-    file.save(file=buffer)
-    return buffer.getvalue()
-
-
 def played(channel, pitch, begin=0, end=480):
     return [
         (begin, mido.Message("note_on", channel=channel, note=pitch)),
@@ -322,20 +300,20 @@ def test_pedal_and_program_count_in_whichever_track_they_stand():
         (960, mido.Message("control_change", channel=0, control=64, value=0)),
         (960, mido.Message("program_change", channel=0, program=41)),
     ]
-    data = tracks_of(conductor, played(0, 60), played(1, 62), played(0, 64, 960, 1440))
+    data = midi_file(conductor, played(0, 60), played(1, 62), played(0, 64, 960, 1440))
     notes = load_midi(data)
     assert notes["pitch"].tolist() == [62, 60, 64]
     assert notes["program"].tolist() == [0, 40, 41]
     assert notes["offset"].tolist() == [0.5, 1.0, 1.5]
     own = [(0, mido.Message("program_change", channel=0, program=7))]
-    notes = load_midi(tracks_of(conductor, own + played(0, 60), played(0, 72)))
+    notes = load_midi(midi_file(conductor, own + played(0, 60), played(0, 72)))
     assert dict(zip(notes["pitch"].tolist(), notes["program"].tolist())) == {60: 7, 72: 7}
 
 
 def test_tracks_of_format_2_have_tempo_maps_of_their_own():
     slow = [(0, mido.MetaMessage("set_tempo", tempo=1_000_000))]
     pedal = [(0, mido.Message("control_change", channel=0, control=64, value=127))]
-    notes = load_midi(tracks_of(slow + played(0, 60), [*pedal, *played(1, 62)], kind=2))
+    notes = load_midi(midi_file(slow + played(0, 60), [*pedal, *played(1, 62)], kind=2))
     assert notes[["pitch", "offset"]].tolist() == [(60, 1.0), (62, 0.5)]
 
 

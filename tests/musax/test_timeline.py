@@ -1,8 +1,5 @@
 """Beats and bars of MIDI files."""
 
-import io
-
-import mido
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,27 +8,12 @@ from hypothesis import strategies as st
 from musax.midi_file import TempoMap
 from musax.notes import make_notes
 from musax.timeline import Timeline, load_timeline
+from tests.midi_files import metre, midi_file, tempo
 
 
-def timeline(*metas, ticks_per_beat=480):
+def timeline(*metas):
     """The timeline of a file with meta messages at ticks."""
-    file = mido.MidiFile(ticks_per_beat=ticks_per_beat)
-    track, now = mido.MidiTrack(), 0
-    for tick, meta in metas:
-        track.append(meta.copy(time=tick - now))
-        now = tick
-    file.tracks.append(track)
-    buffer = io.BytesIO()
-    file.save(file=buffer)
-    return load_timeline(buffer.getvalue())
-
-
-def metre(over, under):
-    return mido.MetaMessage("time_signature", numerator=over, denominator=under)
-
-
-def tempo(bpm):
-    return mido.MetaMessage("set_tempo", tempo=round(6e7 / bpm))
+    return load_timeline(midi_file(metas))
 
 
 def bar_seconds(line, number):
