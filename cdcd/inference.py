@@ -159,7 +159,9 @@ class Writer(PretrainedModel[ModelConfig]):
         """Return pieces whose median pitch is in a range; after some rounds, the nearest to it."""
         low, high = pitch_range
         if not 0 <= low <= high <= 127:
-            raise ValueError(f"pitch_range={pitch_range}: expected two MIDI pitches, low and high")
+            raise ValueError(
+                f"pitch_range={low}, {high} (--range): expected two MIDI pitches, the low one first"
+            )
         found: list[tuple[float, Any]] = []
         for number in range(_ROUNDS_IN_RANGE):
             key = (

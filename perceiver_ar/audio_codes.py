@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from musax.datasets.files import file_source
 from perceiver_ar.lazy_arrays import lazy_sequence
 from perceiver_ar.tasks import SOS, sequence_task
+from t5x.checkpoints.npz import load_npz
 from t5x.data.tasks import Task
 from t5x.data.vocabularies import EOS_ID, NUM_SPECIAL_IDS, PassThroughVocabulary
 
@@ -149,13 +149,14 @@ def load_codes(
     """
     try:
         # Never unpickled: a pickle can run anything.
-        codes = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(codes, np.lib.npyio.NpzFile):
-            with codes:
-                if len(codes.files) != 1:
-                    raise ValueError(f"{len(codes.files)} arrays, expected one")
-                codes = codes[codes.files[0]]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        if zipfile.is_zipfile(path):
+            arrays = list(load_npz(path).values())
+            if len(arrays) != 1:
+                raise ValueError(f"{len(arrays)} arrays, expected one")
+            codes = arrays[0]
+        else:
+            codes = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as e:
         raise ValueError(
             f"{path}: no codes that can be read ({e}); write it with numpy.save, as integers"
         ) from e

@@ -7,7 +7,6 @@ configuration and calls the function that it configures.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from t5x import gin_utils
 from t5x.extras import how_to_install
 from t5x.files import refusal
-from t5x.mistakes import explanation_of
+from t5x.mistakes import explanation_of, without_gin_calls
 from t5x.training.errors import TrainingError
 from t5x.training.preemption import Interrupted, prompt_end
 
@@ -199,10 +198,10 @@ def run(
         print(f"{program}: {error}", file=sys.stderr)
         return error.status
     except TrainingError as error:
-        print(f"{program}: {_message(error)}", file=sys.stderr)
+        print(f"{program}: {without_gin_calls(error)}", file=sys.stderr)
         return STATUS_FAILED
     except _mistakes() as error:
-        print(f"{program}: {_message(error)}", file=sys.stderr)
+        print(f"{program}: {without_gin_calls(error)}", file=sys.stderr)
         return STATUS_MISTAKE
     except Exception as error:
         if isinstance(error, OSError) and (refused := refusal(error)) is not None:
@@ -228,11 +227,6 @@ def _call(configured: Callable[..., Any], overrides: Mapping[str, Any]) -> None:
     enable_compilation_cache()
     configured(**overrides)
     jax.effects_barrier()
-
-
-def _message(error: Exception) -> str:
-    """The message without the calls that gin adds to every error."""
-    return re.sub(r"\n +In call to configurable .*", "", str(error))
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

@@ -17,7 +17,7 @@ def explanation_of(error: BaseException) -> str | None:
     told alone. So is an error of the file system that names the file. Others, and those of the
     user's own modules, may be anything and come with their traceback.
     """
-    message = re.sub(r"\n +In call to configurable .*", "", str(error)).strip()
+    message = without_gin_calls(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     missing = re.match(r"\S+ missing \d+ required .*", message)
@@ -27,6 +27,11 @@ def explanation_of(error: BaseException) -> str | None:
         return None
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("while ")]
     return "; ".join([message, *notes])
+
+
+def without_gin_calls(error: BaseException) -> str:
+    """Return the message of an error without the calls that gin adds to it."""
+    return re.sub(r"\n +In call to configurable .*", "", str(error)).strip()
 
 
 def _was_raised_by_us(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Read `.npz` files of arrays, never unpickled, with sizes that the file can hold."""
 
 import math
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.sizes import Budget
 
 
-def load_npz(path: str | Path) -> dict[str, np.ndarray]:
+def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays of an `.npz` file by name.
 
     Raises:

@@ -304,7 +304,10 @@ def test_mistakes_with_text(writer, call, message):
         (lambda w: w.infill("a_"), "a model of melodies needs a note array, got str"),
         (lambda w: w.compose(prompt=empty_notes()), "prompt: no notes of a melody"),
         (lambda w: w.compose(prompt=TUNE, pitch_range=(60, 72)), "only without a prompt"),
-        (lambda w: w.compose(pitch_range=(72, 60)), r"pitch_range=\(72, 60\): expected two MIDI"),
+        (
+            lambda w: w.compose(pitch_range=(72, 60)),
+            r"pitch_range=72, 60 \(--range\): expected two MIDI",
+        ),
         (lambda w: w.score("text"), "a model of melodies needs"),
     ],
 )
