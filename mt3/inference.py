@@ -34,6 +34,8 @@ from t5x.data.vocabularies import DECODED_EOS
 MAX_DANGLING_SECONDS = 1.5
 #: The shortest note where the steps of a model are so coarse that shorter ones are noise, s.
 MIN_NOTE_SECONDS = 0.03
+#: MIDI velocity of the notes of models that tell none.
+DEFAULT_VELOCITY = 80
 _COARSE_STEP = 0.01
 _CHUNK_SECONDS = 10.0
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
@@ -122,7 +124,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         batch_size: int | None = None,
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
         min_note_seconds: float | None = 0.0,
-        velocity: int | None = None,
+        velocity: int | None = DEFAULT_VELOCITY,
         progress: Progress | None = None,
     ) -> Transcription:
         """Transcribe samples.
@@ -140,8 +142,8 @@ class Transcriber(PretrainedModel[ModelConfig]):
           min_note_seconds: shorter notes, except drums, are left out; 0 for none, as in the
             reference. None for 0.03 with models that tell ends in steps of 10 ms or more, whose
             notes of one or two steps are often noise, and 0 with others.
-          velocity: MIDI velocity of all notes, for models that tell none; None for 127, as in the
-            reference.
+          velocity: MIDI velocity of all notes, 1 to 127, with models that tell none; None for the
+            reference's: 127, or 100 with models of onsets alone.
           progress: called after each segment.
 
         Raises:
@@ -164,7 +166,7 @@ class Transcriber(PretrainedModel[ModelConfig]):
         batch_size: int | None = None,
         max_dangling_seconds: float | None = MAX_DANGLING_SECONDS,
         min_note_seconds: float | None = 0.0,
-        velocity: int | None = None,
+        velocity: int | None = DEFAULT_VELOCITY,
         progress: Progress | None = None,
     ) -> Transcription:
         """Transcribe an audio file as it is read, in the memory of one batch.

@@ -23,7 +23,6 @@ OPTIONS = {
     "min_note": "min_note_seconds",
     "max_dangling_seconds": "max_dangling_seconds",
 }
-_DEFAULT_VELOCITY = 80
 #: How long a piece must keep to its beat to be written with its tempo, s: recordings may have none.
 _STEADY_SECONDS = 16.0
 
@@ -82,8 +81,7 @@ def add_parser(verbs: Any) -> None:
         "--velocity",
         type=numbers.velocity,
         metavar="V",
-        help="velocity of all notes, 1 to 127, with models that tell none; default: "
-        f"{_DEFAULT_VELOCITY}",
+        help="velocity of all notes, 1 to 127, with models that tell none; default: 80",
     )
     parser.add_argument(
         "--min-note",
@@ -118,8 +116,8 @@ def run(args: argparse.Namespace) -> int:
     def plan(folder: Path | None) -> Plan:
         found = read_capabilities(folder, "transcribe")
         check_options(args, OPTIONS, found, model)
-        own = {"velocity": _DEFAULT_VELOCITY, "min_note_seconds": None}
-        settings.update({name: value for name, value in own.items() if name in found.options})
+        if "min_note_seconds" in found.options:
+            settings["min_note_seconds"] = None
         settings.update(given_options(args, OPTIONS))
         return plan_outputs(args, expand_inputs(args.inputs), infix="transcribed")
 

@@ -106,7 +106,7 @@ def test_true_tokens_give_the_true_notes_whatever_the_batches_and_pieces(
         expected = notes
     else:
         onset = notes["onset"]
-        expected = make_notes(onset, onset + 0.01, notes["pitch"], 100)
+        expected = make_notes(onset, onset + 0.01, notes["pitch"], 80)
     assert notes_equal(found[0].notes, expected, tolerance=1e-6)
 
 
@@ -410,9 +410,11 @@ def test_notes_too_short_for_the_models_steps_are_left_out_if_asked():
 
 
 def test_a_velocity_is_that_of_models_that_tell_none():
-    assert set(short_notes(1, 100)["velocity"]) == {127}
-    assert set(short_notes(1, 100, velocity=80)["velocity"]) == {80}
-    assert set(short_notes(127, 100, velocity=80)["velocity"]) == {100}
+    assert set(short_notes(1, 100)["velocity"]) == {80}
+    assert set(short_notes(1, 100, velocity=64)["velocity"]) == {64}
+    assert set(short_notes(1, 100, velocity=None)["velocity"]) == {127}
+    assert set(short_notes(127, 100)["velocity"]) == {100}
+    assert set(short_notes(127, 100, velocity=64)["velocity"]) == {100}
     with pytest.raises(ValueError, match="velocity=0: expected 1 to 127"):
         short_notes(1, 100, velocity=0)
     assert "velocity" in Transcriber.options("transcribe", tiny_config(velocity_bins=1))

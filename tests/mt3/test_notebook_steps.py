@@ -61,7 +61,12 @@ def test_the_guides_steps_are_those_of_the_transcriber(blocks, tmp_path, monkeyp
     audio = np.random.default_rng(0).normal(0, 0.1, 256 * 128 + 5000).astype(np.float32)
     notes = model(audio)
     reference = Transcriber(config, params, "tiny").transcribe(
-        audio, 16000, decode="t5x_beam1", max_dangling_seconds=None, batch_size=2
+        audio,
+        16000,
+        decode="t5x_beam1",
+        max_dangling_seconds=None,
+        batch_size=2,
+        velocity=None,
     )
     assert len(notes)
     assert sorted(notes.tolist()) == sorted(reference.notes.tolist())
