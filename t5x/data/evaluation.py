@@ -10,6 +10,7 @@ import numpy as np
 from t5x.data import caching, lookup
 from t5x.data.converters import FeatureConverter
 from t5x.data.examples import task_examples
+from t5x.data.memory import check_batch_memory
 from t5x.data.preprocessors import injected_parameters
 from t5x.data.seqio.bridge import NativeSource
 from t5x.data.seqio.tasks import evaluation_tasks
@@ -47,7 +48,8 @@ class Evaluator:
 
     Raises:
       ValueError: for a converter that packs, loggers without a folder, a preprocessor that needs a
-        sequence length when none is given, or a task that has to be cached and is not.
+        sequence length when none is given, a task that has to be cached and is not, lengths that
+        are not those of the converter's features, or a batch that exceeds the memory.
     """
 
     def __init__(
@@ -93,6 +95,10 @@ class Evaluator:
         self._loggers = [cls(output_dir=log_dir) for cls in logger_cls]
         self._lengths = None if sequence_length is None else dict(sequence_length)
         self.sequence_length = self._lengths if self._lengths else self._measure_lengths()
+        for task in self.eval_tasks:
+            feature_converter.check_lengths(self.sequence_length)
+            lengths, features = self.sequence_length, task.output_features
+            check_batch_memory(feature_converter, lengths, batch_size, task.name, features)
 
     def examples(self, task: Task) -> Iterator[dict] | list[dict]:
         """The task's preprocessed examples, always in the same order."""
@@ -125,7 +131,6 @@ class Evaluator:
 
     def batches(self, task: Task) -> Iterator[tuple[Batch, list[dict]]]:
         """Model batches of `batch_size` rows, with the task examples of their real rows."""
-        self._converter.check_lengths(self.sequence_length)
         lengths = self._converter.prepared_lengths(self.sequence_length)
         examples = iter(self.examples(task))
         while group := list(itertools.islice(examples, self.batch_size)):

@@ -18,6 +18,7 @@ from t5x.data import batching, caching, lookup, order
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.examples import ExampleMaker
 from t5x.data.fingerprint import fingerprint
+from t5x.data.memory import check_batch_memory
 from t5x.data.packing import axis_limits
 from t5x.data.prefetch import Prefetcher
 from t5x.data.tasks import Mixture, Task
@@ -300,7 +301,8 @@ def get_dataset(
       `DatasetIterator` over dicts of arrays [batch_size / num_shards, ...].
 
     Raises:
-      ValueError: for an unknown name, split or feature, or options that exclude each other.
+      ValueError: for an unknown name, split or feature, options that exclude each other, or a
+        batch that exceeds the memory.
     """
     rows = _rows_per_shard(batch_size, shard_index, num_shards, seed)
     converter = _converter(feature_converter, pack)
@@ -314,6 +316,8 @@ def get_dataset(
             "length_buckets gives each shard its own batch shapes; use it with num_shards=1"
         )
     source = lookup.find(task_or_mixture)
+    features = getattr(source, "output_features", None)
+    check_batch_memory(converter, lengths, rows, source.name, features)
     raw: dict[str, Sequence[Any]] = {}
 
     def make_batches(seed: int) -> BatchIterator:

@@ -12,6 +12,7 @@ from t5x.data.caching import read_by
 from t5x.data.converters import FeatureConverter, PassThroughFeatureConverter
 from t5x.data.examples import ExampleMaker
 from t5x.data.fingerprint import fingerprint
+from t5x.data.memory import check_batch_memory
 from t5x.data.order import TaskOrder
 from t5x.data.seqio.bridge import NativeSource
 from t5x.data.tasks import Mixture, Task
@@ -130,13 +131,15 @@ class BatchMaker:
       batch_size: rows of every batch; missing ones are zeros.
 
     Raises:
-      ValueError: the lengths are not those of the converter's features.
+      ValueError: the lengths are not those of the converter's features, or a batch exceeds the
+        memory.
     """
 
     def __init__(
         self, converter: FeatureConverter, lengths: Mapping[str, Any] | None, batch_size: int
     ):
         converter.check_lengths(lengths or {})
+        check_batch_memory(converter, lengths or {}, batch_size, "examples")
         self._converter = converter
         self._lengths = dict(lengths or {})
         self.batch_size = batch_size

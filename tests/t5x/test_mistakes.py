@@ -38,6 +38,7 @@ def mistake(folder, *flags):
         ("--gin.utils.SaveCheckpointConfig.period=0", "period must be positive, got 0"),
         ("--gin.BATCH_SIZE=0", "batch_size is 0, expected 1 or more"),
         ("--gin.BATCH_SIZE=-1", "batch_size is -1, expected 1 or more"),
+        ("--gin.BATCH_SIZE=1000000000000", "batch_size (BATCH_SIZE): 1000000000000 rows of "),
         (f"{DATASET}.num_workers=-1", "num_workers is -1, expected 0 or more"),
         (f"{DATASET}.num_read_threads=-1", "num_read_threads is -1, expected 0 or more"),
         ("--gin.TRAIN_STEPS=-1", "total_steps is -1, expected 0 or more"),
