@@ -30,6 +30,7 @@ from t5x.checkpoints.loading import (
     checkpoint_step,
     find_checkpoint,
     latest_checkpoint,
+    place,
 )
 from t5x.checkpoints.orbax import BEGIN_ANEW
 from t5x.checkpoints.transformations import transform_restored
@@ -357,19 +358,6 @@ def _cast(state: Tree, dtype: Any) -> Tree:
 
     with np.errstate(over="ignore"):  # numbers that become infinite are refused later
         return {**state, "target": jax.tree.map(cast, state["target"])}
-
-
-def place(state: Tree, expected: Tree) -> Tree:
-    """Put arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
-
-    def place(path: Any, x: Any) -> Any:
-        struct = expected
-        for key in path:
-            struct = struct[key.key]
-        array = np.asarray(x).astype(struct.dtype)
-        return jax.make_array_from_callback(struct.shape, struct.sharding, lambda i: array[i])
-
-    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def checkpoint_paths(path: str | Path | Iterable[str | Path], mode: str) -> list[Path]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from t5x.checkpoints.errors import CheckpointError
 from t5x.checkpoints.legacy import is_legacy_checkpoint, read_legacy_checkpoint
-from t5x.checkpoints.sizes import Budget, inside
+from t5x.checkpoints.orbax_arrays import check_links, check_name, open_arrays
+from t5x.checkpoints.sizes import Budget
 
 Tree = Any
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
@@ -52,19 +52,21 @@ def _check_orbax(folder: Path, tree: Any) -> None:
     """Raise CheckpointError for arrays that the disk cannot hold, and links out of the folder."""
     import jax
 
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            inside(folder, path, str(path))
+    check_links(folder)
     budget = Budget(folder)
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if ".." in name.split("/"):
-            raise CheckpointError(f"{folder}: array {name!r} would lie outside the folder.")
+        check_name(name, folder)
         if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None) is not None:
             budget.take(leaf.shape, np.dtype(leaf.dtype), f"{folder}: array {name}")
 
 
 def _read_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
+    stored = open_arrays(folder)
+    return _read_through_orbax(folder, subtree) if stored is None else stored.read(subtree)
+
+
+def _read_through_orbax(folder: Path, subtree: str) -> dict[str, Tree]:
     import jax
     import orbax.checkpoint as ocp
     from etils import epath

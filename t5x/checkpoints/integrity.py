@@ -51,7 +51,7 @@ def find_damage(
         wanted = {str(name): (int(size), int(crc)) for name, (size, crc) in wanted.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return f"{FILES_NAME} is not a list of files", True
-    found = _files(folder)
+    found = _files(folder, part)
     names = sorted(name for name in wanted if name.startswith(f"{part}/" if part else ""))
     for name in names:
         if name not in found:
@@ -76,12 +76,13 @@ def _without_commit(folder: Path, part: str) -> str | None:
     return f"{missing} is missing"
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, part: str = "") -> dict[str, Path]:
     """Name from `folder` on -> path, of all files in its folders; links are files by their target.
 
     Only what is found on the disk is ever opened, whatever a list says.
     """
-    paths = (path for part in folder.iterdir() if part.is_dir() for path in part.rglob("*"))
+    parts = [folder / part] if part else [path for path in folder.iterdir() if path.is_dir()]
+    paths = (path for part in parts for path in part.rglob("*"))
     return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
 
 

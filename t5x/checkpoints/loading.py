@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -43,6 +44,7 @@ __all__ = [
     "load_params",
     "load_state",
     "load_t5x_checkpoint",
+    "place",
     "run_checkpoint",
 ]
 
@@ -190,6 +192,19 @@ def load_t5x_checkpoint(
         )
     state = load_state(path if step is None else run_checkpoint(path, step))
     return transform_restored(state, state_transformation_fns, state, is_resuming=False)
+
+
+def place(state: Tree, expected: Tree) -> Tree:
+    """Put arrays on their devices in the model's dtypes; `state` may be part of `expected`."""
+
+    def place(path: Any, x: Any) -> Any:
+        struct = expected
+        for key in path:
+            struct = struct[key.key]
+        array = np.asarray(x).astype(struct.dtype)
+        return jax.make_array_from_callback(struct.shape, struct.sharding, lambda i: array[i])
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def check_params(params: Tree, expected: Tree, source: str | Path = "checkpoint") -> None:

@@ -17,21 +17,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from t5x.checkpoints.errors import CheckpointError
+from t5x.checkpoints.folders import read_state
 from t5x.checkpoints.integrity import damaged, reading, write_file_list
-from t5x.checkpoints.loading import latest_checkpoint
+from t5x.checkpoints.loading import check_tree, latest_checkpoint, place
 from t5x.checkpoints.locks import FolderLock, lock_folder, may_delete
+from t5x.checkpoints.orbax_arrays import open_arrays
 from t5x.checkpoints.retention import Checkpointer
-from t5x.checkpoints.steps import get_checkpoint_dir, is_pinned_checkpoint
+from t5x.checkpoints.steps import all_steps, get_checkpoint_dir, is_pinned_checkpoint
 from t5x.files import refusal
 
 Tree = Any
 STEP_PREFIX = "checkpoint"
+_JSON_NAME = "metadata"  # Orbax's name of the file
 #: The way out when the place in the data cannot be taken up.
 BEGIN_ANEW = (
     "begin a new run (another MODEL_DIR) from this checkpoint (RestoreCheckpointConfig.path, "
@@ -59,34 +61,30 @@ class CheckpointManager:
         save_dtype: Any = None,
         read_only: bool = False,
     ):
-        import orbax.checkpoint as ocp
-
-        _quiet_orbax()
-        self._ocp = ocp
         self.directory = Path(directory).absolute()
         self._lock = None if read_only else self._hold()
         self._policy = keep if isinstance(keep, Checkpointer) else Checkpointer(keep=keep)
-        self._read_only = read_only
         self._saving: int | None = None
         self._save_dtype = None if save_dtype is None else jnp.dtype(save_dtype)
-        listing = ocp.options.AsyncOptions(post_finalization_callback=self._list_files)
+        self._manager = None if read_only else self._orbax_manager()
+
+    def _orbax_manager(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        _quiet_orbax()
         options = ocp.CheckpointManagerOptions(
             step_prefix=STEP_PREFIX,
-            create=not read_only,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-            enable_async_checkpointing=not read_only,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
             save_root_metadata=False,
-            async_options=None if read_only else listing,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
         )
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(use_ocdbt=True),
             "run": ocp.JsonCheckpointHandler(),
             "dataset": ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=handlers
-        )
+        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def _hold(self) -> FolderLock | None:
         """Make the folder, and keep other processes from writing in it."""
@@ -100,11 +98,13 @@ class CheckpointManager:
 
     def all_steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
+        if self._manager is None:
+            return all_steps(self.directory)
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
         """The newest step, or None."""
-        return self._manager.latest_step()
+        return max(self.all_steps(), default=None)
 
     def path(self, step: int) -> Path:
         """Return the folder of checkpoint `step`."""
@@ -128,10 +128,15 @@ class CheckpointManager:
         Returns:
           False when a checkpoint of this step exists already.
         """
-        if step in self._manager.all_steps():
+        import orbax.checkpoint as ocp
+
+        if self._manager is None:
+            raise RuntimeError(
+                f"{self.directory} was opened with read_only=True; nothing is saved."
+            )
+        if step in self.all_steps():
             return False
         self.wait()  # so that only whole checkpoints count as kept
-        ocp = self._ocp
         items = {
             "state": ocp.args.PyTreeSave(state, save_args=self._save_args(state)),
             "run": ocp.args.JsonSave(dict(run or {})),
@@ -156,10 +161,12 @@ class CheckpointManager:
         return reading(self.path(step), part, share)
 
     def _save_args(self, state: Tree) -> Tree:
+        import orbax.checkpoint as ocp
+
         def args(path: tuple[Any, ...], leaf: Any) -> Any:
             cast = self._save_dtype is not None and path[0].key == "target"
             floating = jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
-            return self._ocp.SaveArgs(dtype=self._save_dtype if cast and floating else None)
+            return ocp.SaveArgs(dtype=self._save_dtype if cast and floating else None)
 
         return jax.tree_util.tree_map_with_path(args, state)
 
@@ -178,38 +185,30 @@ class CheckpointManager:
           CheckpointError: the checkpoint's arrays are not those expected, which the message lists,
             or it is damaged.
         """
-        from t5x.checkpoints.loading import check_tree
-
+        path = self.path(step)
         with self._reading(step, "state"):
-            check_tree(self.array_shapes(step), expected, self.path(step))
-            restore_args = self._ocp.checkpoint_utils.construct_restore_args(expected)
-            restored = self._manager.restore(
-                step,
-                args=self._ocp.args.Composite(
-                    state=self._ocp.args.PyTreeRestore(item=expected, restore_args=restore_args)
-                ),
-            )
-        return restored["state"]
+            stored = open_arrays(path / "state")
+            if stored is not None:
+                check_tree(stored.shapes, expected, path)
+                return stored.restore(expected)
+            state = read_state(path)
+            check_tree(state, expected, path)
+            return place(state, expected)
 
-    def array_shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """'/'-joined names -> shape and dtype of the arrays of checkpoint `step`.
+    def array_shapes(self, step: int) -> Tree:
+        """The state of checkpoint `step`, of which only shapes and dtypes count.
 
         Raises:
           CheckpointError: they cannot be read.
         """
+        path = self.path(step)
         try:
-            metadata = self._manager.item_metadata(step)["state"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise damaged(self.path(step), f"state: {error}") from error
-        if metadata is None:
-            raise damaged(self.path(step), "no folder `state` that Orbax can read")
-        tree = getattr(metadata, "tree", metadata)
-        flat = flax.traverse_util.flatten_dict(tree, sep="/")
-        return {
-            name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
-            for name, leaf in flat.items()
-            if hasattr(leaf, "shape")
-        }
+            stored = open_arrays(path / "state")
+            return read_state(path) if stored is None else stored.shapes
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise damaged(path, f"state: {error}") from error
 
     def restore_json(self, step: int, item: str) -> Any:
         """The JSON of `run`, or this process's `dataset` state; None when there is none.
@@ -219,13 +218,12 @@ class CheckpointManager:
             the checkpoint is damaged.
         """
         folder = self.path(step) / item
-        args = self._ocp.args.Composite(**{item: self._ocp.args.JsonRestore()})
         with self._reading(step, item):
             if not folder.is_dir():
                 return None
-            content = self._manager.restore(step, args=args)[item]
+            content = dict(json.loads((folder / _JSON_NAME).read_text(encoding="utf-8")))
             if item != "dataset":
-                return dict(content)
+                return content
             states = list(content["processes"])
         if len(states) != jax.process_count():
             raise CheckpointError(
@@ -239,10 +237,10 @@ class CheckpointManager:
 
         Then deletes the checkpoints that the policy does not keep, unless they are pinned.
         """
+        if self._manager is None:
+            return
         with self._explaining():
             self._manager.wait_until_finished()
-        if self._read_only:
-            return
         for step in self._policy.superfluous(self.all_steps(), self.directory):
             if not is_pinned_checkpoint(get_checkpoint_dir(self.directory, step)):
                 self._delete(step)
@@ -251,7 +249,7 @@ class CheckpointManager:
         """Delete a checkpoint that nobody reads; later, if somebody does."""
         with may_delete(self.path(step)) as free:
             if free or jax.process_count() > 1:  # where all must do the same
-                self._manager.delete(step)
+                self._manager.delete(step)  # type: ignore[union-attr]
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -288,7 +286,8 @@ class CheckpointManager:
         """
         try:
             with self._explaining():
-                self._manager.close()
+                if self._manager is not None:
+                    self._manager.close()
         finally:
             if self._lock is not None:
                 self._lock.close()

@@ -22,7 +22,7 @@ _ZSTD_BLOCK = 2**17
 _FILLS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """The content of `.zarray`: `fill` is None without a value for chunks that are absent."""
 
     shape: tuple[int, ...]
@@ -37,6 +37,10 @@ class _Header(NamedTuple):
     def grid(self) -> list[range]:
         """The indices of the chunks along each axis."""
         return [range(-(-size // chunk)) for size, chunk in zip(self.shape, self.chunks)]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def chunk_bytes(self) -> int:
@@ -76,17 +80,25 @@ def read_zarr(folder: Path, name: str, budget: Budget | None = None) -> np.ndarr
     return result
 
 
-def _read_header(folder: Path, name: str) -> _Header:
+def _read_header(folder: Path, name: str) -> Header:
     path = folder / ".zarray"
+    data = read_bytes(path, _LARGEST_HEADER, f"the header of array {name}")
+    return parse_header(data, f"{path}: array {name}")
+
+
+def parse_header(data: bytes, where: str) -> Header:
+    """Parse the content of `.zarray`.
+
+    Raises:
+      CheckpointError: a field is missing or none of zarr v2; begins with `where`.
+    """
     try:
-        meta = json.loads(read_bytes(path, _LARGEST_HEADER, f"the header of array {name}"))
+        meta = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: header of array {name} is not JSON: {error}") from error
+        raise CheckpointError(f"{where}: its header is not JSON: {error}") from error
     if not isinstance(meta, Mapping):
-        raise CheckpointError(f"{path}: header of array {name} is no JSON object.")
-    what = f"{path}: array {name}: "
+        raise CheckpointError(f"{where}: its header is no JSON object.")
+    what = f"{where}: "
     shape = check_shape(meta.get("shape"), f"{what}shape")
     chunks = check_shape(meta.get("chunks"), f"{what}chunks", smallest=1)
     if len(chunks) != len(shape):
@@ -104,7 +116,7 @@ def _read_header(folder: Path, name: str) -> _Header:
     plain = codec in (None, *_WINDOW_BITS) and not meta.get("filters")
     plain = plain and meta.get("order", "C") == "C"
     fill = _fill_value(meta.get("fill_value"), dtype, what)
-    return _Header(shape, chunks, dtype, codec, fill, separator, plain)
+    return Header(shape, chunks, dtype, codec, fill, separator, plain)
 
 
 def _fill_value(value: Any, dtype: np.dtype, what: str) -> Any:
@@ -119,9 +131,7 @@ def _fill_value(value: Any, dtype: np.dtype, what: str) -> Any:
         raise CheckpointError(f"{what}fill_value={value!r}: expected a number.") from error
 
 
-def _chunk_files(
-    folder: Path, header: _Header, name: str
-) -> Iterator[tuple[tuple[int, ...], Path]]:
+def _chunk_files(folder: Path, header: Header, name: str) -> Iterator[tuple[tuple[int, ...], Path]]:
     """Yield (index, file) of each chunk on the disk, however many the header claims."""
     grid = header.grid
     depth = "/".join("*" * max(len(grid), 1)) if header.separator == "/" else "*"
@@ -136,7 +146,7 @@ def _chunk_files(
             yield index, inside(folder, file, f"{file}: this part of array {name}")
 
 
-def _check_complete(folder: Path, header: _Header, found: Mapping, name: str) -> None:
+def _check_complete(folder: Path, header: Header, found: Mapping, name: str) -> None:
     counts = [len(along) for along in header.grid]
     if header.fill is not None or len(found) == math.prod(counts):
         return
@@ -151,7 +161,7 @@ def _index_of(number: int, counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(number, counts)) if counts else ()
 
 
-def _read_chunk(file: Path, header: _Header, name: str) -> np.ndarray:
+def _read_chunk(file: Path, header: Header, name: str) -> np.ndarray:
     expected = header.chunk_bytes
     packed = read_bytes(file, expected + expected // 64 + 4096, f"this part of array {name}")
     try:
@@ -182,7 +192,7 @@ def _unpack(data: bytes, codec: str | None, expected: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_unpacked_size(file: Path, header: _Header, name: str) -> None:
+def _check_unpacked_size(file: Path, header: Header, name: str) -> None:
     """Raise CheckpointError for a chunk that claims to unpack to much more than a chunk is."""
     expected = header.chunk_bytes
     data = read_bytes(file, expected + expected // 64 + 4096, f"this part of array {name}")

@@ -19,7 +19,8 @@ from t5x.examples.decoder_only import network as decoder_only
 from t5x.examples.scalable_t5 import network as scalable
 from t5x.examples.t5 import network
 from t5x.partitioning import PjitPartitioner, create_mesh, standard_logical_axis_rules
-from t5x.restoring import TrainStateInitializer, place
+from t5x.checkpoints.loading import place
+from t5x.restoring import TrainStateInitializer
 from t5x.trainer import Trainer
 
 sizes = dict(
