@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
+from benchmarks import harness
+from benchmarks.harness import SHARE_OF_PEAK, Row, Work, effort, jitted, run_pinned, time_ratio
 from benchmarks.random_model import random_params, random_trainer
 
 SIZES: dict[str, Any] = {
@@ -27,35 +28,55 @@ STEPS, TINY_STEPS = (16, 64), (2,)
 GOAL = 1 / 1.15
 
 
+TRAINED = {"train": "cdcd", "train-masked": "mdlm", "train-autoregressive": "ar"}
+PROGRAMS = (*TRAINED, "sample")
+
+
 def measure(tiny: bool = False) -> list[Row]:
-    """Return tokens of both sides."""
-    found = run_pinned("benchmarks.cdcd:figures", tiny=tiny)
-    unit, autoregressive = "tokens / CPU s", found["training"]["ar"]
-    rows = []
-    for name, label in (("cdcd", "continuous diffusion"), ("mdlm", "masked diffusion")):
-        rate, cost = found["training"][name]
-        expected = autoregressive[0] * autoregressive[1] / cost
-        case = f"train step, {label}, {cost / autoregressive[1]:.3f} times the FLOPs"
-        rows.append(Row(case, unit, rate, expected, "autoregressive at equal FLOPs", goal=GOAL))
-    for steps, rate in found["sampling"].items():
+    """Return shares of peak, and speeds beside the autoregressive model's."""
+    found = run_pinned(f"{__name__}:figures", tiny=tiny)
+    equal = "times as fast as the autoregressive model at equal FLOPs"
+    passes = "times as fast as as many forward passes of the autoregressive model"
+    labels = {"train": "continuous diffusion", "train-masked": "masked diffusion"}
+    rows = [
+        Row(f"train step, {label}", equal, found[name], goal=GOAL) for name, label in labels.items()
+    ]
+    rows.append(Row("train step, continuous diffusion", SHARE_OF_PEAK, found["share"]))
+    for steps, figure in found["sampling"].items():
         case = f"sampling, {steps} steps and the last prediction"
-        expected = found["forward"] / (int(steps) + 1)
-        rows.append(Row(case, unit, rate, expected, "forward passes, autoregressive", goal=GOAL))
+        rows.append(Row(case, passes, figure, goal=GOAL))
     return rows
 
 
 def figures(tiny: bool) -> dict[str, Any]:
     """Return all figures, measured in this process."""
-    sizes, shape = (TINY, TINY_SHAPE) if tiny else (SIZES, SHAPE)
-    models = make_models(sizes)
-    return {
-        "training": {name: train_rate(model, shape, tiny) for name, model in models.items()},
-        "forward": forward_rate(models["ar"], shape, tiny),
-        "sampling": {
-            steps: sampling_rate(models["cdcd"], shape, steps, tiny)
-            for steps in (TINY_STEPS if tiny else STEPS)
-        },
+    steps = {name: work(name, tiny) for name in TRAINED}
+    ar = steps["train-autoregressive"]
+    found: dict[str, Any] = {
+        name: time_ratio(ar.run, step.run, **effort(tiny)) * step.amount / ar.amount
+        for name, step in steps.items()
     }
+    found["share"] = harness.per_peak(steps["train"], tiny)
+    forward = forward_pass(tiny)
+    found["sampling"] = {
+        count: (count + 1) * time_ratio(forward, sampling(count, tiny).run, **effort(tiny))
+        for count in (TINY_STEPS if tiny else STEPS)
+    }
+    return found
+
+
+def work(name: str, tiny: bool) -> Work:
+    """Return one of `PROGRAMS`; amounts are GFLOP of a step, or tokens."""
+    sizes, shape = _sizes(tiny)
+    if name == "sample":
+        return sampling((TINY_STEPS if tiny else STEPS)[0], tiny)
+    model = make_models(sizes)[TRAINED[name]]
+    batch = random_batch(model, shape)
+    return harness.training(random_trainer(model, batch), batch)
+
+
+def _sizes(tiny: bool) -> tuple[dict[str, Any], tuple[int, int]]:
+    return (TINY, TINY_SHAPE) if tiny else (SIZES, SHAPE)
 
 
 def make_models(sizes: dict[str, Any]) -> dict[str, Any]:
@@ -86,23 +107,6 @@ def random_batch(model: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     }
 
 
-def train_rate(model: Any, shape: tuple[int, int], tiny: bool) -> tuple[float, float]:
-    """Return (tokens per CPU second, FLOPs of a step)."""
-    import jax
-
-    trainer = random_trainer(model, random_batch(model, shape))
-    batch = trainer.to_device(random_batch(model, shape))
-
-    def step() -> None:
-        trainer.step(batch)
-        jax.block_until_ready(trainer.train_state)
-
-    step()
-    cost = trainer.model_flops
-    seconds = cpu_seconds(step, **(effort(tiny) or {"repeats": 3}))
-    return shape[0] * shape[1] / seconds, cost
-
-
 def make_params(model: Any, shape: tuple[int, int]) -> Any:
     """Return random parameters; the curves of the time warp stay as they begin."""
     import jax
@@ -123,31 +127,30 @@ def make_params(model: Any, shape: tuple[int, int]) -> Any:
     return found
 
 
-def forward_rate(model: Any, shape: tuple[int, int], tiny: bool) -> float:
-    """Return tokens per CPU second of a forward pass, predictions included."""
-    import jax
+def forward_pass(tiny: bool) -> Any:
+    """Return a forward pass of the autoregressive model, predictions included."""
     import jax.numpy as jnp
 
-    params, batch = make_params(model, shape), random_batch(model, shape)
+    sizes, shape = _sizes(tiny)
+    model = make_models(sizes)["ar"]
 
-    @jax.jit
     def forward(params: Any, batch: Any) -> Any:
         return jnp.argmax(model._compute_logits(params, batch), axis=-1)
 
-    seconds = cpu_seconds(lambda: forward(params, batch).block_until_ready(), **effort(tiny))
-    return shape[0] * shape[1] / seconds
+    return jitted(forward, make_params(model, shape), random_batch(model, shape))
 
 
-def sampling_rate(model: Any, shape: tuple[int, int], steps: int, tiny: bool) -> float:
-    """Return tokens per CPU second from nothing."""
+def sampling(steps: int, tiny: bool) -> Work:
+    """Return work that samples rows from nothing; the amount is tokens."""
     import jax
 
     from cdcd.sampler import rows_from_nothing
 
+    sizes, shape = _sizes(tiny)
+    model = make_models(sizes)["cdcd"]
     params, rows = make_params(model, shape), rows_from_nothing(*shape)
 
     def make() -> None:
         model.make(params, rows, jax.random.key(0), steps=steps).block_until_ready()
 
-    seconds = cpu_seconds(make, **(effort(tiny) or {"repeats": 3}))
-    return shape[0] * shape[1] / seconds
+    return Work(make, shape[0] * shape[1])

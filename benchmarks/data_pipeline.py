@@ -11,23 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, cpu_seconds, effort, run_pinned
+from benchmarks.harness import Row, effort, run_pinned, time_ratio
 
 LENGTHS = {"inputs": 128, "targets": 128}
 VOCABULARY = 384
-UNIT = "examples / CPU s"
-REFERENCE = "reading bytes"
+MEASURE = "of the speed of reading bytes"
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Return rates of the parts of the pipeline."""
-    found = run_pinned("benchmarks.data_pipeline:rates", tiny=tiny)
-    bare = found.pop("bytes")
-    return [Row(case, UNIT, rate, bare, REFERENCE) for case, rate in found.items()]
+    """Return shares of the parts of the pipeline."""
+    found = run_pinned("benchmarks.data_pipeline:shares", tiny=tiny)
+    return [Row(case, MEASURE, share) for case, share in found.items()]
 
 
-def rates(tiny: bool) -> dict[str, float]:
-    """Return examples per CPU second of this process; "bytes" is the reference of the others."""
+def shares(tiny: bool) -> dict[str, float]:
+    """Return CPU seconds of reading the bytes of as many records, divided by ours."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     from t5x.data import tf_example
@@ -46,15 +44,21 @@ def rates(tiny: bool) -> dict[str, float]:
         bare = ArrayRecordDataSource([str(path) for path in paths])
         order = np.random.default_rng(0).permutation(count).tolist()
         cases: dict[str, Callable[[], Any]] = {
-            "bytes": lambda: [bare[i] for i in order],
             "decoded": lambda: [plain[i] for i in order],
             "decoded, TFRecord with checksums": lambda: [records[i] for i in order],
         }
-        found = {name: count / cpu_seconds(work, **effort(tiny)) for name, work in cases.items()}
-        for name, options in _pipelines().items():
-            batches = _batches(examples, options)
-            work = _drawing(batches, count)
-            found[name] = count / cpu_seconds(work, **effort(tiny))
+
+        def share(work: Callable[[], Any]) -> float:
+            return time_ratio(lambda: [bare[i] for i in order], work, **effort(tiny))
+
+        found = {name: share(work) for name, work in cases.items()}
+        sources = {
+            "ArrayRecord": ArrayRecordSource(examples),
+            "TFRecord": TFExampleSource({"train": record_file}),
+        }
+        for name, (source, options) in _pipelines().items():
+            batches = _batches(sources[source], options)
+            found[name] = share(_drawing(batches, count))
             batches.close()
     return found
 
@@ -72,26 +76,26 @@ def _write(folder: Path, count: int) -> list[Path]:
     return write_shards(folder / "train", [example() for _ in range(count)], 4)
 
 
-def _pipelines() -> dict[str, dict[str, Any]]:
-    """Return the options of each case, by its name."""
+def _pipelines() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the source and the options of each case, by its name."""
     return {
-        "shuffled, padded batches": {},
-        "shuffled, packed batches": {"pack": True},
-        "span corruption, padded batches": {"corrupt": True},
+        "shuffled, padded batches": ("ArrayRecord", {}),
+        "shuffled, padded batches, TFRecord with checksums": ("TFRecord", {}),
+        "shuffled, packed batches": ("ArrayRecord", {"pack": True}),
+        "span corruption, padded batches": ("ArrayRecord", {"corrupt": True}),
     }
 
 
-def _batches(examples: dict[str, Path], options: dict[str, Any]) -> Any:
+def _batches(source: Any, options: dict[str, Any]) -> Any:
     from t5x.data import ByteVocabulary, EncDecFeatureConverter, Feature, Task, get_dataset
     from t5x.data.denoising import span_corruption
     from t5x.data.preprocessors import append_eos_after_trim
-    from t5x.data.sources import ArrayRecordSource
 
     corrupt = options.get("corrupt", False)
     vocabulary = ByteVocabulary(extra_ids=VOCABULARY - 259)
     task = Task(
         "benchmark",
-        ArrayRecordSource(examples),
+        source,
         [*([span_corruption] if corrupt else []), append_eos_after_trim],
         {name: Feature(vocabulary) for name in LENGTHS},
     )

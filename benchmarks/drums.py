@@ -1,46 +1,62 @@
-"""Drum transcription on a CPU: seconds of audio in per CPU second, beside librosa's features.
+"""Drums on one thread of a CPU: a training step, and transcribing beside librosa's features.
 
 The floor of any network on such features is computing them, so that is what ours is compared with:
-librosa's log-mel of the same bands and hop alone, without a network.
+librosa's log-mel of the same bands and hop alone, without a network. Floating-point operations of
+the training step are those that XLA counts.
 """
 
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, UnavailableError, cpu_seconds, effort, run_pinned
+from benchmarks import harness
+from benchmarks.harness import (
+    SECONDS_PER_GFLOP,
+    SHARE_OF_PEAK,
+    Row,
+    UnavailableError,
+    Work,
+    effort,
+    per_peak,
+    run_pinned,
+    run_programs,
+    time_ratio,
+)
+from benchmarks.random_model import random_trainer
 
 SAMPLE_RATE = 44100
 SECONDS = 60.0
 HITS_PER_SECOND = 8
+#: Sizes of configs/drums/small.gin.
+NETWORK: dict[str, Any] = {
+    "num_classes": 18,
+    "channels": (16, 32, 48),
+    "width": 160,
+    "dilations": (1, 2, 4, 8, 16),
+    "history": (16, 48, 128),
+    "dropout": 0.1,
+}
+TINY: dict[str, Any] = {**NETWORK, "channels": (2, 2), "width": 4, "dilations": (1,)}
+BANDS, TINY_BANDS = 128, 16
+BATCH, FRAMES, TINY_FRAMES = 4, 450, 20
+PROGRAMS = ("train", "transcribe")
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Return rows of every shipped drum model, beside librosa's features and real time.
+    """Return rows of the training step, and of every shipped drum model.
 
     Raises:
       UnavailableError: no model is shipped.
     """
-    rows = []
+    share = run_programs(module=__name__, names=["train"], tiny=tiny)["train"]
+    rows = [Row(f"train step, drums-small, batch {BATCH}", SHARE_OF_PEAK, share)]
     for name in ["random"] if tiny else shipped():
-        found = run_pinned("benchmarks.drums:rates", name=name, tiny=tiny)
-        unit = "s / CPU s"
+        found = run_pinned(f"{__name__}:figures", name=name, tiny=tiny)
+        faster = "times as fast as librosa's log-mel"
         rows += [
-            Row(name, unit, found["ours"], 1.0, "real time"),
-            Row(
-                f"{name}, network and all",
-                unit,
-                found["ours"],
-                found["librosa"],
-                "librosa's features alone",
-            ),
-            Row(
-                "log-mel on the device",
-                unit,
-                found["features"],
-                found["librosa"],
-                "librosa's features alone",
-            ),
+            Row(name, SECONDS_PER_GFLOP, found["peak"]),
+            Row(f"{name}, network and all", faster, found["whole"]),
+            Row(f"{name}, log-mel on the device", faster, found["features"]),
         ]
     return rows
 
@@ -55,18 +71,38 @@ def shipped() -> list[str]:
     return found
 
 
-def rates(name: str, tiny: bool) -> dict[str, float]:
-    """Return seconds of audio per CPU second: transcribed, our features, librosa's."""
+def work(name: str, tiny: bool) -> Work:
+    """Return one of `PROGRAMS`; amounts are GFLOP of a step, or seconds of audio."""
+    if name == "train":
+        return harness.training(make_trainer(tiny), random_batch(tiny), "flops")
+    return transcribing("random" if tiny else shipped()[0], tiny)
+
+
+def transcribing(name: str, tiny: bool) -> Work:
+    """Return work that transcribes with a shipped model, or a random one."""
+    from musax import pretrained
+
+    model, seconds = _random() if name == "random" else pretrained.load(name), _seconds(tiny)
+    audio = hits(seconds, model.config.features.sample_rate)
+    return Work(lambda: model.transcribe(audio, model.config.features.sample_rate), seconds)
+
+
+def figures(name: str, tiny: bool) -> dict[str, float]:
+    """Return seconds of audio per GFLOP of peak, and librosa's time divided by ours."""
     import jax
     import librosa
 
     from drums.features import compute_log_mel
+    from musax import pretrained
 
-    model = _random() if name == "random" else _load(name)
+    model = _random() if name == "random" else pretrained.load(name)
     features = model.config.features
-    rate, seconds = features.sample_rate, 1.0 if tiny else SECONDS
-    audio = hits(seconds, rate)
-    options = {"sr": rate, "n_fft": features.fft_size, "hop_length": features.hop_width}
+    audio = hits(_seconds(tiny), features.sample_rate)
+    options = {
+        "sr": features.sample_rate,
+        "n_fft": features.fft_size,
+        "hop_length": features.hop_width,
+    }
 
     def mel() -> Any:
         power = librosa.feature.melspectrogram(
@@ -77,12 +113,61 @@ def rates(name: str, tiny: bool) -> dict[str, float]:
     def ours() -> Any:
         return jax.block_until_ready(compute_log_mel(audio, features))
 
-    spent = {
-        "ours": cpu_seconds(lambda: model.transcribe(audio, rate), **effort(tiny)),
-        "features": cpu_seconds(ours, **effort(tiny)),
-        "librosa": cpu_seconds(mel, **effort(tiny)),
+    whole = transcribing(name, tiny)
+    return {
+        "peak": per_peak(whole, tiny),
+        "whole": time_ratio(mel, whole.run, **effort(tiny)),
+        "features": time_ratio(mel, ours, **effort(tiny)),
     }
-    return {key: seconds / max(value, 1e-9) for key, value in spent.items()}
+
+
+def _seconds(tiny: bool) -> float:
+    return 1.0 if tiny else SECONDS
+
+
+def make_trainer(tiny: bool) -> Any:
+    """Return a trainer of drums-small, or a tiny one, at step 0."""
+    from drums.models import DrumModel
+    from drums.network import DrumNetwork, DrumNetworkConfig
+    from t5x.optimizers import adamw
+
+    model = DrumModel(
+        DrumNetwork(DrumNetworkConfig(**(TINY if tiny else NETWORK))),
+        make_features(tiny),
+        adamw(learning_rate=1e-3, weight_decay=0.0),
+        group_levels=("9",),
+        velocity_weight=20.0,
+    )
+    return random_trainer(model, random_batch(tiny))
+
+
+def make_features(tiny: bool) -> Any:
+    """Return the features of drums-small, or of fewer bands."""
+    from drums.features import DrumFeatures
+
+    return DrumFeatures(
+        hop_width=441,
+        num_mel_bins=TINY_BANDS if tiny else BANDS,
+        top_db=None,
+        floor_db=-50.0,
+        padding="none",
+        offset_db=50.0,
+        scale_db=25.0,
+    )
+
+
+def random_batch(tiny: bool) -> dict[str, np.ndarray]:
+    """Return audio and targets of a batch."""
+    rng, frames = np.random.default_rng(0), TINY_FRAMES if tiny else FRAMES
+    onsets = (rng.random((BATCH, frames, NETWORK["num_classes"])) < 0.01).astype(np.float32)
+    samples = make_features(tiny).samples_of(frames)
+    return {
+        "audio": rng.normal(0, 0.1, (BATCH, 1, samples)).astype(np.float32),
+        "onsets": onsets,
+        "velocities": onsets * rng.random(onsets.shape, np.float32),
+        "offsets": onsets * (rng.random(onsets.shape, np.float32) - 0.5),
+        "weights": onsets,
+    }
 
 
 def hits(seconds: float, sample_rate: int) -> np.ndarray:
@@ -97,25 +182,15 @@ def hits(seconds: float, sample_rate: int) -> np.ndarray:
     return audio
 
 
-def _load(name: str) -> Any:
-    from musax import pretrained
-
-    return pretrained.load(name)
-
-
 def _random() -> Any:
-    """Return a few thousand random parameters, to test the mechanics."""
+    """Return a transcriber of a few thousand random parameters, to test the mechanics."""
     import jax
     import jax.numpy as jnp
 
-    from drums.features import DrumFeatures
     from drums.inference import Transcriber
     from drums.model_config import ModelConfig
     from drums.network import DrumNetworkConfig
 
-    features = DrumFeatures(
-        hop_width=441, num_mel_bins=16, top_db=None, floor_db=-50.0, padding="none"
-    )
-    config = ModelConfig(DrumNetworkConfig(channels=(2, 2), width=4, dilations=(1,)), features)
-    variables = config.module().init(jax.random.key(0), jnp.zeros((1, 4, 16)))
+    config = ModelConfig(DrumNetworkConfig(**{**TINY, "history": ()}), make_features(True))
+    variables = config.module().init(jax.random.key(0), jnp.zeros((1, 4, TINY_BANDS)))
     return Transcriber(config, {k: variables[k] for k in ("params", "batch_stats")})

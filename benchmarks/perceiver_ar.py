@@ -1,7 +1,7 @@
 """Perceiver AR: training steps, memory and generation, on one thread of a CPU.
 
-Training steps are compared with the time which their floating-point operations (by formula,
-`perceiver_ar.flops`) would take as one large product of matrices. Generation is compared with a
+Training steps are shares of the processor's peak; they count useful floating-point operations (by
+formula, `perceiver_ar.flops`). Generation is compared with a
 loop that recomputes everything for every token, and with the reference's way of caching, written
 down in `benchmarks.baselines.rolled_cache`. Tokens are the most likely ones; with caches their
 number is such that the latents are recomputed exactly once.
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, cpu_seconds, effort, matmul_gflops, run_pinned
+from benchmarks import harness
+from benchmarks.harness import SHARE_OF_PEAK, Row, Work, effort, run_pinned, time_ratio
 from benchmarks.random_model import random_params, random_trainer
 
 #: The network of the reference's published timing.
@@ -34,50 +35,50 @@ TINY = {
     "num_z_channels": 16,
     "num_transformers_per_block": 1,
 }
-TRAINED = ((512, 256), (2048, 256), (8192, 256), (8192, 1024))  # T, N
-SAMPLED = (4096, 512)
+#: T and N of training steps, by program.
+TRAINED = {
+    "train": (512, 256),
+    "train-2k": (2048, 256),
+    "train-8k": (8192, 256),
+    "train-8k-1k": (8192, 1024),
+}
+TINY_TRAINED = {"train": (16, 8)}
+SAMPLED, TINY_SAMPLED = (4096, 512), (24, 8)
 BLOCK = 512  # keys attended to at a time
 GOAL = 3.0
+PROGRAMS = (*TRAINED, "sample")
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Return steps, bytes and tokens of both sides."""
-    found = run_pinned("benchmarks.perceiver_ar:figures", tiny=tiny)
-    unit, bound = "steps / CPU s", "its FLOPs as one matmul"
+    """Return shares of peak, memory, and speeds of sampling."""
+    trained = TINY_TRAINED if tiny else TRAINED
+    shares = harness.run_programs(module=__name__, names=list(trained), tiny=tiny)
     rows = [
-        Row(f"train step, {x['case']}", unit, x["steps"], x["bound"], bound) for x in found["steps"]
+        Row(f"train step, {_sizes(*sizes)}", SHARE_OF_PEAK, shares[name])
+        for name, sizes in trained.items()
     ]
-    memory, rates = found["memory"], found["generation"]
-    rows.append(
-        Row(
-            f"temporary memory of a train step, {memory['case']}",
-            "MB",
-            memory["blocks"],
-            memory["at once"],
-            "attention to all keys at once",
-            higher_is_better=False,
-        )
-    )
-    case = f"generation, {rates['case']}"
-    rows += [
-        Row(case, "tokens / CPU s", rates["ours"], rates[name], name, goal=GOAL)
-        for name in ("everything recomputed", "the reference's cache")
-    ]
-    return rows
+    sizes = list(trained.values())[-1]
+    found = run_pinned(f"{__name__}:memory", length=sizes[0], num_latents=sizes[1], tiny=tiny)
+    case = f"temporary memory of a train step, {_sizes(*sizes)}"
+    rows.append(Row(case, "of that of attention to all inputs at once", found, at_most=True))
+    case = f"sampling, {_sizes(*(TINY_SAMPLED if tiny else SAMPLED))}"
+    speeds = run_pinned(f"{__name__}:sampling_speeds", tiny=tiny)
+    return rows + [Row(case, f"times as fast as {x}", y, goal=GOAL) for x, y in speeds.items()]
 
 
-def figures(tiny: bool) -> dict[str, Any]:
-    """Return all figures, measured in this process."""
-    network, trained, sampled = (TINY, ((16, 8),), (24, 8)) if tiny else (NETWORK, TRAINED, SAMPLED)
-    rate = matmul_gflops(tiny)
-    return {
-        "steps": [
-            train_rate(make_config(network, *sizes, attention_block=BLOCK), rate, tiny)
-            for sizes in trained
-        ],
-        "memory": memory(network, *trained[-1], tiny),
-        "generation": generation_rates(make_config(network, *sampled), tiny),
-    }
+def _sizes(length: int, num_latents: int) -> str:
+    return f"T {length:,}, N {num_latents:,}"
+
+
+def work(name: str, tiny: bool) -> Work:
+    """Return one of `PROGRAMS`; amounts are GFLOP of a step, or tokens."""
+    network = TINY if tiny else NETWORK
+    if name == "sample":
+        return _sampling(our_loop, make_config(network, *(TINY_SAMPLED if tiny else SAMPLED)))
+    sizes = (TINY_TRAINED if tiny else TRAINED)[name]
+    config = make_config(network, *sizes, attention_block=BLOCK)
+    batch = random_batch(config)
+    return harness.training(random_trainer(make_model(config), batch), batch)
 
 
 def make_config(network: dict[str, Any], length: int, num_latents: int, **changes: Any) -> Any:
@@ -112,24 +113,6 @@ def random_batch(config: Any) -> dict[str, np.ndarray]:
 # ----------------------------------------------------------------------------------- training
 
 
-def train_rate(config: Any, gflops: float, tiny: bool) -> dict[str, Any]:
-    """Return steps per CPU second, and their bound at a rate of GFLOP per CPU second."""
-    import jax
-
-    trainer = random_trainer(make_model(config), random_batch(config))
-    batch = trainer.to_device(random_batch(config))
-
-    def step() -> None:
-        trainer.step(batch)
-        jax.block_until_ready(trainer.train_state)
-
-    step()
-    cost = trainer.model_flops / 1e9
-    seconds = cpu_seconds(step, **(effort(tiny) or {"repeats": 3}))
-    case = f"T={config.max_context_length:,}, N={config.z_index_dim:,}, {cost:.3g} GFLOP"
-    return {"case": case, "steps": 1 / seconds, "bound": gflops / cost}
-
-
 def compiled_gradient(config: Any) -> tuple[Any, tuple[Any, Any]]:
     """Return (compiled gradient of the loss, its arguments)."""
     import jax
@@ -150,39 +133,51 @@ def temporary_bytes(compiled: Any) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def memory(network: dict[str, Any], length: int, num_latents: int, tiny: bool) -> dict[str, Any]:
-    """Return megabytes with blocks and without."""
-    found: dict[str, Any] = {"case": f"T={length:,}, N={num_latents:,}"}
-    for name, block in {"blocks": 4 if tiny else BLOCK, "at once": None}.items():
-        config = make_config(network, length, num_latents, attention_block=block)
-        found[name] = temporary_bytes(compiled_gradient(config)[0]) / 1e6
-    return found
+def memory(length: int, num_latents: int, tiny: bool) -> float:
+    """Return temporary bytes with blocks, divided by those without."""
+    network, block = (TINY, 4) if tiny else (NETWORK, BLOCK)
+    blocks, at_once = (
+        temporary_bytes(compiled_gradient(config)[0])
+        for config in (
+            make_config(network, length, num_latents, attention_block=size)
+            for size in (block, None)
+        )
+    )
+    return blocks / at_once
 
 
-# --------------------------------------------------------------------------------- generation
+# ----------------------------------------------------------------------------------- sampling
 
 
-def generation_rates(config: Any, tiny: bool) -> dict[str, Any]:
-    """Return tokens per CPU second of the three ways, at the end of the context."""
+def sampling_speeds(tiny: bool) -> dict[str, float]:
+    """Return times of the other ways divided by ours, for as many tokens."""
+    config = make_config(TINY if tiny else NETWORK, *(TINY_SAMPLED if tiny else SAMPLED))
+    ours = _sampling(our_loop, config)
+    others = {
+        "everything recomputed": _sampling(recompute_loop, config, 2),
+        "the reference's caches": _sampling(rolled_loop, config),
+    }
+    return {
+        name: time_ratio(other.run, ours.run, **effort(tiny)) * ours.amount / other.amount
+        for name, other in others.items()
+    }
+
+
+def _sampling(loop: Callable[..., Any], config: Any, count: int | None = None) -> Work:
+    """Return work that samples at the end of the context.
+
+    Args:
+      loop: such as `our_loop`.
+      config: of the network.
+      count: tokens; None for those after which a block of latents is full again.
+    """
     import jax
 
     tokens, params = random_batch(config)["decoder_input_tokens"], random_network_params(config)
-    length, size = tokens.shape[1], config.z_index_dim
-    cycle = size - size // 2  # the tokens after which a block of latents is full again
-    ways = {
-        "ours": (*our_loop(config, cycle), cycle),
-        "the reference's cache": (*rolled_loop(config, cycle), cycle),
-        "everything recomputed": (*recompute_loop(config, 2), 2),
-    }
-    found: dict[str, Any] = {"case": f"T={length:,}, N={size:,}"}
-    for name, (start, run, count) in ways.items():
-        state = jax.block_until_ready(start(params, tokens))
-        work = functools.partial(run, params, state, tokens)
-        seconds = cpu_seconds(
-            lambda work=work: jax.block_until_ready(work()), **(effort(tiny) or {"repeats": 3})
-        )
-        found[name] = count / seconds
-    return found
+    drawn: int = count or config.z_index_dim - config.z_index_dim // 2
+    start, run = loop(config, drawn)
+    state = jax.block_until_ready(start(params, tokens))
+    return Work(lambda: jax.block_until_ready(run(params, state, tokens)), drawn)
 
 
 def random_network_params(config: Any) -> Any:

@@ -4,7 +4,8 @@
 
 A small network on one thread of a CPU, float32, one row: the gradient of the loss, with attention
 block by block and to all keys at once. Memory is what the compiled program allocates beside
-parameters, batch and gradient; time is CPU seconds. Figures go to a JSON file as well.
+parameters, batch and gradient; time is a multiple of that of a product of 1024 x 1024 matrices in
+the same process. Figures go to a JSON file as well.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import perceiver_ar
-from benchmarks.harness import cpu_seconds, matmul_gflops, run_pinned
+from benchmarks.harness import MATRIX, product_of_matrices, run_pinned, time_ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,7 @@ Point = dict[str, Any]
 
 
 def curves(tiny: bool = False) -> dict[str, list[Point]]:
-    """Return points along T and N: T, N, and bytes and CPU seconds of each kind of attention."""
-    gflops = matmul_gflops(tiny)
+    """Return points along T and N: T, N, and bytes and time of each kind of attention."""
     if tiny:
         along = {"T": [(8, 8), (32, 8)], "N": [(32, 4), (32, 16)]}
     else:
@@ -42,31 +42,32 @@ def curves(tiny: bool = False) -> dict[str, list[Point]]:
             "N": [(LENGTH_OF_LATENTS, latents) for latents in LATENTS],
         }
     network = perceiver_ar.TINY if tiny else NETWORK
-    return {name: [_point(network, *p, gflops) for p in points] for name, points in along.items()}
+    return {name: [_point(network, *p) for p in points] for name, points in along.items()}
 
 
-def _point(network: dict[str, Any], length: int, latents: int, gflops: float) -> Point:
+def _point(network: dict[str, Any], length: int, latents: int) -> Point:
     import jax
 
     from perceiver_ar.flops import train_step_flops
 
-    memory, seconds = {}, {}
+    product, gflop = product_of_matrices(MATRIX)
+    memory, times = {}, {}
     for name, block in WAYS.items():
         config = perceiver_ar.make_config(network, length, latents, attention_block=block)
         compiled, given = perceiver_ar.compiled_gradient(config)
         memory[name] = perceiver_ar.temporary_bytes(compiled)
         run = functools.partial(compiled, *given)
-        seconds[name] = cpu_seconds(
-            lambda run=run: jax.block_until_ready(run()), repeats=1, min_seconds=0.0
+        times[name] = time_ratio(
+            lambda run=run: jax.block_until_ready(run()), product, repeats=1, min_seconds=0.1
         )
     memory["the logits of cross-attention"] = 4 * config.num_cross_attend_heads * latents * length
     cost = train_step_flops(given[0], config, 1, length)
-    seconds["its FLOPs as one matmul"] = cost / 1e9 / gflops
-    return {"T": length, "N": latents, "bytes": memory, "seconds": seconds}
+    times["its FLOPs as such products"] = cost / 1e9 / gflop
+    return {"T": length, "N": latents, "bytes": memory, "products": times}
 
 
 def plot(found: dict[str, list[Point]]) -> "Figure":
-    """Return four panels: bytes and seconds, along T and along N."""
+    """Return four panels: bytes and time, along T and along N."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -74,7 +75,7 @@ def plot(found: dict[str, list[Point]]) -> "Figure":
     for column, (along, points) in zip(panels.T, found.items()):
         fixed = "N" if along == "T" else "T"
         column[0].set_title(f"{fixed} = {points[0][fixed]:,}", loc="left", fontsize="medium")
-        for axes, quantity, unit in zip(column, ("bytes", "seconds"), (1e6, 1)):
+        for axes, quantity, unit in zip(column, ("bytes", "products"), (1e6, 1)):
             for name, style in zip(points[0][quantity], ("-o", "-s", "--")):
                 values = [point[quantity][name] / unit for point in points]
                 axes.plot([point[along] for point in points], values, style, label=name)
@@ -87,7 +88,7 @@ def plot(found: dict[str, list[Point]]) -> "Figure":
         for axes in column:
             axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     panels[0, 0].set_ylabel("temporary memory (MB)")
-    panels[1, 0].set_ylabel("CPU time of a gradient (s)")
+    panels[1, 0].set_ylabel("time of a gradient\n(products of 1024 × 1024 matrices)")
     for axes in panels[:, 0]:
         axes.legend(frameon=False, fontsize="small")
     return figure

@@ -10,11 +10,6 @@ def main() -> None:
     """Run `module:function` of the command line with its JSON arguments."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    run()
-
-
-def run() -> None:
-    """Do the work on any core that this process may use."""
     module, function = sys.argv[1].split(":")
     result = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
     print(json.dumps(result))

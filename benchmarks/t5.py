@@ -1,20 +1,27 @@
-"""T5 of 1,050,368 parameters: training steps, and greedy, sampled and beam decoding.
+"""T5: training steps, and greedy, sampled and beam decoding, as shares of the processor's peak.
 
-The comparison is with upstream t5x on the same configuration. Its figures were measured once, on an
-idle 2-core machine; so these are measured in wall seconds on (at most) two cores, and mean
-something only when nothing else runs.
+A training step counts useful operations, by the formula of `t5x.training.flops`. Decoding runs to
+the full length: no token ends a row.
+
+Upstream's figures are t5x cc342d4 with jax 0.12.0, the same networks and batches on one thread of a
+CPU, measured in the same way, beside a product of matrices in the same process.
 """
 
 import functools
-import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, run_in_process
+from benchmarks.harness import (
+    SHARE_OF_PEAK,
+    TOKENS_PER_GFLOP,
+    Row,
+    Work,
+    jitted,
+    run_programs,
+    training,
+)
 from benchmarks.random_model import random_trainer
 
 NETWORK = {
@@ -28,75 +35,57 @@ NETWORK = {
     "mlp_activations": ("gelu", "linear"),
     "dropout_rate": 0.1,
 }
-PARAMETERS = 1_050_368
-BATCH, LENGTH = 8, 128
-TINY = {**NETWORK, "emb_dim": 16, "mlp_dim": 32, "head_dim": 4}
-CORES = 2
-
-#: Upstream on an idle 2-core machine: steps or decoded tokens a second; and what is asked of ours.
-UPSTREAM = {
-    "train step": ("steps / s", 7.0, 1.5),
-    "greedy": ("tokens / s", 12_600.0, 3.0),
-    "top-k 40": ("tokens / s", 8_800.0, None),
-    "beam-4": ("tokens / s", 1_790.0, 5.0),
+#: Of the size of T5-small.
+SMALL = {
+    **NETWORK,
+    "vocab_size": 32_128,
+    "emb_dim": 512,
+    "num_heads": 8,
+    "head_dim": 64,
+    "mlp_dim": 1024,
+    "num_encoder_layers": 6,
+    "num_decoder_layers": 6,
 }
+TINY = {**NETWORK, "emb_dim": 16, "mlp_dim": 32, "head_dim": 4}
+BATCH, LENGTH, TINY_LENGTH = 8, 128, 8
+
+#: By program: what it is, what its figure is, upstream's, and what is asked of ours.
+CASES = {
+    "train": ("train step, 1.05 M parameters", SHARE_OF_PEAK, 0.28, 0.45),
+    "train-small": ("train step, T5-small", SHARE_OF_PEAK, 0.52, 0.80),
+    "greedy": ("greedy, 1.05 M", TOKENS_PER_GFLOP, 160.0, 480.0),
+    "top-k": ("top-k 40, 1.05 M", TOKENS_PER_GFLOP, 107.0, 320.0),
+    "beam": ("4 beams, 1.05 M", TOKENS_PER_GFLOP, 20.0, 100.0),
+}
+PROGRAMS = tuple(CASES)
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Return steps and tokens a second beside upstream's."""
-    found = run_in_process("benchmarks.t5:rates", tiny=tiny)
-    rows = []
-    for case, (unit, theirs, goal) in UPSTREAM.items():
-        name = f"{case}, batch {BATCH}, {LENGTH}+{LENGTH} tokens"
-        rows.append(Row(name, unit, found[case], theirs, "t5x, idle 2 cores, then", goal=goal))
-    return rows
+    """Return a row for each of `CASES`."""
+    found = run_programs(module=__name__, names=PROGRAMS, tiny=tiny)
+    return [
+        Row(f"{case}, batch {BATCH}, {LENGTH} + {LENGTH}", what, found[name], upstream, goal)
+        for name, (case, what, upstream, goal) in CASES.items()
+    ]
 
 
-def rates(tiny: bool) -> dict[str, float]:
-    """Return steps and tokens a second of this process, on two cores."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    import jax
-
+def work(name: str, tiny: bool) -> Work:
+    """Return one of `PROGRAMS`; amounts are GFLOP of a step, or tokens."""
     from t5x.decoding import beam_search, temperature_sample
 
-    network, length = (TINY, 8) if tiny else (NETWORK, LENGTH)
-    repeats = 1 if tiny else 7
-    trainer = make_trainer(network, length)
+    network = TINY if tiny else SMALL if name == "train-small" else NETWORK
+    length = TINY_LENGTH if tiny else LENGTH
     batch = random_batch(length)
-    on_device = trainer.to_device(batch)
-
-    def step() -> None:
-        trainer.step(on_device)
-        jax.block_until_ready(trainer.train_state)
-
-    found = {"train step": 1 / wall_seconds(step, repeats, calls=10)}
-    params = trainer.train_state.params
-    decoders: dict[str, tuple[Callable, int]] = {
+    if name.startswith("train"):
+        return training(make_trainer(network, length), batch)
+    decode, beams = {
         "greedy": (functools.partial(temperature_sample, temperature=0.0), 1),
-        "top-k 40": (functools.partial(temperature_sample, topk=40), 1),
-        "beam-4": (beam_search, 4),
-    }
-    for case, (decode, beams) in decoders.items():
-        predict = jax.jit(functools.partial(_predict, make_model(network, decode), beams))
-        seconds = wall_seconds(
-            lambda predict=predict: jax.block_until_ready(predict(params, batch)), repeats
-        )
-        found[case] = BATCH * length / seconds
-    return found
-
-
-def wall_seconds(work: Callable[[], Any], repeats: int, calls: int = 1) -> float:
-    """Return median wall seconds of one call, after two that are not counted."""
-    work()
-    work()
-    taken = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            work()
-        taken.append((time.perf_counter() - begin) / calls)
-    return statistics.median(taken)
+        "top-k": (functools.partial(temperature_sample, topk=40), 1),
+        "beam": (beam_search, 4),
+    }[name]
+    predict = functools.partial(_predict, make_model(network, decode), beams)
+    params = make_trainer(network, length).train_state.params
+    return Work(jitted(predict, params, batch), BATCH * length)
 
 
 def _predict(model: Any, beams: int, params: Any, batch: Any) -> Any:
@@ -130,20 +119,14 @@ def make_model(network: dict[str, Any], decode_fn: Callable) -> Any:
     )
 
 
-def make_trainer(network: dict[str, Any], length: int) -> Any:
+def make_trainer(network: dict[str, Any], length: int = LENGTH) -> Any:
     """Return a trainer at step 0, of random parameters."""
-    import jax
-
     from t5x.decoding import temperature_sample
 
-    trainer = random_trainer(make_model(network, temperature_sample), random_batch(length))
-    size = sum(x.size for x in jax.tree.leaves(trainer.train_state.params))
-    if network is NETWORK and size != PARAMETERS:
-        raise AssertionError(f"the network has {size} parameters, expected {PARAMETERS}")
-    return trainer
+    return random_trainer(make_model(network, temperature_sample), random_batch(length))
 
 
-def random_batch(length: int) -> dict[str, np.ndarray]:
+def random_batch(length: int = LENGTH) -> dict[str, np.ndarray]:
     """Return features of a batch without padding."""
     rng = np.random.default_rng(0)
     size = (BATCH, length)

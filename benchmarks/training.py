@@ -1,15 +1,14 @@
-"""A training step of the tiny piano model, on one thread.
+"""A training step of the tiny piano model, as a share of the processor's peak.
 
-The comparison is with the time which the step's floating-point operations (as XLA counts them)
-would take at the rate of a large product of matrices, measured in the same process: the ratio is
-how much of the processor the step uses.
+Its floating-point operations are those that XLA counts.
 """
 
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, cpu_seconds, effort, matmul_gflops, run_pinned
+from benchmarks import harness
+from benchmarks.harness import SHARE_OF_PEAK, Row, Work, run_programs
 from benchmarks.random_model import random_trainer
 
 #: Sizes of configs/mt3/tiny_piano.gin.
@@ -31,30 +30,20 @@ TINY = {**NETWORK, "num_encoder_layers": 1, "num_decoder_layers": 1, "dropout_ra
 FEATURES, FRAMES, TOKENS, BATCH = 256, 72, 80, 8
 
 
+PROGRAMS = ("train",)
+
+
 def measure(tiny: bool = False) -> list[Row]:
-    """Return steps per CPU second beside what the products alone would allow."""
-    found = run_pinned("benchmarks.training:rates", tiny=tiny)
-    case = f"step, batch {found['batch']}, {found['gflops']:.3g} GFLOP"
-    return [Row(case, "steps / CPU s", found["steps"], found["bound"], "its FLOPs as one matmul")]
+    """Return the share of peak."""
+    found = run_programs(module=__name__, names=PROGRAMS, tiny=tiny)
+    return [Row(f"train step, tiny_piano, batch {BATCH}", SHARE_OF_PEAK, found["train"])]
 
 
-def rates(tiny: bool) -> dict[str, float]:
-    """Return steps per CPU second of this process, and the bound from a matrix product."""
-    import jax
-
+def work(name: str, tiny: bool) -> Work:
+    """Return the step, the only one of `PROGRAMS`; its amount is GFLOP."""
+    del name
     network, batch_size = (TINY, 2) if tiny else (NETWORK, BATCH)
-    trainer = make_trainer(network, batch_size)
-    batch = trainer.to_device(random_batch(batch_size))
-
-    def step() -> None:
-        trainer.step(batch)
-        jax.block_until_ready(trainer.train_state)
-
-    step()
-    gflops = trainer.flops / 1e9
-    steps = 1.0 / cpu_seconds(step, **effort(tiny))
-    bound = matmul_gflops(tiny) / gflops
-    return {"batch": batch_size, "gflops": gflops, "steps": steps, "bound": bound}
+    return harness.training(make_trainer(network, batch_size), random_batch(batch_size), "flops")
 
 
 def make_trainer(network: dict[str, Any], batch_size: int) -> Any:

@@ -1,11 +1,20 @@
-"""Seconds of audio that the shipped transcribers take in per CPU second."""
+"""Seconds of audio that the shipped transcribers take in, on one thread of a CPU."""
 
 from typing import Any
 
 import numpy as np
 
 from benchmarks.baselines.basic_pitch import BasicPitch, BasicPitchMissingError
-from benchmarks.harness import Row, UnavailableError, cpu_seconds, effort
+from benchmarks.harness import (
+    SECONDS_PER_GFLOP,
+    Row,
+    UnavailableError,
+    Work,
+    effort,
+    per_peak,
+    run_pinned,
+    time_ratio,
+)
 from benchmarks.plain_tokenizer import random_notes
 from benchmarks.random_model import random_transformer
 
@@ -15,29 +24,46 @@ NOTES_PER_SECOND = 10
 
 
 def measure(tiny: bool = False) -> list[Row]:
-    """Return each shipped MT3 model beside real time, and beside basic-pitch if installed.
+    """Return each shipped MT3 model beside the peak, and beside basic-pitch if installed.
 
     Raises:
       UnavailableError: no model is shipped.
     """
-    seconds = 2.0 if tiny else SECONDS
-    audio = tones(seconds)
-    basic_pitch = None
-    if not tiny:
-        try:
-            baseline = BasicPitch()
-            spent = cpu_seconds(lambda: baseline.transcribe(audio, SAMPLE_RATE))
-            basic_pitch = seconds / spent
-        except BasicPitchMissingError:
-            pass
     rows = []
-    for name, model in (_tiny_model() if tiny else _shipped_models()).items():
-        spent = cpu_seconds(lambda m=model: m.transcribe(audio, SAMPLE_RATE), **effort(tiny))
-        ours = seconds / spent
-        rows.append(Row(name, "s / CPU s", ours, 1.0, "real time", goal=1.0))
-        if basic_pitch is not None:
-            rows.append(Row(name, "s / CPU s", ours, basic_pitch, "basic-pitch"))
+    for name in ["random"] if tiny else shipped():
+        found = run_pinned(f"{__name__}:figures", name=name, tiny=tiny)
+        rows += [Row(name, measure, figure) for measure, figure in found.items()]
     return rows
+
+
+def shipped() -> list[str]:
+    """Return names of the shipped MT3 models.
+
+    Raises:
+      UnavailableError: there is none.
+    """
+    from musax import pretrained
+
+    found = [model.name for model in pretrained.list_models() if model.system == "mt3"]
+    if not found:
+        raise UnavailableError("no MT3 model is shipped (see `musax models`)")
+    return found
+
+
+def figures(name: str, tiny: bool) -> dict[str, float]:
+    """Return the figures of a model by what they are."""
+    from musax import pretrained
+
+    seconds = 2.0 if tiny else SECONDS
+    audio, model = tones(seconds), _random() if name == "random" else pretrained.load(name)
+    work = Work(lambda: model.transcribe(audio, SAMPLE_RATE), seconds)
+    found = {SECONDS_PER_GFLOP: per_peak(work, tiny)}
+    try:
+        theirs = BasicPitch()
+    except BasicPitchMissingError:
+        return found
+    hear = lambda: theirs.transcribe(audio, SAMPLE_RATE)  # noqa: E731
+    return found | {"times as fast as basic-pitch": time_ratio(hear, work.run, **effort(tiny))}
 
 
 def tones(seconds: float) -> np.ndarray:
@@ -53,16 +79,7 @@ def tones(seconds: float) -> np.ndarray:
     return audio
 
 
-def _shipped_models() -> dict[str, Any]:
-    from musax import pretrained
-
-    found = [model for model in pretrained.list_models() if model.system == "mt3"]
-    if not found:
-        raise UnavailableError("no MT3 model is shipped (see `musax models`)")
-    return {model.name: pretrained.load(model.path) for model in found}
-
-
-def _tiny_model() -> dict[str, Any]:
+def _random() -> Any:
     """Return a few thousand random parameters, to test the mechanics."""
     from mt3.inference import Transcriber
     from mt3.model_config import ModelConfig
@@ -82,4 +99,4 @@ def _tiny_model() -> dict[str, Any]:
         targets_length=16,
         spec=PIANO,
     )
-    return {"random": Transcriber(config, params)}
+    return Transcriber(config, params)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import harness, plain_tokenizer
+from benchmarks import harness, plain_tokenizer, report
 from mt3.vocabularies import VocabularyConfig, build_codec
 from musax.events.indexed import encode_and_index_events
 from musax.events.spec import NOTES_WITH_TIES
@@ -17,14 +17,15 @@ from tests.cases import slow_but
 @pytest.mark.parametrize("name", slow_but(["tokenisation"], {name: name for name in command.NAMES}))
 def test_benchmark_reports_figures_of_both_sides(name):
     (rows,) = command.run([name], tiny=True).values()
+    assert isinstance(rows, list)
     assert rows
     for row in rows:
         assert row.case
-        assert row.reference_name
-        assert row.unit
-        assert math.isfinite(row.ratio)
-        assert min(row.ours, row.reference) > 0
-    assert len(command.make_table({name: rows}).rows) == len(rows)
+        assert row.measure
+        assert math.isfinite(row.figure)
+        assert row.figure > 0
+    assert len(report.make_table(rows).rows) == len(rows)
+    assert f"<!-- begin {name} -->" in report.README.read_text()
 
 
 def test_command_writes_json_and_prints_a_line_for_each_row(tmp_path, capsys):
@@ -32,7 +33,7 @@ def test_command_writes_json_and_prints_a_line_for_each_row(tmp_path, capsys):
     command.main(["tokenisation", "--tiny", "--json", str(path)])
     written = json.loads(path.read_text())["benchmarks"]["tokenisation"]
     assert len(written) == 3
-    assert {"case", "ours", "reference", "ratio", "goal_met", "unit"} <= set(written[0])
+    assert {"case", "measure", "figure", "goal", "goal_met", "upstream"} <= set(written[0])
     printed = capsys.readouterr().out
     assert all(row["case"].split()[0] in printed for row in written)
 
@@ -51,33 +52,58 @@ def test_missing_parts_are_reported_and_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(log_mel, "measure", fail)
     results = command.run(["log_mel"])
-    harness.save_rows(tmp_path / "b.json", results)
+    report.save_json(tmp_path / "b.json", results)
     assert results == {"log_mel": "no librosa"}
     saved = json.loads((tmp_path / "b.json").read_text())
     assert saved["benchmarks"]["log_mel"] == {"unavailable": "no librosa"}
-    assert command.make_table(results).rows == [
-        {"Benchmark": "log_mel", "Case": "not run: no librosa"}
-    ]
+    assert report.to_text(results) == "log_mel: not run, no librosa"
 
 
-def test_ratio_and_goal_follow_the_direction():
-    faster = harness.Row("a", "s / CPU s", 30.0, 10.0, "b", goal=2.0)
-    assert (faster.ratio, faster.goal_met) == (3.0, True)
-    shorter = harness.Row("a", "CPU s", 5.0, 4.0, "b", higher_is_better=False, goal=6.0)
-    assert (shorter.ratio, shorter.goal_met) == (0.8, False)
-    absolute = harness.Row(
-        "a", "CPU s", 5.0, 4.0, "b", higher_is_better=False, goal=6.0, goal_is_ratio=False
-    )
-    assert absolute.goal_met
-    assert harness.Row("a", "s", 1.0, 1.0, "b").goal_met is None
+def test_goals_are_bounds_below_or_above():
+    assert harness.Row("a", "share of peak", 0.5, goal=0.4).goal_met
+    assert not harness.Row("a", "share of peak", 0.5, goal=0.6).goal_met
+    assert harness.Row("a", "times upstream", 0.5, goal=0.6, at_most=True).goal_met
+    assert harness.Row("a", "share of peak", 0.5).goal_met is None
 
 
-def test_cpu_seconds_grow_with_the_work():
+ROWS = [
+    harness.Row("step", "share of peak", 0.321, upstream=0.28, goal=0.45),
+    harness.Row("tokens", "tokens per GFLOP", 1234.5, goal=480),
+]
+TEXT = "prose\n<!-- begin a -->\nold\n<!-- end a -->\n<!-- begin b -->\nkept\n<!-- end b -->\nend\n"
+
+
+def test_tables_are_written_between_the_markers_of_what_was_run(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(TEXT)
+    report.write_tables({"a": ROWS, "b": "not here"}, path)
+    written = path.read_text()
+    assert "| step | share of peak | 0.32 | 0.28 | ≥ 0.45 | MISSED |" in written
+    assert "| tokens | tokens per GFLOP | 1,234 |  | ≥ 480 | met |" in written
+    assert written.startswith("prose\n<!-- begin a -->\n| Case |")
+    assert written.endswith("\n<!-- end a -->\n<!-- begin b -->\nkept\n<!-- end b -->\nend\n")
+
+
+def test_missing_markers_leave_the_file_alone(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(TEXT)
+    with pytest.raises(ValueError, match="<!-- begin c -->"):
+        report.write_tables({"a": ROWS, "c": ROWS}, path)
+    assert path.read_text() == TEXT
+
+
+def test_time_ratio_is_that_of_the_work():
     def work(rounds):
         return lambda: sum(range(rounds))
 
-    short, long = (harness.cpu_seconds(work(n), repeats=3) for n in (10**4, 10**6))
-    assert long > 10 * short
+    ratio = harness.time_ratio(work(10**5), work(10**4), repeats=5, min_seconds=0.02)
+    assert 5 < ratio < 20
+
+
+def test_tiny_figures_are_not_written(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["tokenisation", "--tiny", "--write"])
+    assert "--write with --tiny" in capsys.readouterr().err
 
 
 def test_failure_of_a_pinned_process_shows_its_error():
