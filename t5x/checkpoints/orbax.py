@@ -13,7 +13,9 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +315,35 @@ def _quiet_orbax() -> None:
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     absl_logging.get_absl_logger().addFilter(_is_of_others)  # the same filter is added once
+    logging.getLogger("asyncio").addFilter(_is_not_refused)
+    if not isinstance(sys.unraisablehook, _WithoutLateFiles):
+        sys.unraisablehook = _WithoutLateFiles(sys.unraisablehook)
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
+
+
+def _is_not_refused(record: logging.LogRecord) -> bool:
+    """Whether a log tells of something else than a file of a checkpoint that the disk refused.
+
+    Orbax raises the error of the first such file, and asyncio logs those of all others.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or refusal(error) is None:
+        return True
+    return "orbax" not in "".join(traceback.format_exception(error))
+
+
+class _WithoutLateFiles:
+    """A `sys.unraisablehook` that leaves out what tensorstore cannot say to a save that failed."""
+
+    def __init__(self, hook: Callable[[Any], object]):
+        self._hook = hook
+
+    def __call__(self, lost: Any) -> None:
+        # A thread of C++ reports a file to the event loop, which the first failure has closed.
+        trace = lost.exc_traceback
+        caller = None if trace is None else trace.tb_frame.f_code.co_name
+        if caller != "call_soon_threadsafe" or str(lost.exc_value) != "Event loop is closed":
+            self._hook(lost)

@@ -1,9 +1,13 @@
+import asyncio
 import errno
 import gzip
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
 
 import flax.serialization
 import flax.traverse_util
@@ -324,6 +328,54 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path, monkeypatch, error):
     manager.save(2, state)
     manager.close()
     assert checkpoints.latest_checkpoint(tmp_path).name == "checkpoint_2"
+
+
+def test_of_files_that_the_disk_refused_the_error_of_the_save_alone_is_told(tmp_path, caplog):
+    checkpoints.CheckpointManager(tmp_path).close()
+    loop = asyncio.new_event_loop()
+    written = "writing checkpoint_2.orbax-checkpoint-tmp/w/.zarray"
+    refused = ValueError(f"RESOURCE_EXHAUSTED: {written}: No space left on device")
+    others = [
+        ValueError(f"INVALID_ARGUMENT: {written}"),
+        OSError(errno.ENOSPC, "No space left on device", "/mine"),
+    ]
+    for error in (refused, *others):
+        loop.create_future().set_exception(error)  # never retrieved
+    loop.close()
+    assert [record.exc_info[1] for record in caplog.records] == others
+
+
+def test_files_that_come_after_the_failure_of_a_save_are_not_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(str(lost.exc_value)))
+    checkpoints.CheckpointManager(tmp_path).close()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    for callback in (loop.call_soon_threadsafe, loop.call_at):
+        finished = threading.Event()
+        reference = weakref.ref(finished, callback)  # called by the interpreter, as by tensorstore
+        del finished
+        assert reference() is None
+    assert len(told) == 1
+    assert "call_at" in told[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [40, 180, 300])
+def test_a_disk_that_fills_up_is_told_in_one_line(tmp_path, kilobytes):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {disk}"
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, mount]).returncode:
+        pytest.skip("needs a file system of its own (user namespaces)")
+    flags = [f"--gin.MODEL_DIR='{disk}/run'", "--gin.TRAIN_STEPS=6", "--gin.EVAL_PERIOD=0"]
+    flags += ["--gin_file=tests/t5x/toy.gin", "--gin.utils.SaveCheckpointConfig.period=1"]
+    command = shlex.join([sys.executable, "-m", "t5x.train", *flags])
+    ended = subprocess.run([*alone, f"{mount} && {command}"], capture_output=True, text=True)
+    (line,) = ended.stderr.splitlines()
+    assert "no space left on the disk to write a checkpoint" in line
+    assert ended.returncode == 2
 
 
 def test_a_disk_that_refuses_at_the_end_is_named(tmp_path, monkeypatch):
