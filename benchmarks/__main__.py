@@ -1,11 +1,14 @@
-"""Run benchmarks: `python -m benchmarks [NAME ...] [--write] [--json PATH] [--tiny]`."""
+"""Run benchmarks: `python -m benchmarks [NAME ...] [--write] [--json PATH] [--tiny]`.
+
+`python -m benchmarks profile NAME[:PROGRAM]` shows where the time of one goes.
+"""
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import report
+from benchmarks import profile, report
 from benchmarks.harness import Row, UnavailableError
 
 NAMES = (
@@ -37,12 +40,16 @@ def run(names: Sequence[str], tiny: bool = False) -> dict[str, list[Row] | str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks that the command line names, or all."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["profile"]:
+        profile.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     parser.add_argument("--json", default="out/benchmarks.json", metavar="PATH")
     parser.add_argument("--tiny", action="store_true", help="small sizes: the figures mean nothing")
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(given)
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
