@@ -9,6 +9,11 @@ output folder:
     eval.<task>.ckpt            the checkpoints that are done; started again, they are left out
 """
 
+if __name__ == "__main__":  # before the imports that take long
+    from t5x import interrupts
+
+    interrupts.end_the_process()
+
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -4,6 +4,11 @@ StableHLO through `jax.export` with the weights beside it, for any batch size, o
 or a TensorFlow SavedModel. `python -m t5x.run_exported FOLDER --inputs FILE` runs the former.
 """
 
+if __name__ == "__main__":  # before the imports that take long
+    from t5x import interrupts
+
+    interrupts.end_the_process()
+
 import sys
 from collections.abc import Sequence
 

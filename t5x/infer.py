@@ -5,6 +5,11 @@ goes on with the first example that is not in a whole chunk. Lines are in the or
 and carry the index of their example.
 """
 
+if __name__ == "__main__":  # before the imports that take long
+    from t5x import interrupts
+
+    interrupts.end_the_process()
+
 import argparse
 import contextlib
 import os

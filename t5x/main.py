@@ -3,6 +3,11 @@
 The other flags are those of the entry point: `python -m t5x.train --help`.
 """
 
+if __name__ == "__main__":  # before the imports that take long
+    from t5x import interrupts
+
+    interrupts.end_the_process()
+
 import argparse
 import importlib
 import sys

@@ -7,6 +7,11 @@ order. SIGTERM or Ctrl-C saves and ends with exit status 0; before the first ste
 nothing to save, with 128 and the signal's number.
 """
 
+if __name__ == "__main__":  # before the imports that take long
+    from t5x import interrupts
+
+    interrupts.end_the_process()
+
 import os
 import sys
 import time

@@ -17,6 +17,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; return the exit status of `t5x.train`."""
-    from t5x import train
+    from t5x import interrupts
+
+    with interrupts.ending_the_process():
+        from t5x import train
 
     return train.main(args.rest, command="musax train", example=_EXAMPLE)
