@@ -24,9 +24,9 @@ from drums.vocabularies import FULL
 from musax.audio import to_float
 from musax.datasets.rendered_midi import take_notes
 from musax.exporting import ExportedRun, export_run, run_export
+from musax.trust import read_macros
 from t5x.checkpoints import load_state
 from t5x.checkpoints.loading import checkpoint_step, run_checkpoint
-from t5x.run_config import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:

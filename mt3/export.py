@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mt3.model_config import ModelConfig
 from musax.exporting import export_run, read_run, run_export
-from t5x.run_config import read_macros
+from musax.trust import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:

@@ -11,7 +11,7 @@ import numpy as np
 
 from musax.model_config import BaseModelConfig
 from musax.pretrained import SYSTEMS, save_model_folder
-from musax.trust import add_trust
+from musax.trust import add_trust, read_macros
 from t5x.checkpoints.loading import checkpoint_step, load_params, run_checkpoint
 from t5x.gin_limits import trusting
 
@@ -97,8 +97,6 @@ def package_of_run(run_dir: str | Path) -> str:
       FileNotFoundError: no `config.gin`.
       ValueError: it has no MODEL, or one of a package that has no model folders.
     """
-    from t5x.run_config import read_macros
-
     (model,) = read_macros(run_dir, "MODEL")
     package = type(model).__module__.partition(".")[0]
     known = sorted({system.runs.partition(".")[0] for system in SYSTEMS.values()})

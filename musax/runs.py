@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from musax.trust import read_macros
 from t5x.checkpoints.loading import check_finite, checkpoint_step, load_params, run_checkpoint
-from t5x.run_config import read_macros
 
 
 @dataclasses.dataclass(frozen=True)

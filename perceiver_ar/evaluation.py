@@ -20,6 +20,7 @@ from musax.metrics.bootstrap import bootstrap_mean
 from musax.ngrams import NGram, Unigram
 from musax.runs import TrainedRun, load_trained_run
 from musax.tables import Report, Table
+from musax.trust import read_macros
 from perceiver_ar import likelihood
 from perceiver_ar.blocks import LatentSchedule
 from perceiver_ar.models import PerceiverARModel
@@ -33,7 +34,6 @@ from t5x.data.vocabularies import (
     SentencePieceVocabulary,
     TokenVocabulary,
 )
-from t5x.run_config import read_macros
 
 #: What buckets are of, and how that is said.
 BUCKETS = {

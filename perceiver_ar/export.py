@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from musax.exporting import export_run, read_run, run_export
+from musax.trust import read_macros
 from perceiver_ar.model_config import ModelConfig
-from t5x.run_config import read_macros
 
 
 def read_run_config(run_dir: str | Path) -> ModelConfig:

@@ -1,14 +1,15 @@
 """What the configuration of a run folder may import and call.
 
 A gin file is code: it imports modules, and calls what it finds in them. `config.gin` of a run that
-somebody else trained is therefore read within limits: it imports our packages alone, and the values
-that are asked of it are made by networks, models, vocabularies and tasks, not by what writes files
-or starts processes. `trusting` lifts the limits, as `--trust` does on the command line.
+somebody else trained is therefore read within limits: it imports known packages alone, and the
+values that are asked of it are made by networks, models, vocabularies and tasks, not by what writes
+files or starts processes. `trusting` lifts the limits, as `--trust` does on the command line.
 """
 
 import collections
 import contextlib
 import contextvars
+import dataclasses
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,27 @@ from typing import Any
 
 import gin
 
-#: Packages that a configuration imports within limits; optax has pure functions only.
-PACKAGES = ("t5x", "musax", "mt3", "drums", "perceiver_ar", "cdcd", "optax")
 _REMEDY = "if you trust the run as you trust a program, read it with --trust"
 
-# What may be called, by the module that defines it (and the modules below), or by its own name.
-_SHARED = """
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """What a configuration may do within limits.
+
+    Attributes:
+      packages: top-level packages that it may import.
+      called: what it may call, by the module that defines it (and the modules below), or by its
+        own name.
+    """
+
+    packages: tuple[str, ...]
+    called: tuple[str, ...]
+
+    def __or__(self, other: "Allowed") -> "Allowed":
+        return Allowed(self.packages + other.packages, self.called + other.called)
+
+
+_CALLED = """
     optax gin.config
     t5x.adafactor t5x.decoding t5x.layers t5x.losses t5x.metrics t5x.models t5x.optimizers
     t5x.partitioning t5x.schedules t5x.state_utils t5x.train_state t5x.trainer t5x.utils
@@ -30,21 +46,14 @@ _SHARED = """
     t5x.data.preprocessors t5x.data.sources t5x.data.tasks t5x.data.text_lines
     t5x.data.vocabularies t5x.examples.decoder_only.network t5x.examples.scalable_t5.network
     t5x.examples.t5.network t5x.examples.shakespeare.punctuation t5x.examples.shakespeare.tasks
-    musax.datasets.pieces musax.datasets.splits musax.diffusion musax.events
-    musax.rendering.augment musax.spectrograms
 """
-_ROOMS = """
-    attention baselines blocks config contents feature_converter features labels layers masks
-    melodies mixing model_config models music network optimizers plain_decoder positions
-    preprocessors segments spectrograms tasks text vocabularies warping
-    translation.model translation.network translation.pronunciation
-    audio_codes.audio_codes_task images.image_task images.image_positions
-"""
-_PAPERS = ("mt3", "drums", "perceiver_ar", "cdcd")
-_CALLED = _SHARED.split() + [f"{paper}.{room}" for paper in _PAPERS for room in _ROOMS.split()]
+#: What this package and optax, which has pure functions only, have for models and data.
+T5X = Allowed(("t5x", "optax"), tuple(_CALLED.split()))
 
 _trusted = contextvars.ContextVar("trusted", default=False)
-_limited: contextvars.ContextVar[Path | None] = contextvars.ContextVar("limited", default=None)
+_limited: contextvars.ContextVar[tuple[Path, Allowed] | None] = contextvars.ContextVar(
+    "limited", default=None
+)
 
 
 class ForbiddenError(ValueError):
@@ -62,17 +71,18 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def limits(source: Path) -> Iterator[None]:
+def limits(source: Path, allowed: Allowed) -> Iterator[None]:
     """Read and use a configuration within limits in this block, unless it is trusted.
 
     Args:
       source: the file, for messages.
+      allowed: what it may import and call.
     """
     if _trusted.get():
         yield
         return
     whole, gin.config.ParseContext = gin.config.ParseContext, _LimitedContext
-    token = _limited.set(source)
+    token = _limited.set((source, allowed))
     try:
         yield
     finally:
@@ -87,39 +97,46 @@ def hold() -> bool:
 
 def check_include(path: Path, own: Sequence[Path]) -> None:
     """Raise ForbiddenError if limits hold and a file is neither in the run's folder nor our own."""
-    source = _limited.get()
-    if source is None:
+    limited = _limited.get()
+    if limited is None:
         return
+    source, _ = limited
     folders = [folder.resolve() for folder in (source.parent, *own)]
     if not any(path.resolve().is_relative_to(folder) for folder in folders):
         raise ForbiddenError(f"{source}: includes {path}, outside its folder: {_REMEDY}.")
 
 
 def check_import(module: str) -> None:
-    """Raise ForbiddenError if limits hold and `module` is not of our packages."""
+    """Raise ForbiddenError if limits hold and `module` is not of an allowed package."""
+    limited = _limited.get()
+    if limited is None:
+        return
+    source, allowed = limited
     parts = module.split(".")
-    if hold() and (parts[0] not in PACKAGES or "__main__" in parts):
+    if parts[0] not in allowed.packages or "__main__" in parts:
         raise ForbiddenError(
-            f"{_limited.get()}: imports {module}, which may run any code; the configuration of a "
-            f"run folder imports {', '.join(PACKAGES)} only: {_REMEDY}."
+            f"{source}: imports {module}, which may run any code; the configuration of a run "
+            f"folder imports {', '.join(allowed.packages)} only: {_REMEDY}."
         )
 
 
 def check_reachable(macro: str) -> None:
     """Raise ForbiddenError if limits hold and making a macro's value calls what it may not."""
-    if not hold():
+    limited = _limited.get()
+    if limited is None:
         return
+    source, allowed = limited
     for configurable in _reachable(macro):
         name = _defined_as(configurable.wrapped)
-        if not any(f"{name}.".startswith(f"{known}.") for known in _CALLED):
+        if not any(f"{name}.".startswith(f"{known}.") for known in allowed.called):
             raise ForbiddenError(
-                f"{_limited.get()}: {macro} is made by {name}, which is no part of a model or its "
-                f"data: {_REMEDY}."
+                f"{source}: {macro} is made by {name}, which is no part of a model or its data: "
+                f"{_REMEDY}."
             )
 
 
 class _LimitedContext(gin.config.ParseContext):
-    """Imports our packages alone, and takes functions and classes from them alone."""
+    """Imports allowed packages alone, and takes functions and classes from them alone."""
 
     def process_import(self, statement: Any) -> None:
         # `__main__` is the entry point, see `gin_utils.parse`; `__gin__` is no module.

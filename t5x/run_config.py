@@ -9,7 +9,9 @@ import gin
 from t5x import gin_limits, gin_utils, train
 
 
-def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
+def read_macros(
+    run_dir: str | Path, *names: str, allowed: gin_limits.Allowed = gin_limits.T5X
+) -> list[Any]:
     """The values of macros of a run, made by what they refer to.
 
     A gin file is code, and a run may be another's: unless in a block of
@@ -18,6 +20,7 @@ def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
     Args:
       run_dir: MODEL_DIR of the run.
       names: of the macros.
+      allowed: what it may import and call.
 
     Raises:
       FileNotFoundError: there is no `config.gin`.
@@ -28,7 +31,7 @@ def read_macros(run_dir: str | Path, *names: str) -> list[Any]:
         raise FileNotFoundError(
             f"{path}: no such file; RUN_DIR must be the MODEL_DIR of a training run"
         )
-    with gin_limits.limits(path):
+    with gin_limits.limits(path, allowed):
         return read_configuration([path], [], *names)
 
 

@@ -10,8 +10,8 @@ from cdcd.text import TEXT8_SIZE
 from cdcd.translation.model import TranslationModel
 from musax.midi import save_midi
 from musax.notes import make_notes
+from musax.trust import read_macros
 from t5x import train
-from t5x.run_config import read_macros
 from tests.cdcd.tiny import clear_gin
 
 

@@ -6,8 +6,9 @@ import gin
 import pytest
 
 from musax import cli
-from t5x import gin_limits
-from t5x.run_config import read_macros
+from musax.spectrograms import SpectrogramConfig
+from musax.trust import read_macros
+from t5x import gin_limits, run_config
 
 DYNAMIC = "from __gin__ import dynamic_registration\n"
 
@@ -77,6 +78,17 @@ def test_no_code_of_a_strangers_configuration_runs(attack, run_dir, tmp_path):
     assert "evil" not in sys.modules
     assert not trace.exists()
     assert "\n" not in str(error.value)
+
+
+def test_other_packages_are_allowed_by_the_reader_alone(run_dir):
+    text = "from musax import spectrograms\nMODEL = @spectrograms.SpectrogramConfig()"
+    (run_dir / "config.gin").write_text(DYNAMIC + text)
+    with pytest.raises(
+        ValueError, match=r"imports musax\.spectrograms, .* imports t5x, optax only"
+    ):
+        run_config.read_macros(run_dir, "MODEL")
+    gin.clear_config()
+    assert read_macros(run_dir, "MODEL") == [SpectrogramConfig()]
 
 
 def test_without_dynamic_registration_too(run_dir):
