@@ -6,6 +6,7 @@ resampling through soxr at high quality. `stream_audio` yields exactly the sampl
 in bounded memory.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -49,6 +50,7 @@ _LARGEST_PEAK = 100.0
 #: average of independent channels has a quarter at least.
 _CANCELLED = 0.03
 _BEGINNING_SECONDS = 10
+_HERE = (os.path.dirname(__file__),)  # warnings name the line that called musax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,30 +141,31 @@ def _rechunk(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _resampled_blocks(path, rate: int, mono: bool) -> Iterator[np.ndarray]:
-    channel = _channel_to_use(path) if mono else None
     with _open(path) as file:
         resampler = ResampleStream(file.samplerate, rate, 1 if mono else file.channels)
-        for block in _decoded_blocks(file, path):
-            yield resampler.process(_mixed(block, channel) if mono else block)
+        blocks = _decoded_blocks(file, path)
+        for block in _mono_blocks(blocks, file.samplerate, str(path)) if mono else blocks:
+            yield resampler.process(block)
         end = resampler.finish()
         yield end if mono else end.reshape(len(end), file.channels)
 
 
-def _channel_to_use(path) -> int | None:
-    """Return the channel that stands for all if they cancel, by the beginning of the sound."""
-
-    def beginning(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        heard = 0
-        with contextlib.suppress(*LIBRARY_ERRORS):  # reading the samples tells
-            while heard < _BEGINNING_SECONDS * file.samplerate:
-                block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-                if not len(block):
-                    return
-                heard += len(block) if block.any() else 0
-                yield block
-
-    with _open(path) as file:
-        return None if file.channels < 2 else _loudest_of_cancelling(beginning(file), str(path))
+def _mono_blocks(blocks: Iterator[np.ndarray], rate: int, name: str) -> Iterator[np.ndarray]:
+    """Yield [frames, channels] as [frames], see `to_mono`; the beginning of the sound decides."""
+    beginning: collections.deque[np.ndarray] = collections.deque()
+    heard = 0
+    for block in blocks:
+        sounds = block.any()
+        # Silence may last for hours, and takes no memory like this.
+        beginning.append(block if sounds else np.broadcast_to(np.float32(0), block.shape))
+        heard += len(block) if sounds else 0
+        if block.shape[1] < 2 or heard >= _BEGINNING_SECONDS * rate:
+            break
+    channel = _loudest_of_cancelling(beginning, name)
+    while beginning:
+        yield _mixed(beginning.popleft(), channel)
+    for block in blocks:
+        yield _mixed(block, channel)
 
 
 def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
@@ -194,7 +197,7 @@ def _decoded_blocks(file: soundfile.SoundFile, path) -> Iterator[np.ndarray]:
             + (f" ({problem})" if problem else "")
             + "; going on with what could be decoded",
             AudioWarning,
-            stacklevel=4,
+            skip_file_prefixes=_HERE,
         )
 
 
@@ -289,7 +292,7 @@ def _loudest_of_cancelling(blocks: Iterable[np.ndarray], name: str) -> int | Non
         f"{name}: the channels cancel each other (antiphase: one has the wrong polarity); channel "
         f"{channel + 1} alone is used instead of their average",
         AudioWarning,
-        stacklevel=3,
+        skip_file_prefixes=_HERE,
     )
     return channel
 

@@ -1,10 +1,12 @@
 """Decoding, resampling, streaming and writing of audio files, good and bad."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -302,6 +304,27 @@ def test_antiphase_gives_one_side(tmp_path, rate):
         found, _ = load_audio(tmp_path / "a.wav", rate)
     expected = resample(np.concatenate([silence[:, 0], left]), 44100, rate)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_stereo_is_decoded_once(tmp_path, monkeypatch):
+    save_audio(tmp_path / "a.wav", tones(), 44100)
+    opened, library = [], soundfile.SoundFile
+    monkeypatch.setattr(soundfile, "SoundFile", lambda f: opened.append(f) or library(f))
+    load_audio(tmp_path / "a.wav", 16000)
+    assert len(opened) == 1
+
+
+def test_the_search_for_the_beginning_of_sound_holds_no_silence():
+    sound = np.float32([[0.5, -0.5]]).repeat(1000, axis=0)
+    silence = np.zeros((1 << 16, 2), np.float32)
+    blocks = itertools.chain([sound], (silence.copy() for _ in range(200)), [sound])
+    tracemalloc.start()
+    with pytest.warns(AudioWarning, match="channel 1 alone"):
+        found = [float(block.max()) for block in A._mono_blocks(blocks, 44100, "a.wav")]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [0.5, *[0.0] * 200, 0.5]
+    assert peak < 5 * silence.nbytes
 
 
 def test_a_side_that_is_only_softer_is_averaged(tmp_path):
