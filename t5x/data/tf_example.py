@@ -4,11 +4,13 @@ Example { Features features = 1; }        Features { map<string, Feature> featur
 Feature { oneof: BytesList = 1; FloatList = 2; Int64List = 3; }  with `repeated value = 1`
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_Span = tuple[int, int]  # begin and end in the data
+_NOTHING: _Span = (0, 0)
 
 
 def parse_example(data: bytes) -> dict[str, np.ndarray]:
@@ -20,14 +22,14 @@ def parse_example(data: bytes) -> dict[str, np.ndarray]:
     Raises:
       ValueError: when `data` is no such message.
     """
-    view = memoryview(data)
     example: dict[str, np.ndarray] = {}
     try:
-        for features in _submessages(view):
-            for entry in _submessages(features):
-                fields = dict(_fields(entry))
-                name = bytes(fields.get(1, b"")).decode("utf-8")
-                example[name] = _feature(fields.get(2, memoryview(b"")))
+        for features in _submessages(data, (0, len(data))):
+            for entry in _submessages(data, features):
+                fields = {number: _span(value) for number, value in _fields(data, entry)}
+                begin, end = fields.get(1, _NOTHING)
+                name = data[begin:end].decode("utf-8")
+                example[name] = _feature(data, fields.get(2, _NOTHING))
     except (IndexError, TypeError, ValueError) as e:
         raise ValueError(f"not a tf.train.Example ({len(data)} bytes): {e}") from e
     return example
@@ -46,40 +48,54 @@ def serialize_example(example: Mapping[str, object]) -> bytes:
     return _field(1, b"".join(entries))
 
 
-def _submessages(view: memoryview) -> Iterator[memoryview]:
-    for number, value in _fields(view):
-        if number == 1:
-            if not isinstance(value, memoryview):
-                raise ValueError("field 1 is a number, expected a message")
-            yield value
+def _submessages(data: bytes, message: _Span) -> list[_Span]:
+    return [_span(value) for number, value in _fields(data, message) if number == 1]
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """(field number, payload) of a message; varints come as numbers."""
-    position = 0
-    while position < len(view):
-        key, position = _varint(view, position)
+def _span(value: _Span | int) -> _Span:
+    if isinstance(value, int):
+        raise ValueError("a field is a number, expected a message")
+    return value
+
+
+def _fields(data: bytes, message: _Span) -> list[tuple[int, _Span | int]]:
+    """(field number, where its payload lies) of a message; varints come as numbers.
+
+    No generator, and most varints, which have one byte, are read in place: it is called about ten
+    times for a small example.
+    """
+    found: list[tuple[int, _Span | int]] = []
+    position, end = message
+    while position < end:
+        key = data[position]
+        position += 1
+        if key >= 0x80:
+            key, position = _varint(data, position - 1)
         kind = key & 7
-        if kind == _VARINT:
-            value, position = _varint(view, position)
-            yield key >> 3, value
-            continue
         if kind == _BYTES:
-            size, position = _varint(view, position)
+            size = data[position]
+            position += 1
+            if size >= 0x80:
+                size, position = _varint(data, position - 1)
+            begin, position = position, position + size
+            found.append((key >> 3, (begin, position)))
+        elif kind == _VARINT:
+            value, position = _varint(data, position)
+            found.append((key >> 3, value))
         elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
+            begin, position = position, position + (8 if kind == _FIXED64 else 4)
+            found.append((key >> 3, (begin, position)))
         else:
             raise ValueError(f"unknown wire type {kind}")
-        if position + size > len(view):
-            raise ValueError("a field reaches beyond the end")
-        yield key >> 3, view[position : position + size]
-        position += size
+    if position > end:
+        raise ValueError("a field reaches beyond the end")
+    return found
 
 
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = view[position]
+        byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -89,43 +105,54 @@ def _varint(view: memoryview, position: int) -> tuple[int, int]:
             raise ValueError("a number has more than 64 bits")
 
 
-def _feature(view) -> np.ndarray:
-    kind, body = next(iter(_fields(view)), (2, memoryview(b"")))
-    values = [value for number, value in _fields(body) if number == 1]  # type: ignore[arg-type]
+def _feature(data: bytes, message: _Span) -> np.ndarray:
+    kind, body = next(iter(_fields(data, message)), (2, _NOTHING))
+    values = [value for number, value in _fields(data, _span(body)) if number == 1]
+    if kind == 3:
+        return _int64_values(data, values)
+    parts = [data[begin:end] for begin, end in map(_span, values)]
     if kind == 1:
-        array = np.empty(len(values), object)
-        array[:] = [bytes(value) for value in values]  # type: ignore[arg-type]
+        array = np.empty(len(parts), object)
+        array[:] = parts
         return array
     if kind == 2:
-        return np.frombuffer(b"".join(values), "<f4").astype(np.float32)  # type: ignore[arg-type]
-    if kind == 3:
-        return _int64_values(values)
+        return np.frombuffer(b"".join(parts), "<f4").astype(np.float32)
     raise ValueError(f"unknown kind of feature {kind}")
 
 
-def _int64_values(values: list) -> np.ndarray:
-    """Packed (memoryviews of varints) or unpacked (numbers) int64 values."""
+def _int64_values(data: bytes, values: list[_Span | int]) -> np.ndarray:
+    """Packed (runs of varints) or unpacked (numbers) int64 values."""
     parts = [
-        np.array([value], np.uint64) if isinstance(value, int) else decode_varints(value)
+        np.array([value], np.uint64)
+        if isinstance(value, int)
+        else decode_varints(data[value[0] : value[1]])
         for value in values
     ]
+    if len(parts) == 1:
+        return parts[0].view(np.int64)
     return np.concatenate(parts or [np.zeros(0, np.uint64)]).view(np.int64)
 
 
-def decode_varints(data: memoryview | bytes) -> np.ndarray:
+def decode_varints(data: bytes) -> np.ndarray:
     """A run of varints as uint64 [n]. Raises ValueError when it ends inside one."""
     raw = np.frombuffer(data, np.uint8)
-    if not raw.size:
-        return np.zeros(0, np.uint64)
-    ends = np.flatnonzero(raw < 0x80)
-    if not ends.size or ends[-1] != raw.size - 1:
+    (ends,) = (raw < 0x80).nonzero()
+    left = raw.size - ends.size
+    if left and raw[-1] >= 0x80:
         raise ValueError("a packed list ends inside a number")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(raw.size) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 9:
+    # The last byte has the highest bits; from there backwards, all numbers at once.
+    values = raw[ends].astype(np.uint64)
+    longer = np.True_
+    for back in range(1, 10):
+        if not left:
+            return values
+        byte = raw[ends - back]
+        longer = longer & (byte >= 0x80)
+        left -= np.count_nonzero(longer)
+        values = np.where(longer, values << np.uint64(7) | (byte & np.uint8(0x7F)), values)
+    if left:
         raise ValueError("a number has more than 64 bits")
-    parts = (raw & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
-    return np.add.reduceat(parts, starts)
+    return values
 
 
 def _encode_varint(value: int) -> bytes:

@@ -4,6 +4,8 @@ A record is uint64 length, uint32 masked CRC-32C of the length, the bytes, uint3
 the bytes; all little-endian.
 """
 
+import bisect
+import itertools
 import mmap
 import os
 import struct
@@ -97,22 +99,22 @@ class _TFExamples(Sequence):
     def __init__(self, paths: Sequence[str], shapes: Mapping[str, Sequence[int]]):
         self._files = [TFRecordFile(path) for path in paths]
         self._shapes = dict(shapes)
-        self._ends: np.ndarray | None = None
+        self._ends: list[int] | None = None
 
     def __len__(self) -> int:
-        return int(self._starts()[-1])
+        return self._starts()[-1]
 
-    def _starts(self) -> np.ndarray:
+    def _starts(self) -> list[int]:
         if self._ends is None:
-            self._ends = np.cumsum([0, *(len(file) for file in self._files)])
+            self._ends = list(itertools.accumulate(map(len, self._files), initial=0))
         return self._ends
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         starts = self._starts()
         if not 0 <= index < starts[-1]:
             raise IndexError(f"example {index} of {starts[-1]}")
-        which = int(np.searchsorted(starts, index, side="right")) - 1
-        number = int(index - starts[which])
+        which = bisect.bisect_right(starts, index) - 1
+        number = index - starts[which]
         file = self._files[which]
         try:
             return self._shaped(tf_example.parse_example(file[number]))
