@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,7 @@ ENDLESS = sys.maxsize
 _LARGEST_TABLE = 2**16
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Example `index` of component `component`, in its pass number `epoch`."""
 
     component: int
@@ -66,7 +66,7 @@ class TaskOrder:
     shard_index: int = 0
     num_shards: int = 1
 
-    @property
+    @functools.cached_property
     def shard_size(self) -> int:
         return len(range(self.shard_index, self.size, self.num_shards))
 

@@ -60,8 +60,12 @@ class _OffsetPlaces(Sequence[order.Place]):
         return self._places[self._start + position]
 
 
-class GrainElements:
-    """Elements (lists of prepared examples) from any place on, through grain."""
+class Elements:
+    """Elements (lists of prepared examples) from any place on.
+
+    Through grain where threads or processes make them; without, its bookkeeping for each element
+    would cost about as much as the element.
+    """
 
     def __init__(self, places, maker: ExampleMaker, num_workers: int, num_read_threads: int):
         self._places = places
@@ -70,6 +74,8 @@ class GrainElements:
         self._num_read_threads = num_read_threads
 
     def open(self, start: int) -> Iterator[list[dict]]:
+        if not self._num_workers and not self._num_read_threads:
+            return (self._maker(self._places[i]) for i in range(start, len(self._places)))
         import grain
         from absl import flags
 
@@ -337,7 +343,7 @@ def get_dataset(
         settings = dataclasses.replace(settings, examples=sizes)
         places = _order(source, tasks, [len(s) for s in sequences], settings)
         maker = ExampleMaker(tasks, sequences, lengths, converter, seed, trim_output_features)
-        elements = GrainElements(places, maker, num_workers, num_read_threads)
+        elements = Elements(places, maker, num_workers, num_read_threads)
         # An endless stream without any example would be searched for ever.
         patience = max(_PATIENCE, 2 * sum(map(len, sequences)))
         return BatchIterator(elements, batcher, settings, patience)

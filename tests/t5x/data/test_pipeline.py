@@ -131,6 +131,22 @@ def test_workers_change_nothing_and_resume_anywhere():
     resumed.close()
 
 
+def test_threads_change_nothing():
+    task = _task(preprocessors=[_add_noise])
+    alone, together = _dataset(task), _dataset(task, num_read_threads=2)
+    for _ in range(12):
+        _assert_same(next(together), next(alone))
+    together.close()
+
+
+def test_a_preprocessor_that_says_stop_does_not_end_the_data_in_silence():
+    def stop(example):
+        return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(_dataset(_task(preprocessors=[stop])))
+
+
 def test_a_preprocessor_error_in_a_worker_names_the_example():
     def fail(example):
         if example["targets"][0] == 6:
