@@ -8,6 +8,7 @@ same sentinels with what stood there; the sentinels are the vocabulary's last id
     targets  <0> or not <1> is
 """
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,8 +28,11 @@ def _noise_counts(length: int, noise_density: float, mean_span_length: float) ->
 
 def _random_segmentation(items: int, segments: int, rng: np.random.Generator) -> np.ndarray:
     """Lengths >= 1, int [segments], of a uniformly drawn cut of `items` into `segments`."""
-    cuts = rng.choice(items - 1, segments - 1, replace=False) + 1 if segments > 1 else []
-    return np.diff(np.concatenate([[0], np.sort(cuts), [items]])).astype(np.int64)
+    ends = np.full(segments, items, np.int64)
+    if segments > 1:
+        ends[:-1] = np.sort(rng.choice(items - 1, segments - 1, replace=False)) + 1
+    ends[1:] -= ends[:-1].copy()
+    return ends
 
 
 def random_spans_noise_mask(
@@ -51,9 +55,9 @@ def random_spans_noise_mask(
         )
     padded = max(length, 2)
     tokens, spans = _noise_counts(padded, noise_density, mean_span_length)
-    noise = _random_segmentation(tokens, spans, rng)
-    text = _random_segmentation(padded - tokens, spans, rng)
-    lengths = np.stack([text, noise], axis=1).reshape(-1)
+    lengths = np.empty(2 * spans, np.int64)
+    lengths[1::2] = _random_segmentation(tokens, spans, rng)
+    lengths[::2] = _random_segmentation(padded - tokens, spans, rng)
     return np.repeat(np.arange(2 * spans) % 2 == 1, lengths)[:length]
 
 
@@ -62,7 +66,8 @@ def spans_to_sentinels(tokens: np.ndarray, mask: np.ndarray, vocab_size: int) ->
 
     The first run becomes `vocab_size - 1`, the next `vocab_size - 2`, and so on.
     """
-    first = mask & ~np.concatenate([[False], mask[:-1]])
+    first = mask.copy()
+    first[1:] &= ~mask[:-1]
     replaced = np.where(first, vocab_size - np.cumsum(first), tokens)
     return replaced[first | ~mask].astype(tokens.dtype)
 
@@ -82,6 +87,7 @@ def corrupt_spans(
     )
 
 
+@functools.lru_cache(maxsize=32)
 def span_corruption_lengths(
     inputs_length: int,
     targets_length: int | None = None,
