@@ -60,6 +60,8 @@ def autoregressive_inputs(
 
 
 def _check_length(value: np.ndarray, length: int | Sequence[int], label: str) -> None:
+    if isinstance(length, int) and value.shape[:1] <= (length,):
+        return
     limits = axis_limits(length)
     if any(n > limit for n, limit in zip(value.shape, limits)):
         raise ValueError(

@@ -97,6 +97,8 @@ def trim_features(example: dict, lengths, features) -> dict:
         length = lengths.get(name)
         if length is None or name not in example:
             continue
-        limits = (length,) if isinstance(length, int) else tuple(length)
-        trimmed[name] = example[name][tuple(slice(0, limit) for limit in limits)]
+        if isinstance(length, int):
+            trimmed[name] = example[name][:length]
+        else:
+            trimmed[name] = example[name][tuple(slice(0, limit) for limit in length)]
     return trimmed

@@ -139,7 +139,10 @@ def append_eos(
                 f"feature {name!r} has add_eos=True, but its vocabulary has no eos_id; give the "
                 "vocabulary one, or the feature add_eos=False"
             )
-        ended[name] = np.append(example[name], eos_id).astype(feature.dtype)
+        tokens = np.asarray(example[name])
+        ended[name] = np.empty(tokens.size + 1, feature.dtype)
+        ended[name][:-1] = tokens.reshape(-1)
+        ended[name][-1] = eos_id
     return ended
 
 

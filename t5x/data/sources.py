@@ -1,13 +1,13 @@
 """Random-access sources: for each split a sequence with `len()` and `[i]`."""
 
+import bisect
 import glob
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
 
 from t5x.data.features import Example
 from t5x.data.prepared import check_sizes
@@ -141,12 +141,12 @@ class _ArrayRecords:
     def __init__(self, paths: list[str]):
         self._paths = paths
         self._files: list[ArrayRecordFile] | None = None
-        self._ends: np.ndarray = np.zeros(0, np.int64)
+        self._starts: list[int] = []
 
     def _open(self) -> list[ArrayRecordFile]:
         if self._files is None:
             self._files = [ArrayRecordFile(path) for path in self._paths]
-            self._ends = np.cumsum([len(file) for file in self._files])
+            self._starts = list(itertools.accumulate(map(len, self._files), initial=0))
         return self._files
 
     def __len__(self) -> int:
@@ -154,13 +154,13 @@ class _ArrayRecords:
 
     def __getitem__(self, index: int) -> Example:
         files = self._open()
-        if not 0 <= index < self._ends[-1]:
-            raise IndexError(f"example {index} of {self._ends[-1]}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return files[number][int(index) - int(self._ends[number - 1] if number else 0)]
+        if not 0 <= index < self._starts[-1]:
+            raise IndexError(f"example {index} of {self._starts[-1]}")
+        number = bisect.bisect_right(self._starts, index) - 1
+        return files[number][index - self._starts[number]]
 
     def __getstate__(self):
-        return {"_paths": self._paths, "_files": None, "_ends": np.zeros(0, np.int64)}
+        return {"_paths": self._paths, "_files": None, "_starts": []}
 
 
 class ArrayRecordSource:
