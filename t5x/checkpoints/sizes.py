@@ -77,10 +77,11 @@ def check_dtype(name: Any, what: str) -> np.dtype:
     import ml_dtypes
 
     try:
-        found = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+        found = np.dtype(getattr(ml_dtypes, name, name) if isinstance(name, str) else name)
     except (TypeError, ValueError, SyntaxError) as error:
         raise CheckpointError(f"{what}={_brief(name)}: expected a type such as <f4.") from error
-    if not isinstance(name, str) or not (found.kind in "biufc" or found == ml_dtypes.bfloat16):
+    of_ml_dtypes = found.isbuiltin == 2
+    if not isinstance(name, str) or not (found.kind in "biufc" or of_ml_dtypes):
         raise CheckpointError(f"{what}={_brief(name)}: expected a type of numbers, such as <f4.")
     return found
 

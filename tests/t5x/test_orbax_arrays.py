@@ -15,7 +15,11 @@ from t5x.checkpoints.folders import read_state
 from t5x.checkpoints.orbax_arrays import open_arrays
 
 TREE = {
-    "target": {"a.b": {"w": jnp.arange(12.0).reshape(3, 4)}, "b": jnp.ones(4, jnp.bfloat16)},
+    "target": {
+        "a.b": {"w": jnp.arange(12.0).reshape(3, 4)},
+        "b": jnp.ones(4, jnp.bfloat16),
+        "quantized": jnp.ones(3, jnp.float8_e4m3fn),
+    },
     "state": {"step": jnp.int32(3), "none": None, "empty": {}, "mask": jnp.zeros(5, bool)},
 }
 LAYOUTS = {
