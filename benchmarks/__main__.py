@@ -14,6 +14,8 @@ from benchmarks.harness import Row, UnavailableError
 NAMES = (
     "t5",
     "decoding",
+    "compilation",
+    "restoring",
     "training",
     "perceiver_ar",
     "cdcd",

@@ -68,10 +68,16 @@ def figures(name: str, tiny: bool) -> dict[str, float]:
 
 def work(name: str, tiny: bool) -> Work:
     """Return one of `PROGRAMS`; the amount is tokens."""
-    batch, steps, length = CASES[name][0], TINY_STEPS if tiny else STEPS, 8 if tiny else LENGTH
+    predict, arguments = program(name, tiny)
+    return Work(jitted(predict, *arguments), CASES[name][0] * (TINY_STEPS if tiny else STEPS))
+
+
+def program(name: str, tiny: bool) -> tuple[Any, tuple[Any, ...]]:
+    """Return one of `PROGRAMS` as a function to compile, and its arguments."""
     model, params = make_model(TINY if tiny else SMALL)
+    steps, length = (TINY_STEPS, 8) if tiny else (STEPS, LENGTH)
     predict = functools.partial(_predict, model, length=length, steps=steps)
-    return Work(jitted(predict, params, random_frames(batch, tiny)), batch * steps)
+    return predict, (params, random_frames(CASES[name][0], tiny))
 
 
 def products(name: str, tiny: bool) -> Any:

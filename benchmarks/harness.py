@@ -41,6 +41,7 @@ SINGLE_THREAD = {
 SHARE_OF_PEAK = "share of peak"
 TOKENS_PER_GFLOP = "tokens per GFLOP of peak"
 SECONDS_PER_GFLOP = "seconds of audio per GFLOP of peak"
+TIMES_UPSTREAM = "times upstream's CPU seconds"
 
 
 class UnavailableError(RuntimeError):
