@@ -286,7 +286,7 @@ def _next_track(data: bytes, position: int, end: int) -> int:
     if end >= len(data) or data[end : end + 4] == b"MTrk":
         return end
     found = data.find(b"MTrk", position)
-    return found if found >= 0 else end
+    return found if found >= 0 else max(position, end)
 
 
 def _keep_meta(track: _Track, tick: int, meta: int, body: bytes) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+import types
 import warnings
 
 import numpy as np
@@ -286,6 +287,14 @@ def test_sizes_beyond_any_file_are_no_error(tmp_path):
     path.write_bytes(data)
     with contextlib.suppress(AudioError):
         load_audio(path)
+
+
+def test_estimated_lengths_are_no_break(tmp_path):
+    # libsndfile estimates how long an MP3 file without a header is.
+    estimated = types.SimpleNamespace(frames=45_000, samplerate=44100)
+    for decoded, breaks_off in ((44_000, False), (30_000, True)):
+        found = A._cut_short(tmp_path / "stream.mp3", estimated, decoded)
+        assert found == (breaks_off, 45_000)
 
 
 def test_mono_files_have_a_channel_if_channels_are_asked_for(tmp_path):

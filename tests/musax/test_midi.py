@@ -223,6 +223,10 @@ DAMAGED = {
         HEADER + chunk(NOTE + END, len(NOTE + END) - 3) + chunk(LATER + END),
         r"the length of a track; it ends -3 bytes from there",
     ),
+    "a length that ends before a note": (
+        HEADER + chunk(NOTE + LATER + END, len(NOTE)),
+        rf"the length of a track; it ends -{len(LATER + END)} bytes from there",
+    ),
     "bytes between tracks": (
         HEADER + chunk(NOTE + END) + b"\xff" * 9 + chunk(LATER + END),
         "byte 34: no chunk",
@@ -264,8 +268,15 @@ def test_a_riff_file_with_other_chunks_first():
     data = HEADER + chunk(NOTE + END)
     other = b"LIST" + (3).to_bytes(4, "little") + b"abc\x00"
     body = b"RMID" + other + b"data" + len(data).to_bytes(4, "little") + data
-    notes = load_midi(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    notes = load_midi(b"RIFF" + len(body).to_bytes(4, "little") + body, strict=True)
     assert notes["pitch"].tolist() == [60]
+
+
+@pytest.mark.parametrize(("frames", "rate"), [(24, 24), (25, 25), (29, 30000 / 1001), (30, 30)])
+def test_smpte_time(frames, rate):
+    header = b"MThd" + bytes([0, 0, 0, 6, 0, 0, 0, 1, 256 - frames, 100])
+    notes = load_midi(header + chunk(b"\xa0\x00\x90\x3c\x40\xa0\x00\x80\x3c\x40" + END))
+    assert notes["onset"].tolist() == pytest.approx([0x1000 / (100 * rate)], abs=1e-9)
 
 
 def test_a_pause_of_two_days_is_written_so_that_others_read_it():

@@ -57,10 +57,24 @@ def test_seconds_and_quarters_are_inverses(changes):
         np.testing.assert_allclose(back[name], notes[name], atol=1e-9)
 
 
+def test_a_bar_that_begins_where_a_time_is_does_not_count():
+    line = timeline()
+    assert [line.bars_until(seconds) for seconds in (0.0, 2.0, 2.1, 4.0)] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("over_and_power", [(0, 2), (4, 200)])
+def test_impossible_time_signatures_are_passed_over(over_and_power):
+    data = midi_file([(0, metre(3, 4))])
+    broken = data.replace(b"\xff\x58\x04\x03\x02", b"\xff\x58\x04" + bytes(over_and_power))
+    assert broken != data
+    assert load_timeline(broken).metres == ["4/4"]
+
+
 def test_the_commonest_tempo_and_steadiness():
     line = timeline((0, tempo(60)), (1920, tempo(120)))
     assert line.tempo_between(0.0, 5.0) == 60
     assert line.tempo_between(3.0, 9.0) == 120
+    assert timeline((0, tempo(60)), (960, tempo(120)), (3840, tempo(60))).tempo_between(0, 7) == 60
     assert line.is_steady(4.0, 9.0)
     assert not line.is_steady(0.0, 9.0)
     assert line.metres == ["4/4"]
