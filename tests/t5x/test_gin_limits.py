@@ -80,6 +80,12 @@ def test_no_code_of_a_strangers_configuration_runs(attack, run_dir, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_what_our_modules_import_counts_as_imported(run_dir):
+    (run_dir / "config.gin").write_text(DYNAMIC + ATTACKS["attribute"])
+    with pytest.raises(ValueError, match=r"config\.gin: imports importlib, which may run any code"):
+        read_macros(run_dir, "MODEL")
+
+
 def test_other_packages_are_allowed_by_the_reader_alone(run_dir):
     text = "from musax import spectrograms\nMODEL = @spectrograms.SpectrogramConfig()"
     (run_dir / "config.gin").write_text(DYNAMIC + text)

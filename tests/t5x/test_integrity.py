@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from t5x import checkpoints
-from t5x.checkpoints import CheckpointError, CheckpointManager
-from t5x.checkpoints.integrity import FILES_NAME, find_damage
+from t5x.checkpoints import CheckpointError, CheckpointManager, integrity
+from t5x.checkpoints.integrity import FILES_NAME, find_damage, whole_before, write_file_list
 
 STATE = {
     "target": {"w": jnp.asarray(np.random.default_rng(0).normal(size=(60, 50)), jnp.float32)},
@@ -155,3 +155,27 @@ def test_a_damaged_legacy_checkpoint_names_the_one_before(tmp_path):
     (tmp_path / "checkpoint_2" / "checkpoint").write_bytes(data[:-3])
     with pytest.raises(CheckpointError, match=r"msgpack.* checkpoint_1 before it is whole"):
         checkpoints.load_params(tmp_path)
+
+
+def test_every_process_compares_all_sizes_and_one_of_them_each_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(integrity, "_BLOCK", 16)  # so that a file has several
+    part = tmp_path / "checkpoint_1" / "state"
+    part.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (part / name).write_bytes(bytes(range(40)))
+    write_file_list(part.parent)
+    shares = [(0, 2), (1, 2)]
+    (part / "b").write_bytes(b"\1" + bytes(range(1, 40)))
+    found = [find_damage(part.parent, share=share)[0] for share in shares]
+    assert found == [None, "state/b has other content than was written"]
+    (part / "b").write_bytes(bytes(range(39)))
+    for share in shares:
+        found = find_damage(part.parent, share=share)
+        assert found == ("state/b has 39 bytes, expected 40", True)
+
+
+def test_the_last_whole_checkpoint_before_is_named(run, tmp_path):
+    for step in (1, 2, 3, 4):
+        shutil.copytree(run / "checkpoint_1", tmp_path / f"checkpoint_{step}")
+    next(path for path in (tmp_path / "checkpoint_3").glob("state/d/*")).unlink()
+    assert whole_before(tmp_path / "checkpoint_4") == tmp_path / "checkpoint_2"

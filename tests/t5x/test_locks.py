@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from t5x import checkpoints, train
-from t5x.checkpoints import CheckpointManager
+from t5x.checkpoints import CheckpointManager, locks
 from t5x.checkpoints.integrity import reading
 from t5x.checkpoints.locks import FolderInUseError, lock_folder
 from t5x.inference.chunks import Chunks
@@ -140,3 +140,29 @@ def test_a_checkpoint_that_is_read_is_deleted_later(tmp_path, hold):
     assert manager.all_steps() == [3]
     manager.close()
     assert checkpoints.load_params(tmp_path)["w"].sum() == 3
+
+
+def test_a_lock_whose_file_was_just_removed_is_taken_again(tmp_path, monkeypatch):
+    taken, open_locked = [], locks._open_locked
+
+    def remove_first(path):
+        file = open_locked(path)
+        if not taken:
+            path.unlink()  # by the process that had the lock before
+        taken.append(file)
+        return file
+
+    monkeypatch.setattr(locks, "_open_locked", remove_first)
+    lock = lock_folder(tmp_path, "")
+    assert len(taken) == 2
+    assert (tmp_path / locks.LOCK_NAME).read_bytes()
+    lock.close()
+
+
+def test_the_file_of_another_lock_is_left(tmp_path):
+    lock = lock_folder(tmp_path, "")
+    path = tmp_path / locks.LOCK_NAME
+    path.unlink()
+    path.write_text("another's")
+    lock.close()
+    assert path.read_text() == "another's"
