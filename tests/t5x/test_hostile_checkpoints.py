@@ -16,6 +16,7 @@ import tensorstore
 from t5x.checkpoints import CheckpointError, load_params, load_safetensors, load_state
 from t5x.checkpoints.huggingface import load_hugging_face
 from t5x.checkpoints.npz import load_npz
+from t5x.checkpoints.sizes import Budget
 from t5x.checkpoints.zarr import _zstd_bound, read_zarr
 
 MOST_BYTES = 2**27
@@ -319,3 +320,14 @@ def test_npz_files_are_read(tmp_path):
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_holes_and_links_are_no_bytes_on_the_disk(tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "whole").write_bytes(bytes(100))
+    with (folder / "hole").open("wb") as file:
+        file.truncate(2**30)
+    (tmp_path / "large").write_bytes(bytes(10_000))
+    (folder / "link").symlink_to(tmp_path / "large")
+    assert Budget(folder).on_disk == 100 + 4096
