@@ -223,6 +223,13 @@ DAMAGED = {
         HEADER + chunk(NOTE + END, len(NOTE + END) - 3) + chunk(LATER + END),
         r"the length of a track; it ends -3 bytes from there",
     ),
+    "a length that takes in the next track": (
+        HEADER
+        + chunk(NOTE + END, len(NOTE + END + chunk(LATER + END)))
+        + chunk(LATER + END)
+        + chunk(END),
+        rf"the length of a track; it ends \+{len(chunk(LATER + END))} bytes from there",
+    ),
     "a length that ends before a note": (
         HEADER + chunk(NOTE + LATER + END, len(NOTE)),
         rf"the length of a track; it ends -{len(LATER + END)} bytes from there",
