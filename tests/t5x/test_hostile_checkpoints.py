@@ -110,6 +110,14 @@ HEADERS = {
 }
 
 
+def test_a_part_is_not_unpacked_to_more_than_the_checkpoint_may_hold(folder):
+    write_array(folder / "target.w", chunks=[4_000_000_000])
+    with pytest.raises(
+        CheckpointError, match=r"array target/w: chunks: \(4000000000,\) of float32"
+    ):
+        load_params(folder)
+
+
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("changes", HEADERS.values(), ids=HEADERS)
 def test_headers_are_checked_before_anything_is_allocated(folder, changes):
