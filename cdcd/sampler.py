@@ -32,6 +32,7 @@ from cdcd.warping import Curve
 from musax.diffusion import METHODS, Churn, solve
 from t5x.data.vocabularies import NUM_SPECIAL_IDS
 from t5x.decoding.logit_masks import NEG_INF, topp_mask
+from t5x.reductions import argmax
 
 #: Padding, EOS and unknown: no tokens of texts and melodies.
 SPECIAL_IDS = tuple(range(NUM_SPECIAL_IDS))
@@ -295,7 +296,7 @@ def _sample(program: _Program, setting: _Setting, rows: Rows, rng: Array) -> tup
         rng=solver_rng,
     )
     _, _, logits = network(y, levels[-1], previous)
-    tokens = jnp.where(rows.noisy, jnp.argmax(logits, axis=-1), rows.tokens)
+    tokens = jnp.where(rows.noisy, argmax(logits), rows.tokens)
     return tokens.astype(jnp.int32), jnp.all(jnp.isfinite(logits) | ~sampled)
 
 

@@ -25,6 +25,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from t5x.reductions import argmax
 from t5x.unsupported import unsupported_names
 
 if not TYPE_CHECKING:  # type checkers still report names that do not exist
@@ -93,7 +94,7 @@ class Accuracy(Average):
     @classmethod
     def from_model_output(cls, logits: Array, labels: Array, mask: Array | None = None) -> Self:
         """From `logits` [..., V] and integer `labels` [...]; `mask` [...] leaves padding out."""
-        return super().from_model_output(logits.argmax(-1) == labels, mask)
+        return super().from_model_output(argmax(logits) == labels, mask)
 
 
 class Step(Metric):

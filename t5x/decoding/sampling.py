@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from t5x.decoding.logit_masks import minp_mask, topk_mask, topp_mask
+from t5x.reductions import argmax
 
 #: Below this temperature the most likely token is taken.
 MIN_TEMPERATURE = 1e-4
@@ -79,7 +80,7 @@ class SamplingOptions:
         if self.penalises:
             assert seen is not None
             penalised = penalise_repetition(logits, seen, self.repetition_penalty)
-        most_likely = jnp.argmax(penalised, axis=-1).astype(jnp.int32)
+        most_likely = argmax(penalised)
         if self.greedy:
             return most_likely, self._log_probs(logits, None, most_likely)
         assert rng is not None
