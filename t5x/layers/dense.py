@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
-from jax import Array, lax
+from jax import Array
 
 from t5x import partitioning
+from t5x.layers.products import project
 
 type Initializer = Callable[..., Any]
 
@@ -61,8 +62,8 @@ class DenseGeneral(nn.Module):
         axes: Any = self.kernel_axes or (None, None)  # annotated in Flax as without None
         kernel = param_with_axes("kernel", self.kernel_init, matrix, jnp.float32, axes=axes)
         kernel = jnp.asarray(kernel, self.dtype).reshape(contracted + features)
-        contract = ((axis, tuple(range(len(axis)))), ((), ()))
-        return lax.dot_general(jnp.asarray(inputs, self.dtype), kernel, contract)
+        inputs = jnp.moveaxis(jnp.asarray(inputs, self.dtype), axis, range(-len(axis), 0))
+        return project(inputs, kernel, len(axis))
 
 
 class Linear(nn.Module):
@@ -88,7 +89,7 @@ class Linear(nn.Module):
         kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=axes)
         zeros = nn.initializers.zeros
         bias = param_with_axes("bias", zeros, shape[1:], jnp.float32, axes=axes[1:])
-        x = jnp.dot(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
+        x = project(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype))
         return x + jnp.asarray(bias, self.dtype)
 
 
