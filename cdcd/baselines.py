@@ -29,6 +29,7 @@ from cdcd.sampler import SPECIAL_IDS, Rows, check_finite, check_rows
 from musax.diffusion import low_discrepancy_uniform
 from t5x import decoding
 from t5x.data.converters import LMFeatureConverter
+from t5x.layers.dropout import dropout_rngs
 from t5x.losses import mean_where, token_nats
 from t5x.metrics import Average, MetricsMap
 from t5x.models.base import BaseModel, Batch, DecodeFn
@@ -223,7 +224,7 @@ class MaskedDiffusionModel(WholeBatch, BaseModel):
             jnp.where(masked, self.mask_id, tokens),
             seen.astype(jnp.int32),
             enable_dropout=dropout_rng is not None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
         )
 
     def bound(

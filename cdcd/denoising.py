@@ -13,6 +13,7 @@ from jax import Array
 
 from cdcd.config import NoiseRange
 from cdcd.network import Denoiser
+from t5x.layers.dropout import dropout_rngs
 
 Params = Any
 
@@ -79,7 +80,7 @@ class Denoising:
             t,
             conditioning.valid,
             deterministic=dropout_rng is None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             source=conditioning.source,
         )
 

@@ -27,7 +27,7 @@ from t5x.layers import (
     shard,
     standardize,
 )
-from t5x.layers.dense import broadcast_dropout
+from t5x.layers.dropout import broadcast_dropout
 from t5x.layers.stacks import Stack
 
 _EPSILON = 1e-12

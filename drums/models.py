@@ -19,6 +19,7 @@ from drums.features import DrumFeatures, log_mel
 from drums.network import probabilities
 from drums.vocabularies import FULL, get_level
 from t5x.data.converters import PassThroughFeatureConverter
+from t5x.layers.dropout import dropout_rngs
 from t5x.metrics import Average, AveragePerStep, MetricsMap, StepsPerTime, Time, TimeRate
 from t5x.models.base import BaseModel, Batch, Params
 
@@ -77,7 +78,7 @@ class BaseDrumModel(BaseModel):
             variables,
             spectrogram,
             training=True,
-            rngs={"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             mutable=["batch_stats"],
         )
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 from t5x.layers.dense import param_with_axes
+from t5x.layers.dropout import Dropout
 
 # ------------------------------------------------------------------------------- normalisation
 
@@ -180,13 +181,13 @@ class OafHead(nn.Module):
             x = _SlimConv(features, name=f"conv{i}")(x, training)
             if i:
                 x = halve_bands(x)
-                x = nn.Dropout(cfg.conv_dropout)(x, deterministic=not training)
+                x = Dropout(cfg.conv_dropout)(x, deterministic=not training)
         x = x.reshape(*x.shape[:2], -1)  # (frequency, channel)
         x = nn.relu(_SlimDense(cfg.fc_units, init=_conv_init, name="fc_end")(x))
-        x = nn.Dropout(cfg.fc_dropout)(x, deterministic=not training)
+        x = Dropout(cfg.fc_dropout)(x, deterministic=not training)
         if self.recurrent:
             x = _Bidirectional(cfg.lstm_units, name="lstm")(x)
-            x = nn.Dropout(cfg.lstm_dropout)(x, deterministic=not training)
+            x = Dropout(cfg.lstm_dropout)(x, deterministic=not training)
         return _SlimDense(cfg.num_pitches, name=self.output_name)(x)
 
 
@@ -297,7 +298,7 @@ class DrumNetwork(nn.Module):
         x = x.reshape(*x.shape[:2], -1)
         x = x @ self._kernel("projection", (x.shape[-1], self.config.width)).astype(x.dtype)
         x = nn.relu(self._norm("projection_norm")(x, training))
-        return nn.Dropout(self.config.dropout)(x, deterministic=not training)
+        return Dropout(self.config.dropout)(x, deterministic=not training)
 
     def _temporal(
         self, x: Array, dilation: int, name: str, training: bool, causal: bool = False

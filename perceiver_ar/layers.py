@@ -15,6 +15,7 @@ from jax import Array, lax
 from perceiver_ar.config import PerceiverARConfig
 from perceiver_ar.positions import rotate
 from t5x.layers.dense import Linear, activation_fn, param_with_axes, shard
+from t5x.layers.dropout import Dropout
 from t5x.layers.norms import standardize
 
 #: Queries [B, H, Q, D] to attention results, [B, H, Q, D].
@@ -135,7 +136,7 @@ class CrossAttention(nn.Module):
         )
         self.mlp_norm = LayerNorm(cfg.dtype)
         self.mlp = Mlp(cfg, cfg.cross_attend_widening_factor)
-        self.dropout = nn.Dropout(cfg.dropout_prob)
+        self.dropout = Dropout(cfg.dropout_prob)
 
     def keys_values(self, inputs: Array, positions: Array | None) -> tuple[Array, Array]:
         """Return keys and values [B, H, T, D] of inputs [B, T, E]."""
@@ -165,7 +166,7 @@ class SelfAttention(nn.Module):
         )
         self.mlp_norm = LayerNorm(cfg.dtype)
         self.mlp = Mlp(cfg, cfg.transformer_widening_factor)
-        self.dropout = nn.Dropout(cfg.dropout_prob)
+        self.dropout = Dropout(cfg.dropout_prob)
 
     def __call__(
         self, z: Array, positions: Array | None, look: LookAtLatents, deterministic: bool = True

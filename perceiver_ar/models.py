@@ -21,6 +21,7 @@ from perceiver_ar.generation import NEVER_SAMPLED, sample
 from perceiver_ar.network import PerceiverAR
 from perceiver_ar.sampler import Sampler
 from t5x import decoding, losses
+from t5x.layers.dropout import dropout_rngs
 from t5x.metrics import Average, MetricsMap
 from t5x.models.base import BaseTransformerModel, Batch, DecodeFn, Params, all_or_best
 from t5x.models.decoder_only import remove_prefix
@@ -172,7 +173,7 @@ class PerceiverARModel(SequenceModel):
             num_latents=self.num_latents,
             latent_counts=batch.get("decoder_latent_counts"),
             enable_dropout=dropout_rng is not None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             mutable=mutable,
         )
 

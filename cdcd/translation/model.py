@@ -25,6 +25,7 @@ from cdcd.translation.network import Source, Translator
 from cdcd.warping import Warping
 from t5x.data.converters import EncDecFeatureConverter
 from t5x.data.vocabularies import EOS_ID, PAD_ID, UNK_ID
+from t5x.layers.dropout import dropout_rngs
 from t5x.models.base import Batch
 
 
@@ -39,7 +40,7 @@ class TranslationDenoising(Denoising):
             {"params": params},
             inputs,
             dropout_rng is None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             method="encode",
         )
 

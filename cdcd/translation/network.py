@@ -28,7 +28,7 @@ from t5x.layers import (
     make_attention_mask,
     param_with_axes,
 )
-from t5x.layers.dense import broadcast_dropout
+from t5x.layers.dropout import broadcast_dropout
 from t5x.layers.stacks import Stack
 
 

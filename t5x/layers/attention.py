@@ -26,6 +26,7 @@ from jax import Array, lax
 
 from t5x.layers import chunked_cache
 from t5x.layers.dense import DenseGeneral, Initializer, attention_kernel_init, shard
+from t5x.layers.dropout import keep_scale
 from t5x.layers.masks import MASKED, combine_biases, mask_to_bias
 from t5x.layers.rotary import rotate
 
@@ -55,13 +56,21 @@ def dot_product_attention(
     Returns:
       [B, Q, H, D] in `dtype`.
     """
+    if dropout_rng is not None and dropout_rate > 0.0:
+        value = _drop_keys(value, dropout_rng, dropout_rate)
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
-    weights = _softmax(logits, bias, dtype)
-    if dropout_rng is not None and dropout_rate > 0.0:
-        weights = _drop_keys(weights, dropout_rng, dropout_rate)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    weights, total = _unnormalised(jnp.einsum("bqhd,bkhd->bhqk", query, key), bias)
+    x = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(dtype), value)
+    return x / jnp.swapaxes(total, 1, 2)[..., None].astype(dtype)
+
+
+def _unnormalised(logits: Array, bias: Array | None) -> tuple[Array, Array]:
+    """exp(logits + bias) [..., K] up to a factor a row, and its sums [...], in float32."""
+    if bias is not None:
+        logits = logits + bias.astype(logits.dtype)
+    weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    return weights, jnp.sum(weights, axis=-1, dtype=jnp.float32)
 
 
 def _softmax(logits: Array, bias: Array | None, dtype: Any) -> Array:
@@ -70,10 +79,10 @@ def _softmax(logits: Array, bias: Array | None, dtype: Any) -> Array:
     return jax.nn.softmax(logits).astype(dtype)
 
 
-def _drop_keys(weights: Array, rng: Array, rate: float) -> Array:
-    """Drop the same keys for all queries of a head, as T5 does."""
-    keep = jax.random.bernoulli(rng, 1.0 - rate, (*weights.shape[:-2], 1, weights.shape[-1]))
-    return weights * (keep.astype(weights.dtype) / jnp.asarray(1.0 - rate, weights.dtype))
+def _drop_keys(value: Array, rng: Array, rate: float) -> Array:
+    """Drop the same keys for all queries of a head, as T5 does, of `value` [B, K, H, D]."""
+    batch, keys, heads, _ = value.shape
+    return value * keep_scale(rng, rate, (batch, keys, heads, 1), value.dtype)
 
 
 def _cached_attention(

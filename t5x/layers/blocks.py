@@ -10,7 +10,8 @@ from jax import Array
 
 from t5x.layers.attention import MultiHeadDotProductAttention
 from t5x.layers.config import NO_CACHE, Caching, NetworkConfig
-from t5x.layers.dense import broadcast_dropout, shard
+from t5x.layers.dense import shard
+from t5x.layers.dropout import broadcast_dropout
 from t5x.layers.embeddings import RelativePositionBiases
 from t5x.layers.masks import combine_biases
 from t5x.layers.mlp import MlpBlock

@@ -3,7 +3,7 @@
 Letters in shapes: B batch, L length, E embed, H heads, D head dim, M mlp.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -103,8 +103,3 @@ def activation_fn(name: str | Callable[[Array], Array]) -> Callable[[Array], Arr
     if fn is None:
         raise ValueError(f"unknown activation {name!r}: give 'linear' or a name in flax.linen")
     return fn
-
-
-def broadcast_dropout(rate: float, dims: Sequence[int] = (-2,), name: str | None = None):
-    """Dropout whose mask is shared along `dims` (by default the length axis of [B, L, E])."""
-    return nn.Dropout(rate=rate, broadcast_dims=tuple(dims), name=name)

@@ -13,10 +13,10 @@ from t5x.layers.dense import (
     DenseGeneral,
     Initializer,
     activation_fn,
-    broadcast_dropout,
     default_kernel_init,
     shard,
 )
+from t5x.layers.dropout import broadcast_dropout
 
 
 class MlpBlock(nn.Module):

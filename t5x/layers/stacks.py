@@ -25,10 +25,10 @@ from t5x.layers.config import NO_CACHE, Caching
 from t5x.layers.dense import (
     DenseGeneral,
     Initializer,
-    broadcast_dropout,
     default_kernel_init,
     shard,
 )
+from t5x.layers.dropout import Dropout, broadcast_dropout
 from t5x.layers.embeddings import Embed
 from t5x.layers.norms import RMSNorm
 
@@ -102,7 +102,7 @@ class EncoderStack(Stack):
         self.make_layers(self.make_layer, cfg.num_encoder_layers, "encoder")
         self.encoder_norm = RMSNorm(dtype=cfg.dtype)
         self.input_dropout = broadcast_dropout(cfg.dropout_rate)
-        self.output_dropout = nn.Dropout(rate=cfg.dropout_rate)
+        self.output_dropout = Dropout(cfg.dropout_rate)
 
     def make_layer(self) -> nn.Module:
         """A new layer."""

@@ -15,6 +15,7 @@ from jax import Array
 from t5x import decoding, losses
 from t5x.data.converters import DecoderFeatureConverter
 from t5x.decoding.cache import Cache, DecodingState
+from t5x.layers.dropout import dropout_rngs
 from t5x.models.base import (
     BaseTransformerModel,
     Batch,
@@ -91,7 +92,7 @@ class DecoderOnlyModel(BaseTransformerModel):
             batch["decoder_target_tokens"],
             **optional,
             enable_dropout=dropout_rng is not None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             mutable=mutable,
         )
 

@@ -17,6 +17,7 @@ from jax import Array
 from t5x import decoding, losses
 from t5x.data.converters import EncDecFeatureConverter
 from t5x.decoding.cache import Cache, DecodingState, flat_batch_beam_expand
+from t5x.layers.dropout import dropout_rngs
 from t5x.models.base import (
     BaseTransformerModel,
     Batch,
@@ -109,7 +110,7 @@ class EncoderDecoderModel(BaseTransformerModel):
             decoder_positions=batch.get("decoder_positions"),
             decode=False,
             enable_dropout=dropout_rng is not None,
-            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            rngs=dropout_rngs(dropout_rng),
             mutable=mutable,
         )
 
