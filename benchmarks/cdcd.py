@@ -36,7 +36,7 @@ def measure(tiny: bool = False) -> list[Row]:
     """Return shares of peak, and speeds beside the autoregressive model's."""
     found = run_pinned(f"{__name__}:figures", tiny=tiny)
     equal = "times as fast as the autoregressive model at equal FLOPs"
-    passes = "times as fast as as many forward passes of the autoregressive model"
+    passes = "of the speed of as many forward passes of the autoregressive model"
     labels = {"train": "continuous diffusion", "train-masked": "masked diffusion"}
     rows = [
         Row(f"train step, {label}", equal, found[name], goal=GOAL) for name, label in labels.items()
