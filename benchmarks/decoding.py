@@ -4,8 +4,8 @@ Tokens are compared with the processor's peak, and with the matrix products of t
 and nothing else: every parameter of the decoder has to be read once a step, which bounds what any
 implementation can reach.
 
-Upstream's figures are MT3's network on t5x cc342d4 with jax 0.12.0, on one thread of a CPU,
-measured in the same way.
+Upstream's figures are constants: t5x cc342d4 with jax 0.12.0 on one thread of a CPU, measured once
+as shares of that processor's peak.
 """
 
 import functools

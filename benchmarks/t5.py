@@ -3,8 +3,8 @@
 A training step counts useful operations, by the formula of `t5x.training.flops`. Decoding runs to
 the full length: no token ends a row.
 
-Upstream's figures are t5x cc342d4 with jax 0.12.0, the same networks and batches on one thread of a
-CPU, measured in the same way, beside a product of matrices in the same process.
+Upstream's figures are constants: t5x cc342d4 with jax 0.12.0 on one thread of a CPU, measured once
+as shares of that processor's peak.
 """
 
 import functools
