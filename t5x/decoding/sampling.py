@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from t5x.decoding.logit_masks import minp_mask, topk_mask, topp_mask
 from t5x.reductions import argmax
@@ -80,42 +80,51 @@ class SamplingOptions:
         if self.penalises:
             assert seen is not None
             penalised = penalise_repetition(logits, seen, self.repetition_penalty)
-        most_likely = argmax(penalised)
         if self.greedy:
-            return most_likely, self._log_probs(logits, None, most_likely)
+            tokens = argmax(penalised)
+            certain = jnp.zeros(tokens.shape, jnp.float32)
+            return tokens, certain if self.rescale_log_probs else _log_prob(logits, tokens)
         assert rng is not None
-        temperature = jnp.asarray(self.temperature, jnp.float32)
-        temperature = jnp.broadcast_to(temperature, logits.shape[:1])
-        scaled = self._mask(penalised / jnp.maximum(temperature, MIN_TEMPERATURE)[:, None])
-        greedy = temperature <= MIN_TEMPERATURE
-        tokens = jax.random.categorical(rng, scaled).astype(jnp.int32)
-        tokens = jnp.where(greedy, most_likely, tokens)
-        log_probs = self._log_probs(logits, scaled, tokens)
-        return tokens, jnp.where(greedy & self.rescale_log_probs, 0.0, log_probs)
+        temperature = jnp.broadcast_to(jnp.asarray(self.temperature), logits.shape[:1])
+        scaled = penalised / jnp.maximum(temperature, MIN_TEMPERATURE)[:, None]
+        candidates, ids = self._candidates(scaled)
+        drawn = jax.random.categorical(rng, candidates).astype(jnp.int32)
+        tokens = drawn if ids is None else _at(ids, drawn)
+        log_probs = _log_prob(candidates, drawn)
+        if not _is_number(self.temperature):
+            greedy = temperature <= MIN_TEMPERATURE
+            tokens = jnp.where(greedy, argmax(penalised), tokens)
+            log_probs = jnp.where(greedy, 0.0, log_probs)
+        return tokens, log_probs if self.rescale_log_probs else _log_prob(logits, tokens)
 
-    def _mask(self, logits: Array) -> Array:
-        """Remove what top-k, then top-p of the rest, then min-p of the rest, remove."""
-        masked = logits
-        if not _is_number(self.topk):
-            topk = jnp.where(self.topk > 0, self.topk, logits.shape[-1])
-            masked = topk_mask(masked, topk)
-        elif self.topk > 0:
-            masked = topk_mask(masked, int(self.topk))
+    def _candidates(self, logits: Array) -> tuple[Array, Array | None]:
+        """Logits [B, N] to draw from, and the tokens they are of, int32 [B, N]; None: 0 .. V - 1.
+
+        With top-k as one number they are those k alone (of equal ones, the tokens that come first),
+        so that nothing is drawn for the rest of the vocabulary.
+        """
+        ids = None
+        if _is_number(self.topk) and 0 < self.topk < logits.shape[-1]:
+            logits, ids = lax.top_k(logits, int(self.topk))
+        elif not _is_number(self.topk):
+            logits = topk_mask(logits, jnp.where(self.topk > 0, self.topk, logits.shape[-1]))
         if not _is_number(self.topp):
-            masked = topp_mask(masked, jnp.where(self.topp > 0, self.topp, 2.0))
+            logits = topp_mask(logits, jnp.where(self.topp > 0, self.topp, 2.0))
         elif self.topp > 0:
-            masked = topp_mask(masked, self.topp)
+            logits = topp_mask(logits, self.topp)
         if not _is_number(self.min_p) or self.min_p > 0:
-            masked = minp_mask(masked, self.min_p)
-        return masked
+            logits = minp_mask(logits, self.min_p)
+        return logits, ids
 
-    def _log_probs(self, logits: Array, sampled_from: Array | None, tokens: Array) -> Array:
-        if not self.rescale_log_probs:
-            sampled_from = logits
-        if sampled_from is None:
-            return jnp.zeros(tokens.shape, jnp.float32)
-        log_probs = jax.nn.log_softmax(sampled_from)
-        return jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
+
+def _at(x: Array, places: Array) -> Array:
+    """x[b, places[b]] of `x` [B, N]."""
+    return jnp.take_along_axis(x, places[:, None], axis=1)[:, 0]
+
+
+def _log_prob(logits: Array, places: Array) -> Array:
+    """Log-probabilities [B] of `places` int [B] in softmax(logits [B, N])."""
+    return _at(logits, places) - jax.nn.logsumexp(logits, axis=-1)
 
 
 def penalise_repetition(logits: Array, seen: Array, penalty: float | Array) -> Array:
