@@ -155,10 +155,11 @@ def _step(
             cache=state.cache,
         )
     )
-    logprobs = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, -1)
     target = jnp.minimum(index + 1, length - 1)
     forced = jnp.take_along_axis(prompts, target[:, None], axis=1)
-    parents, tokens, logprobs = _candidates(logprobs + state.live_logprobs[..., None], forced)
+    parents, tokens, logprobs = _candidates(
+        logits.astype(jnp.float32).reshape(batch, beams, -1), state.live_logprobs, forced
+    )
     written = jnp.arange(length) == target[:, None, None]
     seqs = jnp.where(written, tokens[..., None], _take_beams(state.live_seqs, parents))
     ended = tokens == eos_id
@@ -190,17 +191,28 @@ def _step(
     return new.replace(cache=cache)
 
 
-def _candidates(logprobs: Array, forced: Array) -> tuple[Array, Array, Array]:
+def _candidates(logits: Array, live_logprobs: Array, forced: Array) -> tuple[Array, Array, Array]:
     """The 2K best extensions: parent beams, tokens and log-probabilities, each [B, 2K].
 
     Where `forced` [B, 1] is a prompt token, the best beam takes it for free and all others die.
+
+    Args:
+      logits: float32 [B, K, V].
+      live_logprobs: float32 [B, K], of the beams.
+      forced: int32 [B, 1].
     """
-    batch, beams, vocab = logprobs.shape
-    values, flat = lax.top_k(logprobs.reshape(batch, beams * vocab), 2 * beams)
+    batch, beams, vocab = logits.shape
+    # Within a beam, logits order tokens as log-probabilities do: of each beam only the best that
+    # all 2K could be are normalised.
+    each = min(2 * beams, vocab)
+    best, ids = lax.top_k(logits, each)
+    before = live_logprobs - jax.nn.logsumexp(logits, axis=-1)
+    values, flat = lax.top_k((best + before[..., None]).reshape(batch, beams * each), 2 * beams)
+    chosen = jnp.take_along_axis(ids.reshape(batch, beams * each), flat, axis=1)
     free = forced == 0
     only_first = jnp.where(jnp.arange(2 * beams) == 0, 0.0, NEG_INF)
-    tokens = jnp.where(free, flat % vocab, forced)
-    return flat // vocab, tokens, jnp.where(free, values, only_first)
+    tokens = jnp.where(free, chosen, forced)
+    return flat // each, tokens, jnp.where(free, values, only_first)
 
 
 def _merge_finished(
