@@ -219,6 +219,8 @@ def _sources(text: str) -> dict[str, str]:
     for frame in frames:
         lines = list(chain(frame))
         ours = [line for line in lines if line.startswith(f"{ROOT}/") and "/.venv/" not in line]
+        # Every product is made there; who asked for it is what tells.
+        ours = [line for line in ours if "t5x/layers/products.py:" not in line] or ours
         shown = ours[:2] or lines[:1]
         found[frame] = " < ".join(line.removeprefix(f"{ROOT}/") for line in shown)
     return found
