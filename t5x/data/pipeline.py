@@ -94,6 +94,10 @@ class Elements:
         return iter(elements)
 
 
+#: The name of earlier versions.
+GrainElements = Elements
+
+
 class DataWorkerError(OSError):
     """A process that makes examples ended; says what to do."""
 

@@ -4,7 +4,7 @@ Letters in shapes: B batch, L length, E embed, H heads, D head dim, M mlp.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,10 @@ from jax import Array
 
 from t5x import partitioning
 from t5x.layers.products import project
+from t5x.moved import moved_names
+
+if not TYPE_CHECKING:  # type checkers still report names that do not exist
+    __getattr__ = moved_names(__name__, {"broadcast_dropout": "t5x.layers.dropout"})
 
 type Initializer = Callable[..., Any]
 
