@@ -81,7 +81,13 @@ def dropout_rngs(rng: Array | None) -> dict[str, Array] | None:
 
 
 def keep_scale(rng: Array, rate: float, shape: Sequence[int], dtype: Any) -> Array:
-    """What to multiply with: 0 with probability `rate`, else 1 / (1 - rate)."""
+    """What to multiply with: 0 with probability `rate`, else 1 / (1 - rate).
+
+    Raises:
+      ValueError: a rate that is not in [0, 1).
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"dropout rate {rate}: expected a number from 0 to below 1")
     keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
     scale = jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(dtype)
     # XLA's CPU backend would draw it again for every element it is broadcast to.

@@ -92,3 +92,9 @@ def test_any_kind_of_key_will_do():
     ]
     assert same[0] == same[1]
     assert dropout_rngs(None) is None
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.5, -0.1])
+def test_rates_that_are_no_probabilities_are_refused(rate):
+    with pytest.raises(ValueError, match=f"dropout rate {rate}"):
+        Dropout(rate).apply({}, jnp.ones(3), rngs=dropout_rngs(jax.random.PRNGKey(0)))
