@@ -1,6 +1,7 @@
 """The training step: the reference's trajectory, microbatches, metrics, evaluation."""
 
 import json
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from t5x.examples.t5 import network
 from t5x.optimizers import OptaxWrapper
 from t5x.partitioning import PartitioningError, PjitPartitioner
 from t5x.train_state import FlaxOptimTrainState
-from t5x.trainer import Trainer, WeightMetricsComputer
+from t5x.trainer import Trainer, WeightMetricsComputer, is_finite
 from tests.t5x import toy
 from tests.vectors import golden_dir
 
@@ -263,3 +264,24 @@ def test_wrong_axis_annotations_are_named():
     del variables["params_axes"]["wi_axes"]
     with pytest.raises(ValueError, match="wi: no axis names"):
         FlaxOptimTrainState.create(model.optimizer_def, variables)
+
+
+class State(NamedTuple):
+    params: Any
+    slots: Any
+
+
+@pytest.mark.parametrize(
+    ("params", "slots", "fine"),
+    [
+        ([1.0, -2.0], [1e30, 0.0], True),
+        ([1.0], [float("inf"), -float("inf")], True),  # may be meant: the best loss so far
+        ([1.0], [float("nan")], False),
+        ([float("nan")], [1.0], False),
+        ([float("inf")], [1.0], False),
+        ([1e20], [1.0], False),  # its square is infinite: products are next
+    ],
+)
+def test_a_state_is_finite_unless_parameters_are_not_or_anything_is_nan(params, slots, fine):
+    state = State(jnp.asarray(params), [jnp.asarray(slots, jnp.bfloat16), jnp.asarray([3])])
+    assert bool(is_finite(state)) == fine
